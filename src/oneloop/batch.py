@@ -1,0 +1,151 @@
+"""The tensor half of the vocabulary.
+
+Letters in shapes: B rows, T tokens, V vocabulary, H hidden, N tokens of many rows end to end, P pairs.
+`x[:, t]` always describes `tokens[:, t]`; right padding only; masks come from lengths and roles, never from
+token values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+class Size(NamedTuple):
+    """What a mean divides by: counted once for the whole optimizer step, over every rank."""
+
+    tokens: int
+    """Action tokens."""
+    sequences: int
+    """Rows with at least one action token."""
+
+
+class PolicyOutput(NamedTuple):
+    """What one forward pass says about a batch."""
+
+    logprobs: Float[Tensor, "B T"]
+    """log π_θ(tokens[:, t] | tokens[:, <t]) in nats, at the sampling temperature."""
+    entropy: Float[Tensor, "B T"]
+    """H[π_θ(· | tokens[:, <t])] in nats."""
+    values: Float[Tensor, "B T"] | None = None
+    """V(s_t): the state before tokens[:, t]."""
+    scores: Float[Tensor, " B"] | None = None
+    """A reward model's output, read after the last token."""
+    final_values: Float[Tensor, " B"] | None = None
+    """V after the last token of a row: what a truncated row bootstraps from."""
+
+
+class Loss(NamedTuple):
+    """A scalar to differentiate, and what to log about it."""
+
+    value: Float[Tensor, ""]
+    stats: dict[str, Tensor]
+    """Already weighted by the size of the whole step: they add up over microbatches (`*/max` takes the maximum)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Rows of groups. A demonstration is a group of one with reward 1; a preference pair is a group of two with
+    rewards 1 and 0; a policy-gradient method samples a group of G.
+
+    Args:
+        tokens: prompt, actions and observations in order, right padded with anything.
+        mask: True where the policy chose the token, end token included.
+        group: equal numbers form a group.
+        rewards: per token, usually 0 except at the last action; ignored on masked slots.
+        truncated: cut by the length limit (neither an end token nor the environment stopped it).
+        rollout_logprobs: log μ of the sampled tokens, nats.
+        old_logprobs, ref_logprobs, values, advantages, returns: filled by `Algorithm.prepare`.
+        lengths: tokens of each row without padding; left out, a row ends with its last action.
+    """
+
+    tokens: Int[Tensor, "B T"]
+    mask: Bool[Tensor, "B T"]
+    group: Int[Tensor, " B"]
+    rewards: Float[Tensor, "B T"]
+    truncated: Bool[Tensor, " B"]
+    rollout_logprobs: Float[Tensor, "B T"] | None = None
+    old_logprobs: Float[Tensor, "B T"] | None = None
+    ref_logprobs: Float[Tensor, "B T"] | None = None
+    values: Float[Tensor, "B T"] | None = None
+    advantages: Float[Tensor, "B T"] | None = None
+    returns: Float[Tensor, "B T"] | None = None
+    lengths: Int[Tensor, " B"] = None  # pyright: ignore[reportAssignmentType]  # filled below, never None after
+
+    def __post_init__(self) -> None:
+        if self.lengths is None:
+            position = torch.arange(1, self.mask.shape[1] + 1, device=self.mask.device)
+            object.__setattr__(self, "lengths", (self.mask * position).amax(1))
+
+    def __len__(self) -> int:
+        return self.tokens.shape[0]
+
+    @property
+    def size(self) -> Size:
+        """Action tokens, and rows with at least one."""
+        return Size(int(self.mask.sum()), int(self.mask.any(1).sum()))
+
+    @property
+    def num_groups(self) -> int:
+        return len(self._groups())
+
+    def rows(self, index: Int[Tensor, " R"]) -> Batch:
+        """The rows at `index`, in that order."""
+        return replace(self, **{name: value[index] for name, value in self._tensors()})
+
+    def to(self, device: torch.device | str) -> Batch:
+        return replace(self, **{name: value.to(device) for name, value in self._tensors()})
+
+    def shuffle(self, rng: torch.Generator) -> Batch:
+        """Groups in random order; the rows of a group stay together and in order."""
+        groups = self._groups()
+        order = torch.randperm(len(groups), generator=rng).tolist()
+        return self.rows(torch.cat([groups[i] for i in order])) if groups else self
+
+    def split(self, groups: int) -> Iterator[Batch]:
+        """Minibatches of that many whole groups; the last one may be smaller, and nothing is dropped."""
+        if groups < 1:
+            raise ValueError(f"split({groups}): a minibatch needs at least 1 group")
+        members = self._groups()
+        for start in range(0, len(members), groups):
+            yield self.rows(torch.cat(members[start : start + groups]))
+
+    def microbatches(self, max_tokens: int) -> Iterator[Batch]:
+        """Pieces whose area (rows × longest row) stays within `max_tokens`; a longer row goes alone.
+
+        Rows are sorted by length, so that little is padded. A group of exactly two rows, a preference pair, is
+        never cut. Each piece is trimmed to its longest row.
+        """
+        units = [unit for members in self._groups() for unit in ([members] if len(members) == 2 else members.split(1))]
+        widths = [int(self.lengths[unit].max()) for unit in units]
+        pending: list[Tensor] = []
+        rows = 0
+        for place in sorted(range(len(units)), key=lambda i: widths[i]):
+            unit = units[place]
+            if pending and (rows + len(unit)) * widths[place] > max_tokens:
+                yield self.rows(torch.cat(pending)).trimmed()
+                pending, rows = [], 0
+            pending.append(unit)
+            rows += len(unit)
+        if pending:
+            yield self.rows(torch.cat(pending)).trimmed()
+
+    def trimmed(self) -> Batch:
+        """Without the padding columns that no row needs."""
+        width = max(int(self.lengths.max()), 1) if len(self) else 0
+        return replace(self, **{name: value[:, :width] for name, value in self._tensors() if value.dim() == 2})
+
+    def _tensors(self) -> list[tuple[str, Tensor]]:
+        return [(f.name, value) for f in fields(self) if (value := getattr(self, f.name)) is not None]
+
+    def _groups(self) -> list[Int[Tensor, " G"]]:
+        """Row numbers of each group, in order of first appearance."""
+        members: dict[int, list[int]] = {}
+        for row, group in enumerate(self.group.tolist()):
+            members.setdefault(group, []).append(row)
+        return [torch.tensor(rows, device=self.group.device) for rows in members.values()]

@@ -1,0 +1,48 @@
+"""Typed errors. Each message says: the value and where it came from, what was wanted, a fix that can be pasted.
+
+The command line prints them without a traceback and ends with `exit_code`.
+"""
+
+
+class OneloopError(Exception):
+    """Any failure that oneloop explains itself."""
+
+    exit_code = 1
+
+
+class ConfigError(OneloopError, ValueError):
+    """A flag, recipe or combination of pieces that cannot work; found before anything is trained."""
+
+    exit_code = 2
+
+
+class DataError(OneloopError, ValueError):
+    """A data file or row that cannot be used; names file, row and column."""
+
+    exit_code = 2
+
+
+class RewardError(OneloopError, RuntimeError):
+    """A reward function that raised or broke its contract; never read as a reward of 0."""
+
+
+class DivergedError(OneloopError, ArithmeticError):
+    """Gradients were not finite several times in a row."""
+
+
+class CheckpointError(OneloopError, RuntimeError):
+    """A checkpoint that is torn, incomplete or belongs to another run."""
+
+
+class GateError(OneloopError):
+    """The run finished, but a check on its result failed."""
+
+    exit_code = 3
+
+
+class Stopped(OneloopError):
+    """A signal ended the run after its state was saved; carries the signal's number."""
+
+    def __init__(self, message: str, signum: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signum

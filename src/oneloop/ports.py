@@ -1,0 +1,123 @@
+"""The protocols that the loop needs. Structural: nothing has to inherit from them.
+
+Everything that touches a model, a device, a file or a user's function stands behind one of these.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+from jaxtyping import Float
+from torch import Tensor
+
+from oneloop.batch import Batch, PolicyOutput, Size
+from oneloop.types import Completion, Sampling, Trajectory
+
+
+@runtime_checkable
+class Models(Protocol):
+    """The policy that is trained, with whatever the algorithm needs beside it (reference, critic)."""
+
+    def policy(self, batch: Batch) -> PolicyOutput:
+        """One forward pass with gradient; without gradient, a batch of any size."""
+        ...
+
+    def reference(self, batch: Batch) -> Float[Tensor, "B T"]:
+        """log π_ref, without gradient."""
+        ...
+
+    def step(self) -> Mapping[str, float]:
+        """Check, clip and apply the accumulated gradient, then clear it; returns what to log.
+
+        Raises: DivergedError after several non-finite gradients in a row.
+        """
+        ...
+
+
+@runtime_checkable
+class World(Protocol):
+    """The processes that train together. Every rank runs the same loop and calls these in the same order."""
+
+    def total(self, size: Size) -> Size:
+        """The size of the whole optimizer step."""
+        ...
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """The rows of every rank, in rank order, padded on the right to the longest."""
+        ...
+
+    def mine(self, rows: Tensor, like: Tensor) -> Tensor:
+        """This rank's rows of something gathered, cut to the shape of `like`."""
+        ...
+
+    def sum(self, stats: Mapping[str, float]) -> dict[str, float]:
+        """Statistics added up over ranks (`*/max`: the maximum)."""
+        ...
+
+
+class Report(NamedTuple):
+    """What experience has to say about the batch it gave."""
+
+    scalars: Mapping[str, float]
+    trajectories: Sequence[Trajectory]
+
+
+@runtime_checkable
+class Experience(Protocol):
+    """Where batches come from: rollouts, preference pairs or demonstrations."""
+
+    def batch(self, step: int) -> Batch:
+        """The experience of one step, rows of a group together."""
+        ...
+
+    def update(self, models: Models, step: int) -> None:
+        """μ ← π_θ. Nothing to do for fixed data, or where sampler and trainer share their weights."""
+        ...
+
+    def report(self, batch: Batch) -> Report:
+        """Metrics and records behind `batch`, the last one given, now that its advantages are known."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """What resume needs, as JSON values."""
+        ...
+
+    def restore(self, state: Mapping[str, Any]) -> None: ...
+
+
+@runtime_checkable
+class RolloutEngine(Protocol):
+    """Draws completions from the behaviour policy μ."""
+
+    version: int
+
+    def generate(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]
+    ) -> list[Completion]:
+        """One completion per prompt, in the order of the input. Each row's draw depends on its own seed only."""
+        ...
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """Scores the completions of some trajectories: a reward function behind its contract checks."""
+
+    def __call__(self, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
+        """The same trajectories, in order, with `reward` filled in."""
+        ...
+
+
+@runtime_checkable
+class Recorder(Protocol):
+    """Keeps what happened: append-only files first."""
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None: ...
+
+    def trajectories(self, step: int, items: Sequence[Trajectory]) -> None: ...
+
+    def event(self, step: int, code: str, text: str, fix: str = "") -> None: ...
+
+
+Hook = Callable[[int], None]
+"""Called after each step with its number; knows itself when it is due (save, stop)."""
+Measure = Callable[[int], Mapping[str, float]]
+"""Called after each step; what it returns is logged with the step (evaluation)."""

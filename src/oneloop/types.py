@@ -1,0 +1,129 @@
+"""The plain-Python half of the vocabulary: what an episode is before it becomes tensors. No torch here.
+
+    classical RL          here
+    state s_t             prompt + tokens so far
+    action a_t            the next token
+    trajectory τ          one full response
+    terminated            stopped by an end-of-sequence token or by the environment
+    truncated             cut by the length limit: never the same thing
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from math import isfinite
+from typing import Any, TypedDict
+
+from oneloop.errors import ConfigError
+
+
+class Message(TypedDict):
+    """One turn of a conversation, in the form that chat templates take."""
+
+    role: str
+    content: str
+
+
+class StopReason(StrEnum):
+    """Why a completion ended, as the engine saw it; the only source of "truncated"."""
+
+    EOS = "eos"
+    LENGTH = "length"
+    ENVIRONMENT = "environment"
+    ERROR = "error"
+
+    @property
+    def truncated(self) -> bool:
+        return self is StopReason.LENGTH
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How completions are drawn: one value, read by the sampler and by every log-prob of the trainer."""
+
+    max_new_tokens: int = 64
+    """Length limit of a completion in tokens, its end token included."""
+    temperature: float = 1.0
+    """Logits are divided by this; 0 takes the most likely token (evaluation only)."""
+    top_k: int = 0
+    """Keep the k most likely tokens; 0 keeps all."""
+    top_p: float = 1.0
+    """Keep the smallest set of tokens whose probability reaches this; 1 keeps all."""
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise ConfigError(f"max_new_tokens is {self.max_new_tokens}; a completion needs at least 1 token")
+        if not (isfinite(self.temperature) and self.temperature >= 0):
+            raise ConfigError(f"temperature is {self.temperature}; wanted 0 (greedy) or a positive number")
+        if self.top_k < 0:
+            raise ConfigError(f"top_k is {self.top_k}; wanted 0 (keep all) or a positive number of tokens")
+        if not 0 < self.top_p <= 1:
+            raise ConfigError(f"top_p is {self.top_p}; wanted a probability in (0, 1]")
+
+    @property
+    def truncated_support(self) -> bool:
+        """Whether some tokens can never be drawn although the policy gives them probability."""
+        return self.top_k > 0 or self.top_p < 1 or self.temperature == 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    """What a rollout engine returns for one request."""
+
+    tokens: tuple[int, ...]
+    """Sampled token ids; the end token, if one was drawn, is the last."""
+    logprobs: tuple[float, ...]
+    """log μ(token | prefix) in nats, at the sampling temperature, one per token."""
+    stop: StopReason
+    version: int = 0
+    """Weight version that the tokens were drawn from."""
+
+    def __post_init__(self) -> None:
+        if len(self.logprobs) != len(self.tokens):
+            raise ValueError(f"engine returned {len(self.logprobs)} log-probs for {len(self.tokens)} tokens")
+        bad = [value for value in self.logprobs if not (isfinite(value) and value <= 1e-4)]
+        if bad:
+            raise ValueError(f"engine returned the log-prob {bad[0]}; wanted finite values ≤ 0")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reward:
+    """A score with its parts. `value` None: this sample could not be scored (never read as 0)."""
+
+    value: float | None
+    parts: Mapping[str, float | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """One row of the data: what the policy is asked, with the columns that rewards read."""
+
+    id: str
+    """Stable across runs: the row's place in its file. Equal ids form a group."""
+    text: str
+    """The prompt as a person reads it."""
+    tokens: tuple[int, ...]
+    columns: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trajectory:
+    """One episode from prompt to reward: an immutable record, so that nothing can land on another sample's row."""
+
+    prompt: Prompt
+    group: int
+    """Number of the group inside its step."""
+    sample: int
+    """Number of the sample inside its group."""
+    completion: Completion
+    text: str
+    """The completion as a person reads it, without its end token."""
+    reward: Reward
+    kept: bool = True
+    """False when dynamic sampling dropped its group."""
+    advantage: float | None = None
+    """Mean advantage over the action tokens, filled in once it is known."""
+
+    @property
+    def tokens(self) -> Sequence[int]:
+        return (*self.prompt.tokens, *self.completion.tokens)
