@@ -28,7 +28,7 @@ _HOME = {
 }  # fmt: skip
 _WHERE = {name: module for module, names in _HOME.items() for name in names}
 
-__all__ = [*sorted(_WHERE), "__version__", "replace"]  # noqa: PLE0604
+__all__ = [*sorted(_WHERE), "__version__", "replace"]
 
 
 def __getattr__(name: str) -> Any:

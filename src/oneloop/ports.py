@@ -54,6 +54,22 @@ class World(Protocol):
         ...
 
 
+class SingleProcess:
+    """The world of one process: nothing to add up."""
+
+    def total(self, size: Size) -> Size:
+        return size
+
+    def gather(self, rows: Tensor) -> Tensor:
+        return rows
+
+    def mine(self, rows: Tensor, like: Tensor) -> Tensor:
+        return rows
+
+    def sum(self, stats: Mapping[str, float]) -> dict[str, float]:
+        return dict(stats)
+
+
 class Report(NamedTuple):
     """What experience has to say about the batch it gave."""
 
@@ -117,7 +133,5 @@ class Recorder(Protocol):
     def event(self, step: int, code: str, text: str, fix: str = "") -> None: ...
 
 
-Hook = Callable[[int], None]
-"""Called after each step with its number; knows itself when it is due (save, stop)."""
 Measure = Callable[[int], Mapping[str, float]]
 """Called after each step; what it returns is logged with the step (evaluation)."""

@@ -1,0 +1,354 @@
+"""Each method is a value: PPO, and for every other one the pieces of PPO that its paper deletes or changes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Literal, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from oneloop.batch import Batch, Loss, PolicyOutput, Size
+from oneloop.errors import ConfigError
+from oneloop.objective.advantage import (
+    GAE,
+    AdvantageEstimator,
+    BatchWhitened,
+    Credit,
+    GroupRelative,
+    LeaveOneOut,
+    NoBaseline,
+    row_rewards,
+)
+from oneloop.objective.aggregate import Aggregate, FixedLength, SequenceMean, TokenMean
+from oneloop.objective.correction import TruncatedImportance, logprob_gap
+from oneloop.objective.critic import explained_variance, value_loss
+from oneloop.objective.divergence import KL, kl_estimate
+from oneloop.objective.preference import ImplicitReward, Link, LogSigmoid, PairReward, RewardHead, SquaredMargin, pairs
+from oneloop.objective.select import GroupFilter, MixedOutcome, OverlongFilter
+from oneloop.objective.shaping import OverlongPenalty, RewardShaping, last_action
+from oneloop.objective.surrogate import ClippedRatio, ClippedWeight, ScoreFunction, Surrogate, bounded_log_ratio
+from oneloop.ports import Models, SingleProcess, World
+
+Need = Literal["reference", "values"]
+
+
+@runtime_checkable
+class Algorithm(Protocol):
+    """What the loop calls."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def epochs(self) -> int: ...
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """Models beside the policy, derived from the pieces, so that no unused one is ever loaded."""
+        ...
+
+    def prepare(self, batch: Batch, models: Models, world: World = ...) -> Batch:
+        """Fill what stays fixed during the step: π_old, π_ref, V, advantages. No gradient."""
+        ...
+
+    def loss(self, out: PolicyOutput, batch: Batch, size: Size) -> Loss:
+        """Pure. The values of a step's microbatches add up to the step's loss."""
+        ...
+
+    def observe(self, batch: Batch) -> dict[str, float]:
+        """What a prepared batch tells, for the log."""
+        ...
+
+    def too_far(self, stats: dict[str, float]) -> bool:
+        """Whether the last optimizer step moved the policy so far that the rest of the epochs must be dropped."""
+        ...
+
+    def adapted(self, kl: float | None, sequences: int) -> Algorithm:
+        """The value for the next step: its KL coefficient may have moved."""
+        ...
+
+
+@dataclass(frozen=True)
+class Critic:
+    """A learned baseline V_φ.
+
+    Args:
+        coef: weight of its loss, which includes the ½.
+        clip: values may move this far from the old ones; None deletes the clip.
+        huber: δ of a Huber loss instead of the square.
+    """
+
+    coef: float = 0.5
+    clip: float | None = 0.2
+    huber: float | None = None
+
+    @property
+    def formula(self) -> str:
+        error = "½(V − R̂)²" if self.huber is None else f"Huber_{self.huber:g}(V − R̂)"
+        clip = "" if self.clip is None else f", the larger of V and clip(V, V_old ± {self.clip:g})"
+        return f"+ {self.coef:g}·{error}{clip},  R̂ = Âₜ + V_old(sₜ) before whitening"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyGradient:
+    """One field for each piece of PPO that a paper may change; None means deleted.
+
+    L(θ) = Σ_t w_t [ surrogate(ρ_t, Â_t) + β·KL_t − c_H·H_t ] + c_v·Σ_t w_t value_loss_t
+    """
+
+    name: str
+    advantage: AdvantageEstimator
+    surrogate: Surrogate
+    aggregate: Aggregate
+    kl: KL | None = None
+    critic: Critic | None = None
+    keep: GroupFilter | None = None
+    """Which groups are worth training on; the others are drawn again (dynamic sampling)."""
+    shape: RewardShaping | None = None
+    """Changes the reward of a whole response."""
+    drop: OverlongFilter | None = None
+    """Which rows give no loss, although they count in their group's baseline."""
+    correction: TruncatedImportance | None = None
+    """π_old/μ, when sampler and trainer differ."""
+    entropy: float = 0.0
+    """c_H, the weight of the entropy bonus."""
+    epochs: int = 1
+    """K, passes over each batch."""
+    target_kl: float | None = None
+    """Drop the rest of the epochs when the approximate KL(π_old ‖ π_θ), nats per token, exceeds this."""
+
+    def __post_init__(self) -> None:
+        if self.advantage.uses_values and self.critic is None:
+            raise ConfigError(f"{self.name}: {self.advantage} needs a critic. Fix: critic=Critic(), or LeaveOneOut()")
+        if self.critic is not None and not self.advantage.uses_values:
+            raise ConfigError(f"{self.name}: {self.advantage} never reads the critic's values. Fix: critic=None")
+        if self.epochs < 1:
+            raise ConfigError(f"{self.name}: epochs is {self.epochs}; a batch is used at least once")
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """The critic if there is one; the reference only if its KL can ever count."""
+        kl = self.kl is not None and (self.kl.coef > 0 or self.kl.adaptive is not None)
+        wanted: dict[Need, bool] = {"reference": kl, "values": self.critic is not None}
+        return frozenset(need for need, is_needed in wanted.items() if is_needed)
+
+    @torch.no_grad()
+    def prepare(self, batch: Batch, models: Models, world: World = SingleProcess()) -> Batch:  # noqa: B008
+        bootstrap = None
+        if self._asks_old(batch):
+            out = models.policy(batch)
+            batch = replace(batch, old_logprobs=out.logprobs.detach())
+            if self.critic is not None:
+                batch = replace(batch, values=out.values)
+                bootstrap = _bootstrap(out, batch)
+        if "reference" in self.needs:
+            batch = replace(batch, ref_logprobs=models.reference(batch))
+        credit = self._credit(batch, bootstrap, world)
+        mask = batch.mask if self.drop is None else self.drop(batch.mask, batch.truncated)
+        advantages = torch.where(mask, credit.advantages, 0.0)
+        return replace(batch, advantages=advantages, returns=credit.returns, mask=mask)
+
+    def _asks_old(self, batch: Batch) -> bool:
+        at_reward = self.kl is not None and self.kl.at == "reward" and "reference" in self.needs
+        compares = self.surrogate.uses_old or self.correction is not None or batch.rollout_logprobs is not None
+        return compares or at_reward or self.critic is not None
+
+    def _credit(self, batch: Batch, bootstrap: Tensor | None, world: World) -> Credit:
+        """Advantages from the rows of every rank: a group or a batch statistic may span them."""
+        everyone = [world.gather(x) for x in (self._rewards(batch), batch.mask, batch.group)]
+        values = None if batch.values is None else world.gather(batch.values)
+        final = None if bootstrap is None else world.gather(bootstrap)
+        credit = self.advantage(everyone[0], values, everyone[1], everyone[2], bootstrap=final)
+        returns = None if credit.returns is None else world.mine(credit.returns, batch.rewards)
+        return Credit(world.mine(credit.advantages, batch.rewards), returns)
+
+    def _rewards(self, batch: Batch) -> Float[Tensor, "B T"]:
+        """Per-token rewards with the KL and the shaping in them."""
+        rewards = torch.where(batch.mask, batch.rewards, 0.0)
+        if self.shape is not None:
+            total = row_rewards(rewards, batch.mask)
+            change = self.shape(total, batch.mask.sum(1)) - total
+            rewards = torch.where(last_action(batch.mask), rewards + change[:, None], rewards)
+        if self.kl is not None and self.kl.at == "reward" and batch.ref_logprobs is not None:
+            rewards = rewards - self.kl.coef * self._kl(batch.old_logprobs, batch)
+        return rewards
+
+    def _kl(self, logprobs: Tensor | None, batch: Batch) -> Float[Tensor, "B T"]:
+        assert self.kl is not None and logprobs is not None and batch.ref_logprobs is not None
+        log_ratio = torch.where(batch.mask, logprobs, 0.0) - torch.where(batch.mask, batch.ref_logprobs, 0.0)
+        return kl_estimate(log_ratio, self.kl.estimator)
+
+    def loss(self, out: PolicyOutput, batch: Batch, size: Size) -> Loss:
+        if batch.advantages is None:
+            raise ValueError(f"{self.name}: the batch has no advantages; call prepare(batch, models) first")
+        old = out.logprobs.detach() if batch.old_logprobs is None else batch.old_logprobs
+        mask, weights = batch.mask, self.aggregate(batch.mask, size)
+        per_token, gradient_zero = self.surrogate(out.logprobs, old, batch.advantages, mask)
+        if self.correction is not None and batch.rollout_logprobs is not None:
+            per_token = torch.where(mask, self.correction(old, batch.rollout_logprobs), 0.0) * per_token
+        if self.kl is not None and self.kl.at == "loss" and batch.ref_logprobs is not None:
+            per_token = per_token + self.kl.coef * self._kl(out.logprobs, batch)
+        if self.entropy:
+            per_token = per_token - self.entropy * torch.where(mask, out.entropy, 0.0)
+        stats = self._stats(out, old, gradient_zero, batch, size)
+        value = (weights * per_token).sum()
+        if self.critic is not None:
+            error = (weights * self._value_error(out, batch)).sum()
+            value, stats["value_loss"] = value + self.critic.coef * error, error.detach()
+        return Loss(value, {"loss": value.detach(), **stats})
+
+    def _value_error(self, out: PolicyOutput, batch: Batch) -> Float[Tensor, "B T"]:
+        if self.critic is None or out.values is None or batch.values is None or batch.returns is None:
+            raise ValueError(f"{self.name}: the critic's values are missing from the model's output or the batch")
+        values, old, returns = (torch.where(batch.mask, x, 0.0) for x in (out.values, batch.values, batch.returns))
+        return value_loss(values, old, returns, clip=self.critic.clip, huber=self.critic.huber)
+
+    def _stats(
+        self, out: PolicyOutput, old: Tensor, gradient_zero: Bool[Tensor, "B T"], batch: Batch, size: Size
+    ) -> dict[str, Tensor]:
+        mask, each = batch.mask, TokenMean()(batch.mask, size)
+        log_ratio = bounded_log_ratio(out.logprobs.detach(), old, mask)
+        stats = {"entropy": (each * torch.where(mask, out.entropy.detach(), 0.0)).sum()}
+        if self.surrogate.uses_old:
+            stats |= {
+                # the tokens were drawn from π_old, so x = log π_old − log π_θ
+                "approx_kl": (each * kl_estimate(-log_ratio, "k3")).sum(),
+                "clip/outside_band": (each * self.surrogate.outside_band(log_ratio)).sum(),
+                "clip/gradient_zero": (each * gradient_zero).sum(),
+                "ratio/max": log_ratio.exp().amax() if log_ratio.numel() else torch.ones(()),
+            }
+        if self.kl is not None and batch.ref_logprobs is not None:
+            trained = batch.old_logprobs if self.kl.at == "reward" else out.logprobs.detach()
+            stats["kl"] = (each * self._kl(trained, batch)).sum()
+        return stats
+
+    def observe(self, batch: Batch) -> dict[str, float]:
+        facts = {}
+        if batch.old_logprobs is not None and batch.rollout_logprobs is not None:
+            facts |= logprob_gap(batch.old_logprobs, batch.rollout_logprobs, batch.mask)
+        if batch.values is not None and batch.returns is not None:
+            facts["explained_variance"] = float(explained_variance(batch.values, batch.returns, batch.mask))
+        if self.kl is not None:
+            facts["kl_coef"] = self.kl.coef
+        return facts
+
+    def too_far(self, stats: dict[str, float]) -> bool:
+        return self.target_kl is not None and stats.get("approx_kl", 0.0) > self.target_kl
+
+    def adapted(self, kl: float | None, sequences: int) -> PolicyGradient:
+        return self if self.kl is None or kl is None else replace(self, kl=self.kl.adapted(kl, sequences))
+
+
+def _bootstrap(out: PolicyOutput, batch: Batch) -> Float[Tensor, " B"] | None:
+    """V after the last token of truncated rows, 0 for terminated ones."""
+    if not bool(batch.truncated.any()):
+        return None
+    if out.final_values is None:
+        raise ValueError("a truncated row needs PolicyOutput.final_values: V after its last token, to bootstrap from")
+    return torch.where(batch.truncated, out.final_values, 0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preference:
+    """Learning from pairs: the mean of link(r(y_w) − r(y_l)) over pairs."""
+
+    name: str
+    reward: PairReward
+    link: Link = field(default_factory=LogSigmoid)
+    epochs: int = 1
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        return frozenset({"reference"} if isinstance(self.reward, ImplicitReward) else ())
+
+    @torch.no_grad()
+    def prepare(self, batch: Batch, models: Models, world: World = SingleProcess()) -> Batch:  # noqa: B008
+        return replace(batch, ref_logprobs=models.reference(batch)) if "reference" in self.needs else batch
+
+    def loss(self, out: PolicyOutput, batch: Batch, size: Size) -> Loss:
+        chosen, rejected = pairs(batch.group, row_rewards(batch.rewards, batch.mask))
+        rewards = self.reward(out, batch)
+        margin = rewards[chosen] - rewards[rejected]
+        share = 2 / max(size.sequences, 1)  # one over the pairs of the whole step
+        value = share * self.link(margin, self.reward.beta).sum()
+        stats = {
+            "loss": value,
+            "rewards/accuracies": share * (margin > 0).sum(),
+            "rewards/margins": share * margin.sum(),
+            "rewards/chosen": share * rewards[chosen].sum(),
+            "rewards/rejected": share * rewards[rejected].sum(),
+        }
+        return Loss(value, {name: stat.detach() for name, stat in stats.items()})
+
+    def observe(self, batch: Batch) -> dict[str, float]:
+        return {}
+
+    def too_far(self, stats: dict[str, float]) -> bool:
+        return False
+
+    def adapted(self, kl: float | None, sequences: int) -> Preference:
+        return self
+
+
+PPO = PolicyGradient(
+    name="ppo",
+    advantage=GAE(gamma=1.0, lam=0.95, whiten=True),
+    surrogate=ClippedRatio(0.2, 0.2),
+    aggregate=TokenMean(),
+    kl=KL(0.05, at="reward", estimator="k1"),
+    critic=Critic(coef=0.5, clip=0.2),
+    epochs=4,
+    target_kl=0.1,
+)
+GRPO = replace(
+    PPO,
+    name="grpo",
+    advantage=GroupRelative(scale="std"),
+    aggregate=SequenceMean(),
+    kl=KL(0.04, at="loss", estimator="k3"),
+    critic=None,
+    epochs=1,
+    target_kl=None,
+)
+DAPO = replace(
+    GRPO,
+    name="dapo",
+    surrogate=ClippedRatio(0.2, 0.28),
+    aggregate=TokenMean(),
+    kl=None,
+    keep=MixedOutcome(),
+    shape=OverlongPenalty(max_length=20480, margin=4096),
+    drop=OverlongFilter(),
+)
+DR_GRPO = replace(
+    GRPO, name="dr_grpo", advantage=GroupRelative(scale="none"), aggregate=FixedLength(tokens=3000), kl=None
+)
+GSPO = replace(GRPO, name="gspo", surrogate=ClippedRatio(3e-4, 4e-4, level="sequence"), kl=None)
+CISPO = replace(GRPO, name="cispo", surrogate=ClippedWeight(low=None, high=4.0), aggregate=TokenMean(), kl=None)
+REINFORCE = replace(
+    PPO,
+    name="reinforce",
+    advantage=NoBaseline(),
+    surrogate=ScoreFunction(),
+    kl=None,
+    critic=None,
+    epochs=1,
+    target_kl=None,
+)
+RLOO = replace(REINFORCE, name="rloo", advantage=LeaveOneOut(), kl=PPO.kl)
+REINFORCE_PP = replace(
+    PPO, name="reinforce_pp", advantage=BatchWhitened(), kl=KL(0.01), critic=None, epochs=1, target_kl=None
+)
+SFT = replace(REINFORCE, name="sft")
+DPO = Preference(name="dpo", reward=ImplicitReward(beta=0.1), link=LogSigmoid())
+IPO = replace(DPO, name="ipo", link=SquaredMargin())
+REWARD_MODEL = replace(DPO, name="reward_model", reward=RewardHead())
+
+ALGORITHMS: dict[str, PolicyGradient | Preference] = {
+    value.name: value
+    for value in (
+        PPO, GRPO, DAPO, DR_GRPO, RLOO, REINFORCE, REINFORCE_PP, GSPO, CISPO, SFT, DPO, IPO, REWARD_MODEL,
+    )
+}  # fmt: skip

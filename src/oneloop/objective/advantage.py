@@ -1,0 +1,280 @@
+"""Advantage estimators: from rewards (and values) per token to the credit of each action.
+
+All see action tokens only: masked slots are skipped, so padding, tool output and environment text neither carry
+credit nor let it decay. A row with a reward that is not finite was not scored: it gets 0 and leaves every mean.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+WHITEN_EPS = 1e-8
+"""Added to the variance when whitening, as the peers do."""
+
+
+class Credit(NamedTuple):
+    """What an estimator gives; advantages are 0 on masked slots."""
+
+    advantages: Float[Tensor, "B T"]
+    returns: Float[Tensor, "B T"] | None
+    """What the critic should learn, from the unwhitened advantages; None without a critic."""
+
+
+@runtime_checkable
+class AdvantageEstimator(Protocol):
+    uses_values: bool
+    compares: bool
+    """Whether it needs several samples of one prompt."""
+
+    def __call__(
+        self,
+        rewards: Float[Tensor, "B T"],
+        values: Float[Tensor, "B T"] | None,
+        mask: Bool[Tensor, "B T"],
+        group: Int[Tensor, " B"],
+        *,
+        bootstrap: Float[Tensor, " B"] | None = None,
+    ) -> Credit: ...
+
+    @property
+    def formula(self) -> str: ...
+
+
+def whiten(values: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B T"]:
+    """(x − mean)/√(var + 1e-8) over the masked-in slots, ddof 0, in float64; 0 elsewhere, and for equal values."""
+    chosen = values[mask].double()
+    if chosen.numel() == 0 or bool((chosen == chosen[0]).all()):
+        return torch.zeros_like(values)
+    mean = chosen.mean()
+    scaled = (chosen - mean) * (chosen.var(correction=0) + WHITEN_EPS).rsqrt()
+    return torch.zeros_like(values).masked_scatter(mask, scaled.to(values.dtype))
+
+
+def scored(rewards: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"]) -> Bool[Tensor, "B T"]:
+    """The action tokens of rows whose rewards are all finite."""
+    return mask & (rewards.isfinite() | ~mask).all(1, keepdim=True)
+
+
+def row_rewards(rewards: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, " B"]:
+    """R_i = Σ_t r_t over the row's actions."""
+    return torch.where(mask, rewards, 0.0).sum(1)
+
+
+def _discounted(rewards: Tensor, mask: Tensor, factor: float, start: Tensor) -> Tensor:
+    """x_t = r_t + factor · x_(t+1), the sum over later actions; `start` stands after the last one."""
+    out = torch.zeros_like(rewards)
+    carry = start
+    for t in range(rewards.shape[1] - 1, -1, -1):
+        live = mask[:, t]
+        carry = torch.where(live, rewards[:, t] + factor * carry, carry)
+        out[:, t] = torch.where(live, carry, 0.0)
+    return out
+
+
+def _next_values(values: Tensor, mask: Tensor, bootstrap: Tensor) -> Tensor:
+    """V of the state that the next action is chosen in; after the last action, `bootstrap`."""
+    out = torch.zeros_like(values)
+    carry = bootstrap
+    for t in range(values.shape[1] - 1, -1, -1):
+        live = mask[:, t]
+        out[:, t] = torch.where(live, carry, 0.0)
+        carry = torch.where(live, values[:, t], carry)
+    return out
+
+
+@dataclass(frozen=True)
+class GAE:
+    """Generalised advantage estimation: Â_t = δ_t + γλ Â_(t+1),  δ_t = r_t + γ V(s_(t+1)) − V(s_t).
+
+    t counts action tokens only. Returns are Â_t + V(s_t), before whitening.
+
+    Args:
+        gamma: discount γ per action token.
+        lam: λ; 1 gives R − V, 0 gives the one-step error.
+        whiten: (Â − mean)/std over all action tokens of the batch.
+
+    `bootstrap` is V after the last action of a truncated row and 0 for a terminated one (the caller zeroes it).
+
+    Reference: arXiv:1506.02438, eq. 16.
+    """
+
+    gamma: float = 1.0
+    lam: float = 0.95
+    whiten: bool = True
+
+    uses_values = True
+    compares = False
+
+    def __call__(
+        self,
+        rewards: Float[Tensor, "B T"],
+        values: Float[Tensor, "B T"] | None,
+        mask: Bool[Tensor, "B T"],
+        group: Int[Tensor, " B"],
+        *,
+        bootstrap: Float[Tensor, " B"] | None = None,
+    ) -> Credit:
+        if values is None:
+            raise ValueError("GAE needs values; without a critic use GroupRelative, LeaveOneOut or NoBaseline")
+        live = scored(rewards, mask)
+        values = torch.where(live, values, 0.0)
+        start = torch.zeros_like(values[:, 0]) if bootstrap is None else bootstrap.to(values.dtype)
+        delta = torch.where(live, rewards, 0.0) + self.gamma * _next_values(values, live, start) - values
+        advantages = _discounted(delta, live, self.gamma * self.lam, torch.zeros_like(start))
+        returns = torch.where(live, advantages + values, 0.0)
+        return Credit(whiten(advantages, live) if self.whiten else advantages, returns)
+
+    @property
+    def formula(self) -> str:
+        tail = "; whitened over the batch (ddof 0, ε 1e-8 on the variance)" if self.whiten else ""
+        return f"Âₜ = Σₖ ({self.gamma:g}·{self.lam:g})ᵏ δₜ₊ₖ,  δₜ = rₜ + {self.gamma:g}·V(sₜ₊₁) − V(sₜ){tail}"
+
+
+@dataclass(frozen=True)
+class GroupRelative:
+    """Â_i = (R_i − mean R)/(std R + ε) within the group, the same for all tokens of the response.
+
+    Args:
+        scale: "std", or "none" for the mean alone (Dr. GRPO).
+        ddof: 0 divides by G, 1 by G − 1.
+        eps: ε added to the std.
+
+    Ties and groups of one give exactly 0.
+
+    Reference: GRPO, arXiv:2402.03300, section 4.1.2; without std, arXiv:2503.20783. Differs: several libraries use
+    ddof 1 with ε between 1e-4 and 1e-9.
+    """
+
+    scale: Literal["std", "none"] = "std"
+    ddof: int = 0
+    eps: float = 1e-6
+
+    uses_values = False
+    compares = True
+
+    def __post_init__(self) -> None:
+        if self.scale not in ("std", "none"):
+            raise ValueError(f"GroupRelative(scale={self.scale!r}): wanted 'std' or 'none'")
+
+    def __call__(
+        self,
+        rewards: Float[Tensor, "B T"],
+        values: Float[Tensor, "B T"] | None,
+        mask: Bool[Tensor, "B T"],
+        group: Int[Tensor, " B"],
+        *,
+        bootstrap: Float[Tensor, " B"] | None = None,
+    ) -> Credit:
+        def centre(rewards: Tensor) -> Tensor:
+            difference = rewards - rewards.mean()
+            return difference if self.scale == "none" else difference / (rewards.std(correction=self.ddof) + self.eps)
+
+        return _by_group(rewards, mask, group, centre)
+
+    @property
+    def formula(self) -> str:
+        if self.scale == "none":
+            return "Âᵢ = Rᵢ − mean(R)  (over the group; no std)"
+        return f"Âᵢ = (Rᵢ − mean(R))/(std(R) + {self.eps:g})  (over the group, ddof {self.ddof})"
+
+
+@dataclass(frozen=True)
+class LeaveOneOut:
+    """RLOO: Â_i = R_i − 1/(G−1) Σ_(j≠i) R_j, an unbiased baseline; a group of one gives 0.
+
+    Reference: arXiv:2402.14740, section 3.
+    """
+
+    uses_values = False
+    compares = True
+
+    def __call__(
+        self,
+        rewards: Float[Tensor, "B T"],
+        values: Float[Tensor, "B T"] | None,
+        mask: Bool[Tensor, "B T"],
+        group: Int[Tensor, " B"],
+        *,
+        bootstrap: Float[Tensor, " B"] | None = None,
+    ) -> Credit:
+        # R_i − (S − R_i)/(G − 1) = (R_i − mean) · G/(G − 1)
+        return _by_group(rewards, mask, group, lambda r: (r - r.mean()) * len(r) / (len(r) - 1))
+
+    @property
+    def formula(self) -> str:
+        return "Âᵢ = Rᵢ − 1/(G−1) · Σ_{j≠i} Rⱼ"
+
+
+def _by_group(rewards: Tensor, mask: Tensor, group: Tensor, centre) -> Credit:
+    """`centre` applied to the rewards of each group (float64), broadcast to the row's actions.
+
+    Equal rewards give exactly 0: a residue of rounding divided by a tiny std must not become an advantage.
+    """
+    live = scored(rewards, mask)
+    total = row_rewards(rewards, live).double()
+    credit = torch.zeros_like(total)
+    for number in group[live.any(1)].unique():
+        rows = (group == number) & live.any(1)
+        members = total[rows]
+        if len(members) > 1 and bool(members.max() > members.min()):
+            credit[rows] = centre(members)
+    return Credit(torch.where(live, credit[:, None].to(rewards.dtype), 0.0), None)
+
+
+@dataclass(frozen=True)
+class BatchWhitened:
+    """REINFORCE++: returns over action tokens, whitened over the batch (ddof 0).
+
+    Â_t = (G_t − mean G)/√(var G + 1e-8),  G_t = Σ_(k≥t) γ^(k−t) r_k
+
+    Reference: arXiv:2501.03262, eq. 7.
+    """
+
+    gamma: float = 1.0
+
+    uses_values = False
+    compares = False
+
+    def __call__(
+        self,
+        rewards: Float[Tensor, "B T"],
+        values: Float[Tensor, "B T"] | None,
+        mask: Bool[Tensor, "B T"],
+        group: Int[Tensor, " B"],
+        *,
+        bootstrap: Float[Tensor, " B"] | None = None,
+    ) -> Credit:
+        live = scored(rewards, mask)
+        returns = _discounted(torch.where(live, rewards, 0.0), live, self.gamma, torch.zeros_like(rewards[:, 0]))
+        return Credit(whiten(returns, live), None)
+
+    @property
+    def formula(self) -> str:
+        return f"Âₜ = whiten(Σ_{{k≥t}} {self.gamma:g}^(k−t)·rₖ)  (over the batch, ddof 0, ε 1e-8 on the variance)"
+
+
+@dataclass(frozen=True)
+class NoBaseline:
+    """Reward-to-go, γ = 1: Â_t = Σ_(k≥t) r_k. With reward 1 at the end this is 1 everywhere: SFT."""
+
+    uses_values = False
+    compares = False
+
+    def __call__(
+        self,
+        rewards: Float[Tensor, "B T"],
+        values: Float[Tensor, "B T"] | None,
+        mask: Bool[Tensor, "B T"],
+        group: Int[Tensor, " B"],
+        *,
+        bootstrap: Float[Tensor, " B"] | None = None,
+    ) -> Credit:
+        live = scored(rewards, mask)
+        return Credit(_discounted(torch.where(live, rewards, 0.0), live, 1.0, torch.zeros_like(rewards[:, 0])), None)
+
+    @property
+    def formula(self) -> str:
+        return "Âₜ = Σ_{k≥t} rₖ  (reward to go, no baseline)"
