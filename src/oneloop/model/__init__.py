@@ -1,0 +1,1 @@
+"""Adapters from Hugging Face models to the loop's `Models` port."""

@@ -1,0 +1,1 @@
+"""The built-in engine: samples from the trainer's own modules and weights."""

@@ -1,0 +1,210 @@
+"""Rollouts: groups of completions drawn from the policy itself, scored, and filtered by dynamic sampling."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from statistics import fmean, pstdev
+from time import perf_counter
+from typing import Any
+
+import torch
+
+from oneloop.batch import Batch
+from oneloop.errors import ConfigError
+from oneloop.experience.pack import Row, action_means, collate
+from oneloop.experience.stream import Stream
+from oneloop.objective.select import GroupFilter
+from oneloop.ports import Models, Recorder, Report, RolloutEngine, Scorer
+from oneloop.seeds import named_seed
+from oneloop.types import Prompt, Reward, Sampling, Trajectory
+
+Group = list[Trajectory]
+
+
+class Rollouts:
+    """Implements `oneloop.ports.Experience` by sampling.
+
+    Args:
+        decode: token ids of a completion to its text.
+        scorer: fills in rewards.
+        prompts_per_step: groups of a batch.
+        group_size: G, samples per prompt.
+        keep: dynamic sampling: which groups are worth training on. The others are drawn again from new prompts.
+        max_refills: how often that is tried in a step; then training goes on with what there is, and says so.
+    """
+
+    def __init__(
+        self,
+        *,
+        engine: RolloutEngine,
+        prompts: Sequence[Prompt],
+        decode: Callable[[Sequence[int]], str],
+        scorer: Scorer,
+        sampling: Sampling,
+        prompts_per_step: int,
+        group_size: int,
+        seed: int,
+        recorder: Recorder,
+        keep: GroupFilter | None = None,
+        max_refills: int = 4,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        if sampling.truncated_support:
+            raise ConfigError(
+                f"training with temperature={sampling.temperature:g}, top_k={sampling.top_k}, top_p={sampling.top_p:g} "
+                "draws from a truncated distribution, while the trainer's log-probs are of the full one: every ratio "
+                "would be biased (mean 0.9 at top_p 0.8). Fix: --top-k 0 --top-p 1 and a positive --temperature"
+            )
+        self._engine, self._decode, self._scorer, self._recorder = engine, decode, scorer, recorder
+        self._stream, self._sampling, self._seed, self._device = Stream(prompts, seed), sampling, seed, device
+        self._prompts_per_step, self._group_size = prompts_per_step, group_size
+        self._keep, self._max_refills = keep, max_refills
+        self._drawn: list[Group] = []
+        self._scoring = 0.0
+
+    def batch(self, step: int) -> Batch:
+        self._drawn, self._scoring = [], 0.0
+        kept = 0
+        for _ in range(1 + (self._max_refills if self._keep else 0)):
+            groups = self._draw(step, self._prompts_per_step - kept)
+            self._drawn += groups
+            kept += sum(group[0].kept for group in groups)
+            if kept == self._prompts_per_step:
+                break
+        else:
+            self._recorder.event(
+                step,
+                "A_REFILL",
+                f"{kept} of {self._prompts_per_step} groups have mixed rewards after {self._max_refills} refills "
+                f"({len(self._drawn)} groups drawn); training on those",
+                "prompts that are neither always right nor always wrong, a larger --group-size, or --max-refills",
+            )
+        self._alert(step)
+        # with nothing kept, the rows stay for the record without an action: the step is skipped, not invented
+        return collate([_row(item) for item in self._rows()], self._device)
+
+    def _draw(self, step: int, count: int) -> list[Group]:
+        """Sample and score that many new groups; decide which are kept."""
+        prompts = self._stream.take(count)
+        asked = Counter(group[0].prompt.id for group in self._drawn)
+        requests: list[tuple[int, int, Prompt, int]] = []
+        for number, prompt in enumerate(prompts, start=len(self._drawn)):
+            # a small data set may come round within a step: its samples go on where the first group's ended
+            first = asked[prompt.id] * self._group_size
+            asked[prompt.id] += 1
+            requests += [(number, sample, prompt, first + sample) for sample in range(self._group_size)]
+        seeds = [named_seed(self._seed, step, prompt.id, place) for _, _, prompt, place in requests]
+        completions = self._engine.generate([prompt.tokens for _, _, prompt, _ in requests], self._sampling, seeds)
+        unscored = [
+            Trajectory(
+                prompt=prompt,
+                group=number,
+                sample=sample,
+                completion=completion,
+                text=self._decode(completion.tokens),
+                reward=Reward(value=None),
+            )
+            for (number, sample, prompt, _), completion in zip(requests, completions, strict=True)
+        ]
+        start = perf_counter()
+        scored = self._scorer(unscored)
+        self._scoring += perf_counter() - start
+        size = self._group_size
+        groups = [scored[place : place + size] for place in range(0, len(scored), size)]
+        return [self._judged(group) for group in groups]
+
+    def _judged(self, group: Group) -> Group:
+        if self._keep is None or self._keep([item.reward.value for item in group]):
+            return group
+        return [replace(item, kept=False) for item in group]
+
+    def _rows(self) -> list[Trajectory]:
+        """The trajectories of the batch, in the order of its rows."""
+        kept = [item for group in self._drawn for item in group if item.kept]
+        return kept or [item for group in self._drawn for item in group]
+
+    def update(self, models: Models, step: int) -> None:
+        """The engine samples from the trainer's own weights: only their version moves."""
+        self._engine.version = step + 1
+
+    def report(self, batch: Batch) -> Report:
+        rows = self._rows()
+        means = [None] * len(rows) if batch.advantages is None else action_means(batch.advantages, batch)
+        filled = {
+            (item.group, item.sample): replace(item, advantage=mean)
+            for item, mean in zip(rows, means, strict=True)
+        }
+        every = [filled.get((item.group, item.sample), item) for group in self._drawn for item in group]
+        return Report(self._scalars(every), every)
+
+    def _scalars(self, items: Sequence[Trajectory]) -> dict[str, float]:
+        """Over everything that was drawn, dropped groups included: what the policy does, not what was selected."""
+        lengths = [len(item.completion.tokens) for item in items]
+        ended = [len(item.completion.tokens) for item in items if not item.completion.stop.truncated]
+        scored = [item.reward.value for item in items if item.reward.value is not None]
+        scalars = {
+            "completions/mean_length": fmean(lengths),
+            "completions/min_length": float(min(lengths)),
+            "completions/max_length": float(max(lengths)),
+            "completions/clipped_ratio": 1 - len(ended) / len(items),
+            "frac_reward_zero_std": fmean(_dead(group) for group in self._drawn),
+            "num_groups": float(len(self._drawn)),
+            "frac_groups_kept": fmean(group[0].kept for group in self._drawn),
+            "rewards/unscored": float(len(items) - len(scored)),
+            "num_tokens": float(sum(lengths)),
+            "epoch": self._stream.epoch,
+            "time/reward": self._scoring,
+        }
+        if scored:
+            scalars |= {"reward": fmean(scored), "reward_std": pstdev(scored)}
+        if ended:
+            scalars["completions/mean_terminated_length"] = fmean(ended)
+        for name in dict.fromkeys(name for item in items for name in item.reward.parts):
+            parts = [part for item in items if (part := item.reward.parts.get(name)) is not None]
+            if parts:
+                scalars |= {f"rewards/{name}/mean": fmean(parts), f"rewards/{name}/std": pstdev(parts)}
+        return dict(sorted(scalars.items(), key=lambda pair: pair[0] != "reward"))
+
+    def _alert(self, step: int) -> None:
+        every = [item for group in self._drawn for item in group]
+        if all(item.completion.stop.truncated for item in every):
+            self._recorder.event(
+                step,
+                "A_TRUNCATED",
+                f"all {len(every)} completions hit max_new_tokens={self._sampling.max_new_tokens} before an end token",
+                f"--max-new-tokens {2 * self._sampling.max_new_tokens}, or a policy that stops (SFT first)",
+            )
+        if self._group_size > 1 and all(_dead(group) for group in self._drawn):
+            self._recorder.event(
+                step,
+                "A_DEAD",
+                f"all {len(self._drawn)} groups have equal rewards: no sample has an advantage",
+                "easier or harder prompts, a larger --group-size, or a graded reward",
+            )
+
+    def state(self) -> dict[str, Any]:
+        return {"drawn": self._stream.drawn, "version": self._engine.version}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self._stream.drawn = int(state["drawn"])
+        self._engine.version = int(state["version"])
+
+
+def _dead(group: Group) -> bool:
+    rewards = {item.reward.value for item in group}
+    return len(rewards - {None}) <= 1
+
+
+def _row(item: Trajectory) -> Row:
+    return Row(
+        prompt=item.prompt.tokens,
+        actions=item.completion.tokens,
+        group=item.group,
+        reward=0.0 if item.reward.value is None else item.reward.value,
+        truncated=item.completion.stop.truncated,
+        logprobs=item.completion.logprobs,
+        # a sample that could not be scored teaches nothing; its 0 stands on a masked slot, which nothing reads
+        trained=item.kept and item.reward.value is not None,
+    )

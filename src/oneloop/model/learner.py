@@ -1,0 +1,237 @@
+"""The models in memory, behind the loop's `Models` port: forward passes, the optimizer step and its safety check."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from math import cos, isfinite, nan, pi
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from oneloop.batch import Batch, PolicyOutput
+from oneloop.errors import DivergedError
+from oneloop.model.forward import (
+    CausalReader,
+    final_values_of,
+    hidden_states,
+    plain_head,
+    reward_scores,
+    score_only,
+    values_of,
+)
+
+MOST_SKIPS = 3
+"""Optimizer steps in a row with a gradient that is not finite, after which a run stops."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimization:
+    """How gradients become updates."""
+
+    learning_rate: float
+    critic_learning_rate: float
+    total_updates: int
+    """Planned optimizer steps: where a decaying schedule ends."""
+    warmup_updates: int = 0
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+
+    def factor(self, update: int) -> float:
+        """Share of the learning rate at optimizer step `update` (from 0)."""
+        if update < self.warmup_updates:
+            return (update + 1) / (self.warmup_updates + 1)
+        if self.schedule == "constant":
+            return 1.0
+        span = max(self.total_updates - self.warmup_updates, 1)
+        left = max(1 - (update - self.warmup_updates) / span, 0.0)
+        return left if self.schedule == "linear" else (1 - cos(pi * left)) / 2
+
+
+@dataclass(frozen=True)
+class Critic:
+    """V_φ: a head on the policy's backbone, or on its own."""
+
+    head: nn.Module
+    backbone: PreTrainedModel | None = None
+    """None: the policy's."""
+
+    def parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        owner = self.head if self.backbone is None else self.backbone
+        return owner.named_parameters()
+
+
+SumGradients = Callable[[list[nn.Parameter]], None]
+"""Adds up gradients over ranks, in place."""
+
+
+class Learner:
+    """Implements `oneloop.ports.Models`.
+
+    Dropout stays off throughout: π_θ must be one function, or the ratio to π_old is noise.
+
+    Args:
+        policy: a causal language model, or a reward model with a `score` head.
+        reference: frozen; None when no KL asks for it.
+        temperature: that of sampling, applied to every log-prob.
+        max_tokens: most tokens, padding included, of one pass without gradient.
+        dtype: bfloat16 runs the forward passes in autocast; weights and moments stay float32.
+    """
+
+    def __init__(
+        self,
+        policy: PreTrainedModel,
+        *,
+        optimization: Optimization,
+        reference: PreTrainedModel | None = None,
+        critic: Critic | None = None,
+        temperature: float = 1.0,
+        max_tokens: int = 16384,
+        dtype: torch.dtype = torch.float32,
+        sum_gradients: SumGradients | None = None,
+    ) -> None:
+        self.model, self.critic, self.optimization = policy.eval(), critic, optimization
+        self.max_tokens, self.dtype, self.device = max_tokens, dtype, policy.device
+        self.updates = 0
+        self.skipped_in_a_row = 0
+        self._sum_gradients = sum_gradients
+        self._scores = hasattr(policy, "score")
+        plain = not self._scores and plain_head(policy)
+        self.note = "" if plain or self._scores else _slow_note(policy)
+        self._read = CausalReader(policy, temperature, plain)
+        self._read_reference = None
+        if reference is not None:
+            self._read_reference = CausalReader(reference.eval().requires_grad_(False), temperature, plain)
+        self.optimizer = self._make_optimizer()
+
+    def _make_optimizer(self) -> torch.optim.AdamW:
+        plan = self.optimization
+        groups = [
+            {"params": picked, "lr": rate, "rate": rate, "weight_decay": decay}
+            for named, rate in (
+                (self.model.named_parameters(), plan.learning_rate),
+                (self._critic_parameters(), plan.critic_learning_rate),
+            )
+            for decay, picked in _decayed(named, plan.weight_decay)
+            if picked
+        ]
+        return torch.optim.AdamW(groups, fused=self.device.type in ("cpu", "cuda"))
+
+    def _critic_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        return iter(()) if self.critic is None else self.critic.parameters()
+
+    def named_parameters(self) -> dict[str, nn.Parameter]:
+        """Everything that is trained, by a name that stays."""
+        named = {f"policy.{name}": parameter for name, parameter in self.model.named_parameters()}
+        return named | {f"critic.{name}": parameter for name, parameter in self._critic_parameters()}
+
+    def policy(self, batch: Batch) -> PolicyOutput:
+        if torch.is_grad_enabled():
+            return self._forward(batch)
+        return _in_pieces(batch, self.max_tokens, self._forward)
+
+    @torch.no_grad()
+    def reference(self, batch: Batch) -> Float[Tensor, "B T"]:
+        if self._read_reference is None:
+            raise ValueError("this run has no reference model: its algorithm's `needs` does not name one")
+        read = self._read_reference
+
+        def forward(piece: Batch) -> PolicyOutput:
+            with self._precision():
+                logprobs, entropy, _ = read(piece)
+            return PolicyOutput(logprobs, entropy)
+
+        return _in_pieces(batch, self.max_tokens, forward).logprobs
+
+    def _forward(self, batch: Batch) -> PolicyOutput:
+        with self._precision():
+            if self._scores:
+                return score_only(reward_scores(self.model, batch), batch)
+            logprobs, entropy, hidden = self._read(batch)
+            if self.critic is None:
+                return PolicyOutput(logprobs, entropy)
+            if self.critic.backbone is not None or hidden is None:
+                hidden = hidden_states(self.critic.backbone or self.model, batch.tokens, batch.lengths)
+            return PolicyOutput(
+                logprobs,
+                entropy,
+                values=values_of(self.critic.head, hidden),
+                final_values=final_values_of(self.critic.head, hidden, batch.lengths),
+            )
+
+    def _precision(self):
+        if self.dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.dtype)
+
+    def step(self) -> dict[str, float]:
+        parameters = [p for p in self.named_parameters().values() if p.grad is not None]
+        if self._sum_gradients is not None:
+            self._sum_gradients(list(self.named_parameters().values()))
+            parameters = list(self.named_parameters().values())
+        norm = float(nn.utils.clip_grad_norm_(parameters, self.optimization.max_grad_norm))
+        if not isfinite(norm):
+            return self._skip()
+        self.skipped_in_a_row = 0
+        factor = self.optimization.factor(self.updates)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["rate"] * factor
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.updates += 1
+        return {"grad_norm": norm, "learning_rate": self.optimization.learning_rate * factor}
+
+    def _skip(self) -> dict[str, float]:
+        """Leave weights and moments as they are; give up when it keeps happening."""
+        self.optimizer.zero_grad()
+        self.skipped_in_a_row += 1
+        if self.skipped_in_a_row >= MOST_SKIPS:
+            raise DivergedError(
+                f"the gradient was not finite {MOST_SKIPS} optimizer steps in a row; weights are those before the "
+                "first. Fix: a lower --learning-rate, or look at ratio/max and the rewards of the last steps"
+            )
+        return {"grad_norm": nan, "skipped_steps": 1}
+
+
+def _decayed(
+    named: Iterator[tuple[str, nn.Parameter]], weight_decay: float
+) -> list[tuple[float, list[nn.Parameter]]]:
+    """Matrices with weight decay; norms and biases without."""
+    members = [parameter for _, parameter in named]
+    return [(weight_decay, [p for p in members if p.dim() > 1]), (0.0, [p for p in members if p.dim() <= 1])]
+
+
+def _slow_note(model: PreTrainedModel) -> str:
+    return (
+        f"{type(model).__name__}'s logits are more than its output embedding times the last hidden state, so "
+        "log-probs are taken from whole-vocabulary logits: correct, but slower and with more memory"
+    )
+
+
+def _in_pieces(batch: Batch, max_tokens: int, forward: Callable[[Batch], PolicyOutput]) -> PolicyOutput:
+    """`forward` over microbatches without gradient, put back in the order of the rows."""
+    numbered = Batch(
+        batch.tokens,
+        batch.mask,
+        torch.arange(len(batch), device=batch.mask.device),  # its own group: the row's number travels with it
+        batch.rewards,
+        batch.truncated,
+        lengths=batch.lengths,
+    )
+    collected: dict[str, Tensor] = {}
+    for piece in numbered.microbatches(max_tokens):
+        for name, value in forward(piece)._asdict().items():
+            if value is None:
+                continue
+            shape = batch.mask.shape if value.dim() == 2 else batch.mask.shape[:1]
+            whole = collected.setdefault(name, torch.zeros(shape, device=value.device, dtype=value.dtype))
+            if value.dim() == 2:
+                whole[piece.group, : value.shape[1]] = value
+            else:
+                whole[piece.group] = value
+    return PolicyOutput(**collected)

@@ -1,0 +1,124 @@
+"""Models and tokenizers from a folder, a hub id or `scratch:NAME`, with errors that say what to do."""
+
+from collections.abc import Callable
+from contextlib import contextmanager
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging
+
+from oneloop.errors import ConfigError
+from oneloop.model.tiny import SCRATCH, character_tokenizer, scratch_model
+
+
+@contextmanager
+def quiet():
+    """Transformers' progress bars and advice stay out of our output; warnings come back afterwards."""
+    level = logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+
+
+def load_policy(source: str | Path, *, seed: int = 0) -> PreTrainedModel:
+    """A causal language model in float32: AdamW's small updates would vanish in half precision."""
+    shape = _scratch(str(source))
+    if shape is not None:
+        return scratch_model(shape, character_tokenizer(), seed)
+    return _from_pretrained(AutoModelForCausalLM.from_pretrained, source)
+
+
+def load_reward_model(source: str | Path, *, seed: int = 0) -> PreTrainedModel:
+    """A `*ForSequenceClassification` model with one label; from a causal model, its score head starts at zero."""
+    if _scratch(str(source)) is not None:
+        raise ConfigError(
+            f"--model {source}: a reward model starts from a trained policy. Fix: --model runs/sft/final"
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = _from_pretrained(AutoModelForSequenceClassification.from_pretrained, source, num_labels=1)
+    head = getattr(model, "score", None)
+    if not isinstance(head, nn.Linear):
+        raise ConfigError(f"{source}: {type(model).__name__} has no `score` head; wanted a causal architecture")
+    if "ForSequenceClassification" not in (_architecture(source) or ""):
+        nn.init.zeros_(head.weight)
+    if model.config.pad_token_id is None:
+        model.config.pad_token_id = 0  # transformers' own forward needs one for batches; ours reads by length
+    return model
+
+
+def load_critic(source: str | Path, *, seed: int = 0) -> PreTrainedModel:
+    """A `*ForTokenClassification` model with one label; from a causal model, its values start at zero."""
+    if _scratch(str(source)) is not None:
+        raise ConfigError(
+            f"--critic separate with --model {source}: a separate critic starts from saved weights. "
+            "Fix: train the policy with SFT first, or --critic shared"
+        )
+    model = _from_pretrained(AutoModelForTokenClassification.from_pretrained, source, num_labels=1)
+    head = getattr(model, "score", None)
+    if not isinstance(head, nn.Linear):
+        raise ConfigError(
+            f"{source}: {type(model).__name__} has no `score` head for a separate critic. Fix: --critic shared"
+        )
+    if "ForTokenClassification" not in (_architecture(source) or ""):
+        nn.init.zeros_(head.weight)
+        if head.bias is not None:
+            nn.init.zeros_(head.bias)
+    return model
+
+
+def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
+    if _scratch(str(source)) is not None:
+        return character_tokenizer()
+    return _from_pretrained(AutoTokenizer.from_pretrained, source, dtype=None)
+
+
+def _scratch(source: str):
+    if not source.startswith("scratch:"):
+        return None
+    name = source.removeprefix("scratch:")
+    if name not in SCRATCH:
+        near = get_close_matches(name, SCRATCH, 1, 0.0)
+        raise ConfigError(f"--model {source}: there is {sorted(SCRATCH)}. Did you mean scratch:{near[0]}?")
+    return SCRATCH[name]
+
+
+def _from_pretrained(loader: Callable[..., Any], source: str | Path, **options: Any) -> Any:
+    if "dtype" not in options:
+        options |= {"dtype": torch.float32}
+    elif options["dtype"] is None:
+        del options["dtype"]
+    folder = Path(source)
+    looks_local = folder.is_absolute() or str(source).startswith((".", "~")) or str(source).count("/") > 1
+    if looks_local and not folder.is_dir():
+        raise ConfigError(f"--model {source}: no such folder. Fix: a folder with config.json, or a hub id")
+    try:
+        with quiet():
+            return loader(str(source), **options)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(
+            f"--model {source}: cannot be loaded ({reason}). Fix: a folder with config.json, model.safetensors and "
+            "tokenizer.json, a hub id that can be reached, or scratch:tiny"
+        ) from error
+
+
+def _architecture(source: str | Path) -> str | None:
+
+    names = AutoConfig.from_pretrained(str(source)).architectures
+    return names[0] if names else None
