@@ -1,0 +1,1 @@
+"""Processes that train together, and the state they resume from."""

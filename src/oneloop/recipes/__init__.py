@@ -1,0 +1,1 @@
+"""Ready runs: a `Run` value becomes algorithm, experience, models and recorder here, and nowhere else."""

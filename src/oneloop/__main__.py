@@ -1,0 +1,5 @@
+"""`python -m oneloop`."""
+
+from oneloop.cli.main import main
+
+main()

@@ -1,0 +1,70 @@
+"""`oneloop COMMAND`: picks the command, turns errors into one message and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
+from importlib import import_module
+
+from oneloop import __version__
+from oneloop.errors import OneloopError
+
+COMMANDS = {
+    "demo": "the main job end to end on the built-in task: no network, no GPU, a few minutes on a laptop",
+    "train": "train a model: oneloop train ALGORITHM --model M --data D --reward F --steps N --out DIR",
+    "eval": "score a model's answers on held-out prompts, with 95 % intervals",
+    "sample": "print completions of a prompt",
+    "explain": "the exact objective of an algorithm or a recipe",
+    "diff": "what one algorithm deletes from or changes in another",
+    "report": "write RUN/report.html: curves and samples of a run",
+}
+
+HELP = f"""oneloop {__version__}: SFT, reward models, PPO, GRPO, DAPO, RLOO and DPO are one loop.
+
+usage: oneloop COMMAND ...
+
+{chr(10).join(f"  {name:9}{text}" for name, text in COMMANDS.items())}
+
+  oneloop COMMAND --help     flags of a command
+  ONELOOP_TRACEBACK=1        show the traceback of an error
+
+exit codes: 0 done; 1 failed while running; 2 bad usage, config or data; 3 finished but a gate failed;
+130, 143 stopped by a signal after saving"""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point; ends the process with the exit code."""
+    sys.exit(run(list(sys.argv[1:] if argv is None else argv)))
+
+
+def run(arguments: list[str]) -> int:
+    """Carry out one command; returns its exit code."""
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(HELP)
+        return 0 if arguments else 2
+    if arguments[0] in ("-V", "--version"):
+        print(f"oneloop {__version__}")
+        return 0
+    name, rest = arguments[0], arguments[1:]
+    if name not in COMMANDS:
+        near = get_close_matches(name, COMMANDS, 1)
+        hint = f" Did you mean `oneloop {near[0]}`?" if near else ""
+        print(f"oneloop: there is no command {name!r}.{hint} Commands: {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        return import_module(f"oneloop.cli.{name}").main(rest)
+    except OneloopError as error:
+        if os.environ.get("ONELOOP_TRACEBACK") == "1":
+            raise
+        print(f"oneloop {name}: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(f"oneloop {name}: interrupted", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,219 @@
+"""A run as one frozen value: what the command line fills in, what config.toml records, what resume compares."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal
+
+import tomli_w
+
+from oneloop.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """Train a language model with one algorithm."""
+
+    algorithm: str = "grpo"
+    """One of the names that `oneloop explain` lists."""
+    model: str = "scratch:tiny"
+    """Folder or hub id of a Hugging Face causal language model; scratch:tiny and scratch:small are made on the spot."""
+    data: str = "task:chain_sum"
+    """task:NAME, or a JSONL file with the columns prompt | prompt,completion | prompt,chosen,rejected."""
+    out: str = "runs/run"
+    """Run folder to create."""
+    steps: int = 100
+    """Steps to train: one batch of experience each."""
+    reward: tuple[str, ...] = ()
+    """Reward functions, file.py:function or package.module:function. Left out with task:NAME: the task's grader."""
+    reward_weights: tuple[float, ...] = ()
+    """One weight per reward (the learned one last); left out, all 1."""
+    reward_model: str = ""
+    """Folder or hub id of a sequence-classification model with one label, added to the rewards."""
+    eval_data: str = ""
+    """Held-out data in the form of --data; with task:NAME its test split is the default."""
+    eval_reward: tuple[str, ...] = ()
+    """Reward functions of the evaluation; left out, those of --reward, or the task's grader."""
+    resume: bool = False
+    """Go on from the last checkpoint in --out; starts afresh when there is none."""
+
+    prompts_per_step: int = 32
+    """Prompts (for SFT demonstrations, for preferences pairs) in a step's batch."""
+    group_size: int = 8
+    """Completions per prompt."""
+    minibatch: int = 0
+    """Prompts per optimizer step, each with its whole group; 0 takes the whole batch."""
+    epochs: int = 1
+    """Passes over each batch."""
+    max_tokens: int = 16384
+    """Most tokens (rows × longest row) in one forward and backward pass: memory only, never the result."""
+    max_refills: int = 4
+    """Dynamic sampling: how often groups with equal rewards are drawn again in a step."""
+    max_new_tokens: int = 64
+    """Length limit of a completion, in tokens."""
+    temperature: float = 1.0
+    """Sampling temperature; every log-prob of the trainer uses it too."""
+    top_k: int = 0
+    """Sample from the k most likely tokens; 0 = all. Training refuses a truncated distribution."""
+    top_p: float = 1.0
+    """Sample from the most likely tokens that reach this probability. Training refuses a truncated distribution."""
+
+    learning_rate: float = 1e-6
+    """Peak learning rate of the policy (AdamW)."""
+    critic_learning_rate: float = 1e-5
+    """Peak learning rate of the critic."""
+    critic: Literal["shared", "separate"] = "shared"
+    """A value head on the policy's backbone, or a model of its own."""
+    warmup: int = 0
+    """Optimizer steps until the peak learning rate."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """How the learning rate goes to 0 over the run."""
+    weight_decay: float = 0.0
+    """AdamW's decay of matrices."""
+    max_grad_norm: float = 1.0
+    """Gradients are scaled down to this norm."""
+    set: tuple[str, ...] = ()
+    """Change a piece of the algorithm: kl.coef=0.01, surrogate.high=0.28, kl=none, advantage=LeaveOneOut()."""
+
+    seed: int = 0
+    """Names every random number of the run."""
+    save_every: int = 0
+    """Steps between checkpoints; 0 saves only at the end."""
+    keep_checkpoints: int = 2
+    """How many of the newest checkpoints stay."""
+    eval_every: int = 0
+    """Steps between evaluations; 0 evaluates only at the end."""
+    eval_samples: int = 1
+    """Completions per held-out prompt."""
+    eval_temperature: float = 0.0
+    """Temperature of evaluation; 0 takes the most likely token."""
+    data_size: int = 2048
+    """Rows that a built-in task makes for training."""
+    eval_size: int = 256
+    """Rows that a built-in task makes for evaluation."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Precision of forward passes; weights and optimizer stay float32."""
+    device: str = "cpu"
+    """cpu, cuda or cuda:N."""
+
+    def __post_init__(self) -> None:
+        for name in _POSITIVE:
+            _wanted(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        for name in _NOT_NEGATIVE:
+            _wanted(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
+        _wanted(self.learning_rate > 0, "learning_rate", self.learning_rate, "a positive number")
+        _wanted(self.temperature > 0, "temperature", self.temperature, "a positive number")
+        _wanted(self.max_grad_norm > 0, "max_grad_norm", self.max_grad_norm, "a positive number")
+        if self.eval_samples > 1 and self.eval_temperature == 0:
+            raise ConfigError(
+                f"--eval-samples {self.eval_samples} with --eval-temperature 0 would repeat one greedy answer. "
+                "Fix: --eval-temperature 1, or --eval-samples 1"
+            )
+
+    @property
+    def groups_per_update(self) -> int:
+        return min(self.minibatch or self.prompts_per_step, self.prompts_per_step)
+
+    def to_toml(self) -> str:
+        return tomli_w.dumps({k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()})
+
+
+_POSITIVE = (
+    "steps", "prompts_per_step", "group_size", "epochs", "max_tokens", "max_new_tokens", "keep_checkpoints",
+    "eval_samples", "data_size", "eval_size",
+)  # fmt: skip
+_NOT_NEGATIVE = (
+    "minibatch", "max_refills", "top_k", "warmup", "save_every", "eval_every", "eval_temperature",
+    "weight_decay", "critic_learning_rate",
+)  # fmt: skip
+MAY_CHANGE_ON_RESUME = frozenset(
+    {"resume", "steps", "out", "save_every", "keep_checkpoints", "max_tokens", "device"}
+)
+"""Settings that do not change what a step computes."""
+
+
+def _wanted(holds: bool, name: str, value: object, wanted: str) -> None:
+    if not holds:
+        raise ConfigError(f"--{name.replace('_', '-')} is {value}; wanted {wanted}")
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """A TOML recipe as keyword arguments of `Run`; `[set]` is a table of pieces of the algorithm.
+
+    Raises: ConfigError naming the file, and for an unknown key the nearest one.
+    """
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"--recipe {path}: {error.strerror}. Fix: the path of a TOML file") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"--recipe {path}: not TOML ({error})") from error
+    return from_table(table, str(path))
+
+
+def from_table(table: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """Checked keyword arguments of `Run` from a TOML table."""
+    known = {field.name: field for field in fields(Run)}
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        name = key.replace("-", "_")
+        if name not in known:
+            near = get_close_matches(name, known, 1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ConfigError(f"{source}: unknown key {key!r}.{hint}")
+        values[name] = _typed(name, value, source)
+    return values
+
+
+def _typed(name: str, value: Any, source: str) -> Any:
+    if name == "set" and isinstance(value, Mapping):
+        return tuple(f"{path}={text}" for path, text in _flat(value))
+    default = getattr(Run(), name)
+    if isinstance(default, tuple):
+        return tuple(value) if isinstance(value, list) else (value,)
+    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not type(default):
+        wanted = type(default).__name__
+        raise ConfigError(f"{source}: {name} = {value!r} is of type {type(value).__name__}; wanted {wanted}")
+    return value
+
+
+def _flat(table: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    return [
+        pair
+        for key, value in table.items()
+        for pair in (_flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [(f"{prefix}{key}", value)])
+    ]
+
+
+def check_same(run: Run, recorded: Run, folder: Path) -> None:
+    """Refuse to resume another run than the one in the folder."""
+    for field in fields(Run):
+        old, new = getattr(recorded, field.name), getattr(run, field.name)
+        if field.name not in MAY_CHANGE_ON_RESUME and old != new:
+            raise ConfigError(
+                f"--resume: {folder / 'config.toml'} has {field.name} = {old!r}, this command {new!r}; the result "
+                "would be neither run. Fix: the same flags, or another --out"
+            )
+
+
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "sft": {"learning_rate": 2e-5, "group_size": 1},
+    "reward_model": {"learning_rate": 1e-4, "group_size": 2},
+    "dpo": {"group_size": 2},
+    "ipo": {"group_size": 2},
+    "ppo": {"group_size": 1, "epochs": 4, "prompts_per_step": 64, "minibatch": 16},
+    "reinforce": {"group_size": 1},
+    "reinforce_pp": {"group_size": 4},
+    "rloo": {"group_size": 4},
+}
+"""Where an algorithm's defaults differ from `Run`'s. Learning rates are TRL's, for models of billions of weights."""
+
+
+def default_run(algorithm: str) -> Run:
+    return replace(Run(), algorithm=algorithm, out=f"runs/{algorithm}", **DEFAULTS.get(algorithm, {}))

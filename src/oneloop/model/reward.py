@@ -1,0 +1,43 @@
+"""A learned reward: a sequence-classification model behind the signature of every other reward function."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from oneloop.batch import Batch
+from oneloop.model.forward import reward_scores
+
+
+class LearnedReward:
+    """Scores sampled ids as they are: nothing is decoded and encoded again.
+
+    Args:
+        model: `*ForSequenceClassification` with one label and the policy's tokenizer.
+        max_tokens: most tokens, padding included, of one pass.
+    """
+
+    def __init__(self, model: PreTrainedModel, *, max_tokens: int = 16384) -> None:
+        self._model, self._max_tokens = model.eval().requires_grad_(False), max_tokens
+
+    @torch.no_grad()
+    def __call__(
+        self, completions: Sequence[str], prompt_ids: Sequence[Sequence[int]], completion_ids: Sequence[Sequence[int]],
+        **columns: Any,
+    ) -> list[float]:  # fmt: skip
+        rows = [[*prompt, *completion] for prompt, completion in zip(prompt_ids, completion_ids, strict=True)]
+        width, count = max(map(len, rows)), len(rows)
+        tokens = torch.tensor([row + [0] * (width - len(row)) for row in rows])
+        batch = Batch(
+            tokens=tokens,
+            mask=torch.zeros(count, width, dtype=torch.bool),
+            group=torch.arange(count),
+            rewards=torch.zeros(count, width),
+            truncated=torch.zeros(count, dtype=torch.bool),
+            lengths=torch.tensor([len(row) for row in rows]),
+        ).to(self._model.device)
+        scores = torch.zeros(count, device=self._model.device)
+        for piece in batch.microbatches(self._max_tokens):
+            scores[piece.group] = reward_scores(self._model, piece)
+        return scores.tolist()

@@ -1,0 +1,53 @@
+"""Weights in Hugging Face layout: safetensors and JSON, loadable by transformers alone."""
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from oneloop.errors import CheckpointError
+from oneloop.model.learner import Critic
+from oneloop.model.load import load_critic, quiet
+
+VALUE_HEAD = "value_head.safetensors"
+
+
+def save_policy(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """A folder that `AutoModelForCausalLM` (or `...SequenceClassification`) and `AutoTokenizer` load."""
+    with quiet():
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+
+def save_critic(folder: Path, critic: Critic) -> None:
+    """A separate critic as `*ForTokenClassification`; a shared one as its head alone."""
+    if critic.backbone is not None:
+        with quiet():
+            critic.backbone.save_pretrained(folder)
+        return
+    folder.mkdir(parents=True)
+    state = {name: value.detach().cpu().contiguous() for name, value in critic.head.state_dict().items()}
+    save_file(state, folder / VALUE_HEAD)
+
+
+def shared_critic(policy: PreTrainedModel, saved: Path | None = None) -> Critic:
+    """A linear head on the policy's backbone; values start at zero, which is what GAE without a critic would use."""
+    head = nn.Linear(policy.config.get_text_config().hidden_size, 1, device=policy.device)
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
+    if saved is not None:
+        head.load_state_dict(load_file(_existing(saved / VALUE_HEAD)))
+    return Critic(head)
+
+
+def separate_critic(source: str | Path, device: torch.device) -> Critic:
+    model = load_critic(source).to(device).eval()  # pyright: ignore[reportArgumentType]
+    return Critic(model.score, model)  # pyright: ignore[reportArgumentType]
+
+
+def _existing(path: Path) -> Path:
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing: the checkpoint has no critic, and a fresh one would go unnoticed")
+    return path

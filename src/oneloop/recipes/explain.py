@@ -1,0 +1,136 @@
+"""The exact objective of a value, in words and formulas taken from its own pieces."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, is_dataclass
+
+from oneloop.algorithms import ALGORITHMS, PolicyGradient, Preference
+from oneloop.objective.surrogate import LOG_RATIO_BOUND
+
+Algorithm = PolicyGradient | Preference
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a method comes from, and how its value here differs."""
+
+    title: str
+    reference: str
+    parent: str | None
+    """The method that it is written as a change of."""
+    differs: str = ""
+
+
+SOURCES = {
+    "ppo": Source(
+        "Proximal policy optimization with a KL anchor",
+        "arXiv:1707.06347 (PPO), arXiv:1909.08593 (KL at the reward), arXiv:2203.02155 (language models)",
+        None,
+        "γ = 1 and token mean, as language-model practice has it",
+    ),
+    "grpo": Source("Group relative policy optimization", "arXiv:2402.03300, eq. 3–4", "ppo", "std with ddof 0"),
+    "dapo": Source("Decoupled clip and dynamic sampling", "arXiv:2503.14476, eq. 8–13", "grpo"),
+    "dr_grpo": Source("GRPO done right", "arXiv:2503.20783, section 3.2", "grpo"),
+    "rloo": Source(
+        "REINFORCE leave-one-out",
+        "arXiv:2402.14740, section 3",
+        "reinforce",
+        "token mean instead of a sum per sequence",
+    ),
+    "reinforce": Source("REINFORCE", "Williams 1992", "ppo"),
+    "reinforce_pp": Source("REINFORCE++", "arXiv:2501.03262", "ppo"),
+    "gspo": Source("Group sequence policy optimization", "arXiv:2507.18071, eq. 5–7", "grpo"),
+    "cispo": Source("Clipped importance-sampling weights", "arXiv:2506.13585, eq. 4–5", "grpo"),
+    "sft": Source("Supervised fine-tuning: REINFORCE with advantage 1 on demonstrations", "cross-entropy", "reinforce"),
+    "dpo": Source("Direct preference optimization", "arXiv:2305.18290, eq. 7", None),
+    "ipo": Source("Identity preference optimization", "arXiv:2310.12036, eq. 17", "dpo"),
+    "reward_model": Source("Bradley–Terry reward model", "arXiv:1706.03741; arXiv:2203.02155, eq. 1", "dpo"),
+}
+
+
+def explain(algorithm: Algorithm) -> str:
+    """Formula, normaliser, ε, KL estimator and place, ddof, models in memory, references."""
+    source = SOURCES.get(algorithm.name)
+    lines = [f"{algorithm.name}: {source.title}" if source else algorithm.name, ""]
+    lines += [f"  {label:<15}{text}" for label, text in _pieces(algorithm)]
+    models = ["policy", *({"reference": "reference", "values": "critic"}[need] for need in sorted(algorithm.needs))]
+    lines += ["", f"  {'models':<15}{', '.join(models)}"]
+    if source:
+        lines.append(f"  {'references':<15}{source.reference}")
+        if source.differs:
+            lines.append(f"  {'differs':<15}{source.differs}")
+        if source.parent:
+            lines += ["", f"  changes from {source.parent}:"]
+            lines += [f"    {line}" for line in differences(ALGORITHMS[source.parent], algorithm)]
+    return "\n".join(lines)
+
+
+def _pieces(algorithm: Algorithm) -> list[tuple[str, str]]:
+    if isinstance(algorithm, Preference):
+        return [
+            ("loss", f"1/P · Σ over pairs  {algorithm.link.formula}  (P pairs of the whole step)"),
+            ("reward", algorithm.reward.formula),
+        ]
+    pieces = [("loss", f"{algorithm.aggregate.formula}  ℓᵢₜ"), ("ℓ", algorithm.surrogate.formula)]
+    if algorithm.correction is not None:
+        pieces.append(("correction", algorithm.correction.formula))
+    pieces.append(("advantage", algorithm.advantage.formula))
+    for label, piece in (
+        ("KL", algorithm.kl), ("critic", algorithm.critic), ("reward shaping", algorithm.shape),
+        ("groups", algorithm.keep), ("rows", algorithm.drop),
+    ):  # fmt: skip
+        pieces.append((label, "none" if piece is None else piece.formula))
+    pieces.append(("entropy", f"− {algorithm.entropy:g}·H(π_θ)" if algorithm.entropy else "no bonus"))
+    limit = algorithm.target_kl
+    stop = "" if limit is None else f"; the rest is dropped when KL(π_old‖π_θ) exceeds {limit:g} nats per token"
+    pieces.append(("epochs", f"{algorithm.epochs}{stop}"))
+    pieces.append(("bounds", f"|log ρ| ≤ {LOG_RATIO_BOUND:g}"))
+    return pieces
+
+
+def differences(old: Algorithm, new: Algorithm) -> list[str]:
+    """Pieces that `new` deletes from, adds to or changes in `old`."""
+    if type(old) is not type(new):
+        return [
+            f"replaced: {type(old).__name__} by {type(new).__name__}",
+            *(f"deleted:  {field.name} = {getattr(old, field.name)!r}" for field in _parts(old)),
+            *(f"added:    {field.name} = {getattr(new, field.name)!r}" for field in _parts(new)),
+        ]
+    names = [field.name for field in _parts(old)]
+    return [line for name in names for line in _difference(name, getattr(old, name), getattr(new, name))]
+
+
+def _parts(algorithm: Algorithm):
+    return [field for field in fields(algorithm) if field.name != "name"]
+
+
+def _difference(name: str, old: object, new: object) -> list[str]:
+    if old == new:
+        return []
+    if new is None:
+        return [f"deleted:  {name} (was {old!r})"]
+    if old is None:
+        return [f"added:    {name} = {new!r}"]
+    if type(old) is type(new) and is_dataclass(old) and is_dataclass(new):
+        inner = [
+            f"{field.name} {getattr(old, field.name)!r} → {getattr(new, field.name)!r}"
+            for field in fields(old)
+            if getattr(old, field.name) != getattr(new, field.name)
+        ]
+        return [f"changed:  {name}: {type(old).__name__}({', '.join(inner)})"]
+    return [f"changed:  {name}: {old!r} → {new!r}"]
+
+
+def papers_page() -> str:
+    """`docs/papers.md`: every method, from the same table and the same values."""
+    lines = [
+        "# From paper to value",
+        "",
+        "Generated by `make papers` from `oneloop.algorithms` and the table that `oneloop explain` prints; a test keeps",
+        "it in step.",
+        "",
+    ]
+    for name, algorithm in ALGORITHMS.items():
+        source = SOURCES[name]
+        lines += [f"## `{name}`: {source.title}", "", source.reference + ".", "", "```", explain(algorithm), "```", ""]
+    return "\n".join(lines)
