@@ -1,0 +1,9 @@
+"""Built-in tasks with known answers: prompts, demonstrations, preference pairs and a grader, from a seed."""
+
+from oneloop.tasks.addition import Addition
+from oneloop.tasks.chain_sum import ChainSum
+from oneloop.tasks.task import Task
+
+TASKS: dict[str, Task] = {"addition": Addition(), "chain_sum": ChainSum()}
+
+__all__ = ["TASKS", "Addition", "ChainSum", "Task"]

@@ -1,0 +1,54 @@
+"""What a built-in task provides, and how its rows are drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from hashlib import blake2b
+from random import Random
+from typing import Any, Literal, Protocol
+
+Split = Literal["train", "test"]
+Row = dict[str, Any]
+
+
+class Task(Protocol):
+    """Rows come from a seed; the prompts of the two splits never meet."""
+
+    def prompts(self, count: int, seed: int, split: Split) -> list[Row]:
+        """Rows with `prompt` and `answer`."""
+        ...
+
+    def demonstrations(self, count: int, seed: int, split: Split) -> list[Row]:
+        """Rows with `prompt`, `completion` and `answer`."""
+        ...
+
+    def preferences(self, count: int, seed: int, split: Split) -> list[Row]:
+        """Rows with `prompt`, `chosen`, `rejected` and `answer`; the rejected answer is graded 0."""
+        ...
+
+    def reward(self, completions: Sequence[str], answer: Sequence[Any], **columns: Any) -> list[float | None]:
+        """1 for a verified answer, else 0."""
+        ...
+
+
+def in_test(prompt: str) -> bool:
+    """A fifth of all prompts, chosen by their own text, is never trained on."""
+    return blake2b(prompt.encode(), digest_size=1).digest()[0] % 5 == 0
+
+
+def draw_rows(make: Callable[[Random], Row], count: int, seed: int, split: Split) -> list[Row]:
+    """`count` rows of a split, distinct prompts as long as new ones turn up."""
+    rng = Random(f"{seed}-{split}")
+    rows: list[Row] = []
+    seen: set[str] = set()
+    misses = 0
+    while len(rows) < count:
+        row = make(rng)
+        if in_test(row["prompt"]) != (split == "test"):
+            continue
+        if row["prompt"] in seen and misses < 20 * count:
+            misses += 1
+            continue
+        seen.add(row["prompt"])
+        rows.append(row)
+    return rows
