@@ -1,0 +1,1 @@
+"""Pages about runs: reads run folders only."""

@@ -94,7 +94,7 @@ def _number(name: str, place: int, value: Any) -> float | None:
         return None
     scalar = not isinstance(value, (str, bytes, complex)) and not (getattr(value, "shape", ()) or ())
     try:
-        number = float(value) if scalar else None
+        number = float(value) if scalar else None  # pyright: ignore[reportArgumentType]
     except (TypeError, ValueError, OverflowError, RuntimeError):
         number = None
     if number is None or not isfinite(number):
