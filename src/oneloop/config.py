@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import tomli_w
+from tyro.conf import Positional
 
 from oneloop.errors import ConfigError
 
@@ -18,7 +19,7 @@ from oneloop.errors import ConfigError
 class Run:
     """Train a language model with one algorithm."""
 
-    algorithm: str = "grpo"
+    algorithm: Annotated[str, Positional] = "grpo"
     """One of the names that `oneloop explain` lists."""
     model: str = "scratch:tiny"
     """Folder or hub id of a Hugging Face causal language model; scratch:tiny and scratch:small are made on the spot."""
@@ -130,9 +131,7 @@ _NOT_NEGATIVE = (
     "minibatch", "max_refills", "top_k", "warmup", "save_every", "eval_every", "eval_temperature",
     "weight_decay", "critic_learning_rate",
 )  # fmt: skip
-MAY_CHANGE_ON_RESUME = frozenset(
-    {"resume", "steps", "out", "save_every", "keep_checkpoints", "max_tokens", "device"}
-)
+MAY_CHANGE_ON_RESUME = frozenset({"resume", "steps", "out", "save_every", "keep_checkpoints", "max_tokens", "device"})
 """Settings that do not change what a step computes."""
 
 

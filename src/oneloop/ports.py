@@ -106,9 +106,7 @@ class RolloutEngine(Protocol):
 
     version: int
 
-    def generate(
-        self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]
-    ) -> list[Completion]:
+    def generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
         """One completion per prompt, in the order of the input. Each row's draw depends on its own seed only."""
         ...
 

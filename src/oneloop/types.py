@@ -1,11 +1,11 @@
 """The plain-Python half of the vocabulary: what an episode is before it becomes tensors. No torch here.
 
-    classical RL          here
-    state s_t             prompt + tokens so far
-    action a_t            the next token
-    trajectory τ          one full response
-    terminated            stopped by an end-of-sequence token or by the environment
-    truncated             cut by the length limit: never the same thing
+classical RL          here
+state s_t             prompt + tokens so far
+action a_t            the next token
+trajectory τ          one full response
+terminated            stopped by an end-of-sequence token or by the environment
+truncated             cut by the length limit: never the same thing
 """
 
 from collections.abc import Mapping, Sequence

@@ -35,7 +35,7 @@ def algorithm_of(word: str, changes: list[str]):
         return overridden(named_algorithm(word), changes)
     values = read_recipe(Path(word))
     if "algorithm" not in values:
-        raise ConfigError(f"{word} names no algorithm. Fix: a line such as algorithm = \"grpo\"")
+        raise ConfigError(f'{word} names no algorithm. Fix: a line such as algorithm = "grpo"')
     run = replace(default_run(values["algorithm"]), **values)
     return resolved(replace(run, set=(*run.set, *changes)))
 

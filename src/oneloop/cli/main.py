@@ -36,7 +36,14 @@ exit codes: 0 done; 1 failed while running; 2 bad usage, config or data; 3 finis
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point; ends the process with the exit code."""
-    sys.exit(run(list(sys.argv[1:] if argv is None else argv)))
+    try:
+        code = run(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # the reader, such as `head`, has seen enough; Python must not complain of it once more at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:

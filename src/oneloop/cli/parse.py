@@ -18,7 +18,7 @@ def parse_run(arguments: Sequence[str], usage: str) -> Run:
     rest = list(arguments)
     recipe = _taken(rest, "--recipe")
     values = read_recipe(Path(recipe)) if recipe else {}
-    named = rest.pop(0) if rest and not rest[0].startswith("-") else None
+    named = rest[0] if rest and not rest[0].startswith("-") else None
     asks_help = any(word in ("-h", "--help") for word in rest)
     if named is None and "algorithm" not in values and not asks_help:
         raise ConfigError(f"which algorithm? {usage}. Algorithms: `oneloop explain` lists them")
@@ -30,20 +30,16 @@ def parse_run(arguments: Sequence[str], usage: str) -> Run:
 
         named_algorithm(algorithm)
     default = replace(default_run(algorithm), **values)
-    return parse(Run, rest, default=default, prog=f"oneloop train {algorithm}", fixed="algorithm")
+    return parse(Run, rest, default=default, prog="oneloop train")
 
 
-def parse(kind: type[T], arguments: Sequence[str], *, default: T, prog: str, fixed: str = "") -> T:
-    """tyro over a frozen dataclass, with a plain prefix-free flag for every field."""
+def parse(kind: type[T], arguments: Sequence[str], *, prog: str, default: T | None = None) -> T:
+    """tyro over a frozen dataclass: a flag for every field."""
     import tyro
 
-    if fixed:
-        kept = getattr(default, fixed)
-        if any(word.split("=")[0] == f"--{fixed}" for word in arguments):
-            raise ConfigError(f"--{fixed} is given by its place: {prog.rsplit(' ', 1)[0]} NAME …")
-        value = tyro.cli(kind, args=list(arguments), default=default, prog=prog, config=(tyro.conf.AvoidSubcommands,))
-        return replace(value, **{fixed: kept})  # pyright: ignore[reportArgumentType, reportCallIssue]
-    return tyro.cli(kind, args=list(arguments), default=default, prog=prog)
+    if default is None:
+        return tyro.cli(kind, args=list(arguments), prog=prog)
+    return tyro.cli(kind, args=list(arguments), prog=prog, default=default)
 
 
 def _taken(arguments: list[str], flag: str) -> str | None:

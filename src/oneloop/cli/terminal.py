@@ -31,10 +31,14 @@ SHOWN = (
 
 
 class Terminal:
-    """Implements `oneloop.recipes.execute.Observer`."""
+    """Implements `oneloop.recipes.execute.Observer`.
 
-    def __init__(self, steps: int, console: Console, live: Live | None) -> None:
-        self._steps, self._console, self._live = steps, console, live
+    Args:
+        live: the panel to keep up to date; None prints lines, one for every `every` steps.
+    """
+
+    def __init__(self, steps: int, console: Console, live: Live | None, every: int = 1) -> None:
+        self._steps, self._console, self._live, self._every = steps, console, live, every
         self._start, self._seen = monotonic(), 0
 
     def say(self, text: str) -> None:
@@ -46,6 +50,8 @@ class Terminal:
         cells = [(label, form.format(values[name])) for name, label, form in SHOWN if name in values]
         left = self._left(step)
         if self._live is None:
+            if (step + 1) % self._every and step + 1 < self._steps:
+                return
             line = " | ".join(f"{label} {text}" for label, text in cells)
             self._console.print(Text(f"step {step + 1}/{self._steps} | {line} | ETA {left}"), soft_wrap=True)
             return

@@ -27,8 +27,6 @@ def pair_batch(items: Sequence[Pair], device: torch.device | str = "cpu") -> Bat
     return collate(rows, device)
 
 
-def Pairs(
-    items: Sequence[Pair], *, per_step: int, seed: int, device: torch.device | str = "cpu"
-) -> FixedData:
+def Pairs(items: Sequence[Pair], *, per_step: int, seed: int, device: torch.device | str = "cpu") -> FixedData:
     """Experience of a fixed set of preferences, `per_step` pairs a step."""
     return FixedData(Stream(items, seed), lambda chosen: pair_batch(chosen, device), per_step)

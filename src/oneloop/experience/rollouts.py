@@ -133,8 +133,7 @@ class Rollouts:
         rows = self._rows()
         means = [None] * len(rows) if batch.advantages is None else action_means(batch.advantages, batch)
         filled = {
-            (item.group, item.sample): replace(item, advantage=mean)
-            for item, mean in zip(rows, means, strict=True)
+            (item.group, item.sample): replace(item, advantage=mean) for item, mean in zip(rows, means, strict=True)
         }
         every = [filled.get((item.group, item.sample), item) for group in self._drawn for item in group]
         return Report(self._scalars(every), every)

@@ -80,9 +80,7 @@ def values_of(head: nn.Module, hidden: Float[Tensor, "B T H"]) -> Float[Tensor, 
     return head(states_before(hidden))[..., 0].float()
 
 
-def final_values_of(
-    head: nn.Module, hidden: Float[Tensor, "B T H"], lengths: Int[Tensor, " B"]
-) -> Float[Tensor, " B"]:
+def final_values_of(head: nn.Module, hidden: Float[Tensor, "B T H"], lengths: Int[Tensor, " B"]) -> Float[Tensor, " B"]:
     return head(last(hidden, lengths))[..., 0].float()
 
 

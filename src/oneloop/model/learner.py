@@ -198,9 +198,7 @@ class Learner:
         return {"grad_norm": nan, "skipped_steps": 1}
 
 
-def _decayed(
-    named: Iterator[tuple[str, nn.Parameter]], weight_decay: float
-) -> list[tuple[float, list[nn.Parameter]]]:
+def _decayed(named: Iterator[tuple[str, nn.Parameter]], weight_decay: float) -> list[tuple[float, list[nn.Parameter]]]:
     """Matrices with weight decay; norms and biases without."""
     members = [parameter for _, parameter in named]
     return [(weight_decay, [p for p in members if p.dim() > 1]), (0.0, [p for p in members if p.dim() <= 1])]

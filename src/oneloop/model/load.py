@@ -46,9 +46,7 @@ def load_policy(source: str | Path, *, seed: int = 0) -> PreTrainedModel:
 def load_reward_model(source: str | Path, *, seed: int = 0) -> PreTrainedModel:
     """A `*ForSequenceClassification` model with one label; from a causal model, its score head starts at zero."""
     if _scratch(str(source)) is not None:
-        raise ConfigError(
-            f"--model {source}: a reward model starts from a trained policy. Fix: --model runs/sft/final"
-        )
+        raise ConfigError(f"--model {source}: a reward model starts from a trained policy. Fix: --model runs/sft/final")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = _from_pretrained(AutoModelForSequenceClassification.from_pretrained, source, num_labels=1)

@@ -92,6 +92,12 @@ def _fitted(algorithm: PolicyGradient, max_new_tokens: int) -> PolicyGradient:
     return algorithm
 
 
+def models_in_memory(run: Run, algorithm: Algorithm) -> list[str]:
+    """Every model that the run holds."""
+    names = {"reference": "reference", "values": f"{run.critic} critic"}
+    return ["policy", *(names[need] for need in sorted(algorithm.needs)), *["reward model"] * bool(run.reward_model)]
+
+
 def kind_of(algorithm: Algorithm) -> data.Kind:
     """What an algorithm learns from."""
     if isinstance(algorithm, Preference):
@@ -151,11 +157,17 @@ def device_of(run: Run) -> torch.device:
     return device
 
 
+def dtype_of(run: Run) -> torch.dtype:
+    if run.dtype not in ("float32", "bfloat16"):
+        raise ConfigError(f"--dtype {run.dtype}: wanted float32 or bfloat16")
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[run.dtype]
+
+
 def assemble(
     run: Run, algorithm: Algorithm, inputs: Inputs, recorder: Recorder, checkpoint: Path | None = None
 ) -> Parts:
     """Load exactly the models that the algorithm needs, from `checkpoint` where one is given."""
-    device, dtype = device_of(run), torch.bfloat16 if run.dtype == "bfloat16" else torch.float32
+    device = device_of(run)
     tokenizer = load_tokenizer(run.model)
     load = load_reward_model if run.algorithm == "reward_model" else load_policy
     policy: PreTrainedModel = load(checkpoint / "policy" if checkpoint else run.model, seed=run.seed).to(device)  # pyright: ignore[reportArgumentType]
@@ -168,7 +180,7 @@ def assemble(
         critic=_critic(run, policy, algorithm.needs, checkpoint),
         temperature=run.temperature if inputs.kind == "prompts" else 1.0,
         max_tokens=run.max_tokens,
-        dtype=dtype,
+        dtype=dtype_of(run),
     )
     builder = _Builder(run, algorithm, inputs, recorder, text, learner, device)
     experience = builder.experience()

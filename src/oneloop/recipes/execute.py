@@ -22,7 +22,7 @@ from oneloop.model.save import save_critic, save_policy
 from oneloop.model.text import Text
 from oneloop.parallel.checkpoint import read_state, write_state
 from oneloop.recipes import data
-from oneloop.recipes.build import Algorithm, Inputs, Parts, assemble, read_inputs, resolved
+from oneloop.recipes.build import Algorithm, Inputs, Parts, assemble, models_in_memory, read_inputs, resolved
 from oneloop.recipes.signals import StopRequest, stop_request
 from oneloop.record.atomic import clean_temporaries, new_folder, verify
 from oneloop.record.reader import read_run
@@ -217,12 +217,10 @@ def batch_arithmetic(run: Run, algorithm: Algorithm, inputs: Inputs) -> list[str
     updates = math.ceil(run.prompts_per_step / run.groups_per_update)
     epochs = f"{algorithm.epochs} epoch{'s' if algorithm.epochs > 1 else ''}"
     plural = "s" if updates > 1 else ""
-    names = {"reference": "reference", "values": f"{run.critic} critic"}
-    models = ["policy", *(names[need] for need in sorted(algorithm.needs)), *["reward model"] * bool(run.reward_model)]
     return [
         f"{run.algorithm}: {product} a step → {updates} optimizer step{plural} of {each} × {epochs}; "
         f"{run.steps} steps over {len(inputs.rows)} rows",
-        f"models in memory: {', '.join(models)}",
+        f"models in memory: {', '.join(models_in_memory(run, algorithm))}",
     ]
 
 
@@ -255,9 +253,7 @@ def _probe(inputs: Inputs, text: Text) -> Batch:
         items, _ = data.pairs(rows, text, None)
         return pair_batch(items)
     tokens = [text.prompt(row["prompt"])[0] for row in rows]
-    return collate(
-        [Row(prompt=ids[:1], actions=ids[1:] or ids, group=i, reward=1.0) for i, ids in enumerate(tokens)]
-    )
+    return collate([Row(prompt=ids[:1], actions=ids[1:] or ids, group=i, reward=1.0) for i, ids in enumerate(tokens)])
 
 
 def _loss(algorithm: Algorithm, batch: Batch, learner: Learner) -> float:

@@ -45,9 +45,7 @@ class Engine:
         self._end_ids = torch.tensor(sorted(end_ids), device=model.device)
 
     @torch.no_grad()
-    def generate(
-        self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]
-    ) -> list[Completion]:
+    def generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
         """One completion per prompt, in the order of the input.
 
         A row's draws depend on its prompt, its seed and the weights only. (In floating point, another batch size can
@@ -141,9 +139,7 @@ class _Decoding:
         return running[kept]
 
 
-def _completions(
-    tokens: Tensor, logprobs: Tensor, lengths: Tensor, end_ids: Tensor, version: int
-) -> list[Completion]:
+def _completions(tokens: Tensor, logprobs: Tensor, lengths: Tensor, end_ids: Tensor, version: int) -> list[Completion]:
     last = tokens.gather(1, lengths[:, None] - 1)[:, 0]
     ended = torch.isin(last, end_ids).tolist()
     rows = zip(tokens.tolist(), logprobs.tolist(), lengths.tolist(), ended, strict=True)

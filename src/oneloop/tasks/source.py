@@ -102,9 +102,7 @@ def _check_messages(what: str, messages: list[Any]) -> None:
     for place, message in enumerate(messages):
         fits = isinstance(message, dict) and isinstance(message.get("role"), str)
         if not fits or not isinstance(message.get("content"), str):
-            raise DataError(
-                f'{what}[{place}] is {_short(message)}; wanted {{"role": "user", "content": "..."}}'
-            )
+            raise DataError(f'{what}[{place}] is {_short(message)}; wanted {{"role": "user", "content": "..."}}')
 
 
 def _short(value: Any) -> str:
