@@ -20,6 +20,7 @@ from oneloop.objective.advantage import (
     LeaveOneOut,
     NoBaseline,
     row_rewards,
+    scored,
 )
 from oneloop.objective.aggregate import Aggregate, FixedLength, SequenceMean, TokenMean
 from oneloop.objective.correction import TruncatedImportance, logprob_gap
@@ -146,7 +147,8 @@ class PolicyGradient:
         if "reference" in self.needs:
             batch = replace(batch, ref_logprobs=models.reference(batch))
         credit = self._credit(batch, bootstrap, world)
-        mask = batch.mask if self.drop is None else self.drop(batch.mask, batch.truncated)
+        mask = scored(batch.rewards, batch.mask)  # a row without a score has no loss either: no KL, no value error
+        mask = mask if self.drop is None else self.drop(mask, batch.truncated)
         advantages = torch.where(mask, credit.advantages, 0.0)
         return replace(batch, advantages=advantages, returns=credit.returns, mask=mask)
 
@@ -215,7 +217,7 @@ class PolicyGradient:
             stats |= {
                 # the tokens were drawn from π_old, so x = log π_old − log π_θ
                 "approx_kl": (each * kl_estimate(-log_ratio, "k3")).sum(),
-                "clip/outside_band": (each * self.surrogate.outside_band(log_ratio)).sum(),
+                "clip/outside_band": (each * self.surrogate.outside_band(log_ratio, mask)).sum(),
                 "clip/gradient_zero": (each * gradient_zero).sum(),
                 "ratio/max": log_ratio.exp().amax() if log_ratio.numel() else torch.ones(()),
             }
@@ -242,11 +244,14 @@ class PolicyGradient:
 
 
 def _bootstrap(out: PolicyOutput, batch: Batch) -> Float[Tensor, " B"] | None:
-    """V after the last token of truncated rows, 0 for terminated ones."""
-    if not bool(batch.truncated.any()):
-        return None
+    """V after the last token of truncated rows, 0 for terminated ones.
+
+    Whether there is one depends on the model only, never on the rows: every rank must gather it, or none.
+    """
     if out.final_values is None:
-        raise ValueError("a truncated row needs PolicyOutput.final_values: V after its last token, to bootstrap from")
+        if bool(batch.truncated.any()):
+            raise ValueError("a truncated row needs PolicyOutput.final_values: V after its last token, to bootstrap")
+        return None
     return torch.where(batch.truncated, out.final_values, 0.0)
 
 

@@ -23,12 +23,15 @@ def main(arguments: list[str]) -> int:
     flags = parse(DemoFlags, arguments, prog="oneloop demo")
     out = Path(flags.out)
     _clear(out)
+    import torch
     from rich.console import Console
     from rich.table import Table
 
     from oneloop.cli.terminal import Terminal
     from oneloop.recipes.demo import HEADER, demo
 
+    # a model this small gains nothing from a second thread, and one thread gives everyone the same numbers
+    torch.set_num_threads(1)
     console = Console(highlight=False)
 
     def observer(name: str, run):

@@ -47,7 +47,7 @@ def collate(rows: Sequence[Row], device: torch.device | str = "cpu") -> Batch:
     ).to(device)
 
 
-def _padded(rows: Sequence[Sequence[float]], width: int, dtype: torch.dtype) -> Shaped[Tensor, "B T"]:
+def _padded(rows: Sequence[Sequence[float | int]], width: int, dtype: torch.dtype) -> Shaped[Tensor, "B T"]:
     return torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], dtype=dtype)
 
 

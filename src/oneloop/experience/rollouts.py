@@ -148,7 +148,6 @@ class Rollouts:
             "completions/min_length": float(min(lengths)),
             "completions/max_length": float(max(lengths)),
             "completions/clipped_ratio": 1 - len(ended) / len(items),
-            "frac_reward_zero_std": fmean(_dead(group) for group in self._drawn),
             "num_groups": float(len(self._drawn)),
             "frac_groups_kept": fmean(group[0].kept for group in self._drawn),
             "rewards/unscored": float(len(items) - len(scored)),
@@ -156,6 +155,8 @@ class Rollouts:
             "epoch": self._stream.epoch,
             "time/reward": self._scoring,
         }
+        if self._group_size > 1:
+            scalars["frac_reward_zero_std"] = fmean(_dead(group) for group in self._drawn)
         if scored:
             scalars |= {"reward": fmean(scored), "reward_std": pstdev(scored)}
         if ended:

@@ -54,7 +54,7 @@ def end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple
     Raises: ConfigError when there is none.
     """
     found: list[int] = []
-    for source in (tokenizer, model.generation_config, model.config):
+    for source in (tokenizer, getattr(model, "generation_config", None), model.config):
         ids = getattr(source, "eos_token_id", None)
         found += [ids] if isinstance(ids, int) else list(ids or ())
     if not found:
@@ -67,7 +67,7 @@ def end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple
 
 def ignored_sampling(model: PreTrainedModel) -> Mapping[str, Any]:
     """What generation_config.json would have changed about sampling: it is read for end tokens only."""
-    config = model.generation_config
+    config = getattr(model, "generation_config", None)  # a reward model generates nothing and has none
     if config is None:
         return {}
     names = ("temperature", "top_k", "top_p", "min_p", "typical_p", "repetition_penalty", "no_repeat_ngram_size")

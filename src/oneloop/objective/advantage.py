@@ -59,8 +59,8 @@ def scored(rewards: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"]) -> Bool[Ten
 
 
 def row_rewards(rewards: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, " B"]:
-    """R_i = Σ_t r_t over the row's actions."""
-    return torch.where(mask, rewards, 0.0).sum(1)
+    """R_i = Σ_t r_t over the row's actions, added up in float64: slots between them must not change the rounding."""
+    return torch.where(mask, rewards, 0.0).sum(1, dtype=torch.float64).to(rewards.dtype)
 
 
 def _discounted(rewards: Tensor, mask: Tensor, factor: float, start: Tensor) -> Tensor:

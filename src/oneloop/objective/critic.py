@@ -39,8 +39,10 @@ def explained_variance(
 ) -> Float[Tensor, ""]:
     """1 − Var(R − V)/Var(R) over action tokens: 1 perfect, 0 no better than the mean, negative worse.
 
-    NaN when the returns do not vary: there is nothing to explain.
+    NaN when the returns do not vary, or without action tokens: there is nothing to explain.
     """
+    if not bool(mask.any()):
+        return torch.full((), torch.nan, device=mask.device)
     target = returns[mask].double()
     residual = target - values[mask].double()
     spread = target.var(correction=0)

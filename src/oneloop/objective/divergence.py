@@ -18,7 +18,7 @@ def kl_estimate(log_ratio: Float[Tensor, "*shape"], estimator: Estimator = "k3")
 
     k1 = x (unbiased, any sign);   k2 = x²/2 (biased, ≥ 0);   k3 = e^(−x) − 1 + x (unbiased, ≥ 0)
 
-    The exponent is cut at LOG_RATIO_BOUND; all else is as printed.
+    In k3, x is cut below at −LOG_RATIO_BOUND, where it carries no gradient; all else is as printed.
 
     Reference: Schulman, "Approximating KL divergence", 2020; k3 is GRPO's, arXiv:2402.03300, eq. 4.
     """
@@ -27,7 +27,8 @@ def kl_estimate(log_ratio: Float[Tensor, "*shape"], estimator: Estimator = "k3")
     if estimator == "k2":
         return log_ratio.square() / 2
     if estimator == "k3":
-        return torch.expm1(-log_ratio.clamp(min=-LOG_RATIO_BOUND)) + log_ratio
+        bounded = log_ratio.clamp(min=-LOG_RATIO_BOUND)
+        return torch.expm1(-bounded) + bounded
     raise ConfigError(f"KL estimator {estimator!r} does not exist; wanted 'k1', 'k2' or 'k3'")
 
 

@@ -30,8 +30,8 @@ class Surrogate(Protocol):
         mask: Bool[Tensor, "B T"],
     ) -> tuple[Float[Tensor, "B T"], Bool[Tensor, "B T"]]: ...
 
-    def outside_band(self, log_ratio: Float[Tensor, "B T"]) -> Bool[Tensor, "B T"]:
-        """Where the ratio left [1−low, 1+high], whatever the sign of the advantage."""
+    def outside_band(self, log_ratio: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"]) -> Bool[Tensor, "B T"]:
+        """Where the ratio left [1−low, 1+high], whatever the sign of the advantage. `log_ratio`: of each token."""
         ...
 
     @property
@@ -42,6 +42,11 @@ def bounded_log_ratio(new: Tensor, old: Tensor, mask: Tensor) -> Float[Tensor, "
     """log ρ within ±LOG_RATIO_BOUND, and 0 on masked slots whatever stands there."""
     difference = torch.where(mask, new, 0.0) - torch.where(mask, old, 0.0)
     return difference.clamp(-LOG_RATIO_BOUND, LOG_RATIO_BOUND)
+
+
+def _row_mean(log_ratio: Tensor, mask: Tensor) -> Float[Tensor, "B 1"]:
+    """1/|o| Σ_t over the row's actions; `log_ratio` is 0 on masked slots."""
+    return log_ratio.sum(1, keepdim=True) / mask.sum(1, keepdim=True).clamp(min=1)
 
 
 @dataclass(frozen=True)
@@ -63,8 +68,8 @@ class ScoreFunction:
         loss = -torch.where(mask, logprobs, 0.0) * torch.where(mask, advantages, 0.0)
         return loss, torch.zeros_like(mask)
 
-    def outside_band(self, log_ratio: Float[Tensor, "B T"]) -> Bool[Tensor, "B T"]:
-        return torch.zeros_like(log_ratio, dtype=torch.bool)
+    def outside_band(self, log_ratio: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"]) -> Bool[Tensor, "B T"]:
+        return torch.zeros_like(mask)
 
     @property
     def formula(self) -> str:
@@ -122,17 +127,18 @@ class ClippedRatio:
             gain = torch.where(advantages < 0, torch.maximum(gain, floor), gain)
         return -gain, flat & mask & (advantages != 0)
 
-    def outside_band(self, log_ratio: Float[Tensor, "B T"]) -> Bool[Tensor, "B T"]:
-        ratio = log_ratio.exp()
-        return (ratio < 1 - self.low) | (ratio > 1 + self.high)
+    def outside_band(self, log_ratio: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"]) -> Bool[Tensor, "B T"]:
+        ratio = (log_ratio if self.level == "token" else _row_mean(log_ratio, mask)).exp()
+        return mask & ((ratio < 1 - self.low) | (ratio > 1 + self.high))
 
     def _log_ratio(self, logprobs: Tensor, old_logprobs: Tensor, mask: Tensor) -> Tensor:
         logprobs = torch.where(mask, logprobs, 0.0)
         token = logprobs - torch.where(mask, old_logprobs, 0.0)
         if self.level == "token":
             return token
-        mean = token.sum(1, keepdim=True) / mask.sum(1, keepdim=True).clamp(min=1)
-        return torch.where(mask, mean.detach() + logprobs - logprobs.detach(), 0.0)
+        mean = _row_mean(token, mask)
+        # the bracket is exactly 0: added to `mean` first, a log-prob of −20 nats would round away a band of 3e-4
+        return torch.where(mask, mean.detach() + (logprobs - logprobs.detach()), 0.0)
 
     @property
     def formula(self) -> str:
@@ -177,11 +183,11 @@ class ClippedWeight:
         loss = -weight * torch.where(mask, advantages, 0.0) * torch.where(mask, logprobs, 0.0)
         return loss, torch.zeros_like(mask)
 
-    def outside_band(self, log_ratio: Float[Tensor, "B T"]) -> Bool[Tensor, "B T"]:
+    def outside_band(self, log_ratio: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"]) -> Bool[Tensor, "B T"]:
         ratio = log_ratio.exp()
         low, high = self._bounds
-        below = torch.zeros_like(ratio, dtype=torch.bool) if low is None else ratio < low
-        return below if high is None else below | (ratio > high)
+        below = torch.zeros_like(mask) if low is None else ratio < low
+        return mask & (below if high is None else below | (ratio > high))
 
     @property
     def _bounds(self) -> tuple[float | None, float | None]:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 from oneloop.config import Run, default_run
 from oneloop.lab.report import Table, write_report
@@ -17,7 +18,7 @@ from oneloop.recipes.execute import Observer, execute
 from oneloop.record.reader import read_run
 from oneloop.record.statistics import Interval, wilson
 
-TASK = "task:chain_sum"
+TASK = "task:flawed_chain_sum"
 HELD_OUT = 512
 """Prompts of the test split that every policy is scored on."""
 PAIRS_RIGHT = 0.8
@@ -69,31 +70,28 @@ HEADER = ("method", "models in memory", "accuracy before [95 %]", "accuracy afte
 
 def stages(out: Path, seed: int) -> dict[str, Run]:
     """The runs, in order. Learning rates are those of a model of 0.4 M weights; a large one needs far smaller."""
-    sft = replace(
-        default_run("sft"), steps=300, prompts_per_step=64, learning_rate=3e-3, schedule="cosine", warmup=10,
-        data_size=3000,
-    )  # fmt: skip
-    policy = str(out / "sft" / "final")
-    shared = {"model": policy, "max_new_tokens": 32, "data_size": 3000, "eval_size": 128}
+    policy, learned = str(out / "sft" / "final"), str(out / "reward_model" / "final")
+    rollouts = {"model": policy, "max_new_tokens": 32, "eval_temperature": 1.0, "eval_every": 5, "eval_size": 128}
     runs = {
-        "sft": replace(sft, model="scratch:tiny", data_size=3000),
-        "reward_model": replace(
-            default_run("reward_model"), steps=150, prompts_per_step=64, learning_rate=1e-3, schedule="linear",
-            warmup=5, **shared,
+        "sft": _stage("sft", steps=220, prompts_per_step=64, learning_rate=3e-3, schedule="cosine", warmup=10),
+        "reward_model": _stage(
+            "reward_model", steps=60, prompts_per_step=64, learning_rate=5e-4, schedule="linear", warmup=10,
+            model=policy, eval_size=512,
         ),
-        "ppo": replace(
-            default_run("ppo"), steps=30, prompts_per_step=128, minibatch=32, epochs=2, learning_rate=3e-4,
-            critic_learning_rate=1e-3, reward_model=str(out / "reward_model" / "final"),
-            eval_reward=(TASK,), **shared,
+        "ppo": _stage(
+            "ppo", steps=30, prompts_per_step=128, minibatch=32, epochs=2, learning_rate=1.5e-4,
+            critic_learning_rate=5e-3, reward_model=learned, eval_reward=(TASK,), **rollouts,
         ),
-        "grpo": replace(default_run("grpo"), steps=30, prompts_per_step=32, learning_rate=1e-3, **shared),
-        "dapo": replace(default_run("dapo"), steps=30, prompts_per_step=32, learning_rate=1e-3, **shared),
-        "rloo": replace(
-            default_run("rloo"), steps=30, prompts_per_step=64, group_size=4, learning_rate=1e-3, **shared
-        ),
-        "dpo": replace(default_run("dpo"), steps=100, prompts_per_step=64, learning_rate=3e-4, **shared),
+        "grpo": _stage("grpo", steps=25, prompts_per_step=16, learning_rate=2e-4, **rollouts),
+        "dapo": _stage("dapo", steps=20, prompts_per_step=16, learning_rate=2e-4, **rollouts),
+        "rloo": _stage("rloo", steps=25, prompts_per_step=32, learning_rate=2e-4, **rollouts),
+        "dpo": _stage("dpo", steps=40, prompts_per_step=64, learning_rate=1e-4, model=policy),
     }  # fmt: skip
     return {name: replace(run, data=TASK, out=str(out / name), seed=seed) for name, run in runs.items()}
+
+
+def _stage(algorithm: str, **settings: Any) -> Run:
+    return replace(default_run(algorithm), data_size=3000, **settings)
 
 
 def demo(out: Path, seed: int, observer: Callable[[str, Run], Observer]) -> Demo:
@@ -109,7 +107,7 @@ def demo(out: Path, seed: int, observer: Callable[[str, Run], Observer]) -> Demo
         if name == "reward_model":
             results.append(Result(name, _models(run), None, None, _pair_accuracy(run), seconds))
             continue
-        after = evaluate(run.out + "/final", TASK, size=HELD_OUT, max_new_tokens=32, seed=seed)[0]
+        after = evaluate(f"{run.out}/final", TASK, size=HELD_OUT, temperature=1.0, max_new_tokens=32, seed=seed)[0]
         results.append(Result(name, _models(run), before, after, None, seconds))
         before = after if name == "sft" else before
     total = monotonic() - start
@@ -119,7 +117,7 @@ def demo(out: Path, seed: int, observer: Callable[[str, Run], Observer]) -> Demo
         out / "report.html",
         title="oneloop demo: one loop, seven methods",
         tables=[
-            Table(HEADER, [result.cells() for result in results], f"{HELD_OUT} held-out prompts, greedy answers"),
+            Table(HEADER, [result.cells() for result in results], f"{HELD_OUT} held-out prompts, one answer each, sampled at temperature 1"),
             Table(("gate",), [[str(gate)] for gate in gates], "what must hold"),
         ],
         notes=[f"seed {seed}; {total:.0f} seconds for everything"],

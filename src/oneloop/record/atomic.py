@@ -9,21 +9,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from oneloop.errors import CheckpointError
 
 MANIFEST = "manifest.json"
 _TEMPORARY = ".tmp-"
+_REPLACED = ".replaced-"
+"""An older folder that stepped aside for a new one: whole, and the only one of its name until the new one stands."""
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write beside the target, flush to disk, rename over it."""
+    """Write beside the target, flush to disk, rename over it. If that fails, the older file stays."""
     temporary = path.with_name(f"{_TEMPORARY}{path.name}-{os.getpid()}")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
     _sync(path.parent)
 
 
@@ -31,7 +37,8 @@ def write_text(path: Path, text: str) -> None:
 def new_folder(path: Path) -> Iterator[Path]:
     """A temporary folder that becomes `path` when the block ends well, with a manifest of its files' hashes.
 
-    An older folder of that name is replaced; if the block raises, it stays.
+    An older folder of that name is replaced; if the block raises, it stays. A process killed at any moment leaves
+    the old or the new one, under its name once `clean_temporaries` has run.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{_TEMPORARY}{path.name}-{os.getpid()}")
@@ -48,20 +55,30 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 def verify(folder: Path) -> None:
     """Raises: CheckpointError naming the file that is missing or not as it was written."""
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{folder / MANIFEST} cannot be read ({error}); the folder is not whole") from error
-    for name, facts in manifest.items():
+    for name, facts in _manifest(folder / MANIFEST).items():
         file = folder / name
         if not file.is_file():
-            raise CheckpointError(f"{file} is missing")
-        if file.stat().st_size != facts["bytes"] or _digest(file) != facts["sha256"]:
-            raise CheckpointError(f"{file} is not as it was written")
+            raise CheckpointError(f"{file} is missing, and {MANIFEST} lists it. {_fix(folder)}")
+        if file.stat().st_size != facts["bytes"]:
+            raise CheckpointError(
+                f"{file} has {file.stat().st_size} bytes; {MANIFEST} says {facts['bytes']}. {_fix(folder)}"
+            )
+        if _digest(file) != facts["sha256"]:
+            raise CheckpointError(f"{file} is not as it was written: its SHA-256 is another one. {_fix(folder)}")
 
 
 def clean_temporaries(root: Path) -> None:
-    """Remove what killed processes left behind, in `root` and in its folders."""
+    """Tidy up after killed processes, in `root` and in its folders.
+
+    What was being written goes; a folder that stepped aside for one that never came gets its name back.
+    Call it while nobody else writes there.
+    """
+    for aside in [*root.glob(f"{_REPLACED}*"), *root.glob(f"*/{_REPLACED}*")]:
+        path = aside.with_name(aside.name.removeprefix(_REPLACED).rpartition("-")[0])
+        if path.exists():
+            shutil.rmtree(aside)
+        else:
+            os.rename(aside, path)
     for leftover in [*root.glob(f"{_TEMPORARY}*"), *root.glob(f"*/{_TEMPORARY}*")]:
         if leftover.is_dir():
             shutil.rmtree(leftover)
@@ -69,21 +86,44 @@ def clean_temporaries(root: Path) -> None:
             leftover.unlink()
 
 
+def _manifest(path: Path) -> dict[str, dict[str, Any]]:
+    """File name → its size and hash. The manifest itself may be damaged in any way."""
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        for name, facts in manifest.items():
+            if Path(name).is_absolute() or ".." in Path(name).parts or facts.keys() != {"bytes", "sha256"}:
+                raise ValueError(f"its entry {name!r} is not one of a manifest")
+    except (OSError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error}). {_fix(path.parent)}") from error
+    return manifest
+
+
+def _fix(folder: Path) -> str:
+    return f"Fix: rm -r {folder}, and use an older one"
+
+
 def _seal(folder: Path) -> None:
     """Flush every file, then write the manifest last: where it stands, everything before it stands."""
     manifest = {}
-    for file in sorted(file for file in folder.rglob("*") if file.is_file()):
-        _sync(file)
-        manifest[str(file.relative_to(folder))] = {"bytes": file.stat().st_size, "sha256": _digest(file)}
+    for entry in sorted(folder.rglob("*")):
+        _sync(entry)
+        if entry.is_file():
+            manifest[str(entry.relative_to(folder))] = {"bytes": entry.stat().st_size, "sha256": _digest(entry)}
     write_text(folder / MANIFEST, json.dumps(manifest, indent=1))
 
 
 def _swap(temporary: Path, path: Path) -> None:
-    """A folder cannot be renamed over another: the old one steps aside first."""
-    aside = path.with_name(f"{_TEMPORARY}old-{path.name}-{os.getpid()}")
-    if path.exists():
+    """A folder cannot be renamed over another: the old one steps aside first, and comes back if that was in vain."""
+    aside = path.with_name(f"{_REPLACED}{path.name}-{os.getpid()}")
+    replaces = path.exists()
+    if replaces:
         os.rename(path, aside)
-    os.rename(temporary, path)
+    try:
+        os.rename(temporary, path)
+    except OSError:
+        if replaces:
+            os.rename(aside, path)
+        raise
     _sync(path.parent)
     shutil.rmtree(aside, ignore_errors=True)
 

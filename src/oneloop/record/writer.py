@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import platform
 import shutil
 import socket
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from math import isfinite
 from pathlib import Path
@@ -18,11 +21,14 @@ from typing import IO, Any
 
 from oneloop.errors import ConfigError
 from oneloop.record.atomic import write_text
+from oneloop.record.lines import Lines
 from oneloop.record.table import write_rollouts
 from oneloop.types import Trajectory
 
 HEARTBEAT_SECONDS = 10.0
 METRICS, EVENTS = "metrics.jsonl", "events.jsonl"
+
+_log = logging.getLogger(__name__)
 
 
 class RunFolder:
@@ -31,8 +37,8 @@ class RunFolder:
     def __init__(self, path: Path, lock: IO[str], info: dict[str, Any]) -> None:
         self.path = path
         self._lock, self._info = lock, info
-        self._metrics, self._events = ((path / name).open("ab") for name in (METRICS, EVENTS))
-        self._last_step = -1
+        self._metrics, self._events = (Lines(path / name) for name in (METRICS, EVENTS))
+        self._last_step = self._metrics.last_step()
         self._beat = monotonic()
         self._write_info()
 
@@ -44,56 +50,81 @@ class RunFolder:
         """
         if path.exists() and not path.is_dir():
             raise ConfigError(f"--out {path} is a file; wanted a folder to create")
-        # the lock file alone is no run: a process killed right here must not block the next one
-        taken = path.is_dir() and any(entry.name != ".lock" for entry in path.iterdir())
-        if taken and not (path / "run.json").exists():
+        if _holds_other_files(path):
             raise ConfigError(f"--out {path} holds files, but no run. Fix: a folder that does not exist yet")
-        if taken and not resume:
-            raise ConfigError(
-                f"--out {path} holds a run already. Fix: --resume to go on with it, another --out, or rm -r {path}"
-            )
         path.mkdir(parents=True, exist_ok=True)
+        # the lock comes before the question whether there is a run: a living one must never be told "rm -r"
         lock = _locked(path)
-        info = _facts(facts)
-        if not (path / "run.json").exists():
-            write_text(path / "run.json", json.dumps(info | {"status": "starting"}, indent=1))
-        if not (path / "config.toml").exists():
-            write_text(path / "config.toml", config_text)
-        return cls(path, lock, info)
+        try:
+            if (path / "run.json").exists() and not resume:
+                raise ConfigError(
+                    f"--out {path} holds a run already. Fix: --resume to go on with it, another --out, or rm -r {path}"
+                )
+            info = _facts(facts)
+            if not (path / "run.json").exists():
+                write_text(path / "run.json", json.dumps(info | {"status": "starting"}, indent=1))
+            if not (path / "config.toml").exists():
+                write_text(path / "config.toml", config_text)
+            return cls(path, lock, info)
+        except BaseException:
+            lock.close()
+            raise
+
+    def config_text(self) -> str:
+        """config.toml as the run's first start wrote it."""
+        return (self.path / "config.toml").read_text(encoding="utf-8")
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """One line in metrics.jsonl. A value that is not finite is written as null."""
+        """One line in metrics.jsonl. A value that is not finite is written as null.
+
+        Raises: RuntimeError for a step that was written already; OSError when the line cannot be written.
+        """
         if step <= self._last_step:
             raise RuntimeError(f"step {step} was written already; the last one is {self._last_step}")
-        self._last_step = step
+        if reserved := values.keys() & {"step", "time"}:
+            raise RuntimeError(f"a metric cannot be named {sorted(reserved)[0]!r}: the line has that column already")
         row = {name: value if isfinite(value) else None for name, value in values.items()}
-        _append(self._metrics, {"step": step, "time": time(), **row})
+        self._metrics.append({"step": step, "time": time(), **row})
+        self._last_step = step
         if monotonic() - self._beat > HEARTBEAT_SECONDS:
             self._beat = monotonic()
-            self._write_info()
+            try:
+                self._write_info()
+            except OSError as error:
+                self._alert(step, "A_HEARTBEAT", f"run.json was not updated: {error}", "free disk space")
 
     def trajectories(self, step: int, items: Sequence[Trajectory]) -> None:
         """One table of completions. That it cannot be written ends no run: the metrics are the record."""
         if not items:
             return
+        what = "the completions of this step were not written"
         try:
             write_rollouts(self.path / "rollouts" / f"step_{step:06d}.parquet", step, items)
         except OSError as error:
-            self.event(step, "A_ROLLOUTS", f"the completions of this step were not written: {error}", "free disk space")
+            self._alert(step, "A_ROLLOUTS", f"{what}: {error}", f"free disk space at {self.path}")
+        except (ValueError, TypeError) as error:
+            # pyarrow's way to say that a value does not fit its column
+            fix = "return a number or None for every part of a reward"
+            self._alert(step, "A_ROLLOUTS", f"{what}: {type(error).__name__}: {error}", fix)
 
     def event(self, step: int, code: str, text: str, fix: str = "") -> None:
         """One alert in events.jsonl."""
-        _append(self._events, {"step": step, "time": time(), "code": code, "text": text, "fix": fix})
+        self._events.append({"step": step, "time": time(), "code": code, "text": text, "fix": fix})
 
     def position(self) -> dict[str, int]:
         """How far the append-only files reach, for a checkpoint."""
-        return {"metrics": self._metrics.tell(), "events": self._events.tell()}
+        return {"metrics": self._metrics.size(), "events": self._events.size()}
 
     def rewind(self, position: Mapping[str, int], step: int) -> None:
-        """Cut off what was written after a checkpoint, and the tables of steps from `step` on."""
-        for name, file in (("metrics", self._metrics), ("events", self._events)):
-            os.ftruncate(file.fileno(), position.get(name, 0))
-            file.seek(0, os.SEEK_END)
+        """Cut off what was written after a checkpoint, and the tables of steps from `step` on.
+
+        Raises: CheckpointError when a file is shorter than it was then: that run's record is lost.
+        """
+        files = (("metrics", self._metrics), ("events", self._events))
+        for name, file in files:
+            file.check(position.get(name, 0))
+        for name, file in files:
+            file.cut(position.get(name, 0))
         for table in (self.path / "rollouts").glob("step_*.parquet"):
             if int(table.stem.removeprefix("step_")) >= step:
                 table.unlink()
@@ -105,15 +136,23 @@ class RunFolder:
         self._write_info()
 
     def close(self) -> None:
-        self._metrics.close()
-        self._events.close()
-        self._lock.close()
+        """Release the lock, whatever happens to the other files."""
+        with ExitStack() as stack:
+            for file in (self._lock, self._events, self._metrics):
+                stack.callback(file.close)
 
     def __enter__(self) -> RunFolder:
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+    def _alert(self, step: int, code: str, text: str, fix: str) -> None:
+        """An event about a disk that may be full, so that the event may fail too."""
+        try:
+            self.event(step, code, text, fix)
+        except OSError:
+            _log.warning("%s step %d: %s. Fix: %s", code, step, text, fix)
 
     def _write_info(self) -> None:
         self._info["heartbeat"] = time()
@@ -126,26 +165,42 @@ def remove_run(path: Path) -> None:
         return
     if not (path / "run.json").is_file():
         raise ConfigError(f"{path} is not a run folder (no run.json); it is left as it is")
-    shutil.rmtree(path)
-
-
-def _append(file: IO[bytes], row: Mapping[str, Any]) -> None:
-    file.write(json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n")
-    file.flush()
+    with _locked(path):
+        shutil.rmtree(path)
 
 
 def _locked(path: Path) -> IO[str]:
+    """The kernel drops the lock when its process ends, in whatever way."""
     lock = (path / ".lock").open("a")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         lock.close()
-        info = json.loads((path / "run.json").read_text(encoding="utf-8")) if (path / "run.json").exists() else {}
         raise ConfigError(
-            f"--out {path} is being written by process {info.get('pid')} on {info.get('host')} since "
-            f"{info.get('started')}. Fix: wait, stop it, or another --out"
+            f"--out {path} is being written by {_owner(path)}. Fix: wait for it, stop it, or another --out"
         ) from None
+    except OSError as error:
+        lock.close()
+        raise ConfigError(
+            f"--out {path} cannot be locked ({error}). Fix: an --out on a file system with flock, such as a local disk"
+        ) from error
     return lock
+
+
+def _owner(path: Path) -> str:
+    """Who holds the lock, as run.json says."""
+    if not (path / "run.json").exists():
+        return "another process, which has only just started"
+    info = json.loads((path / "run.json").read_text(encoding="utf-8"))
+    since = datetime.fromtimestamp(info["started"], UTC).isoformat(sep=" ", timespec="seconds")
+    return f"process {info['pid']} on {info['host']} since {since}"
+
+
+def _holds_other_files(path: Path) -> bool:
+    """Files, but no run. A lock or a half-written run.json are what a process killed at its start leaves behind."""
+    if not path.is_dir() or (path / "run.json").exists():
+        return False
+    return any(entry.name != ".lock" and not entry.name.startswith(".tmp-run.json-") for entry in path.iterdir())
 
 
 def _facts(facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,10 @@ from oneloop.tasks.addition import Addition
 from oneloop.tasks.chain_sum import ChainSum
 from oneloop.tasks.task import Task
 
-TASKS: dict[str, Task] = {"addition": Addition(), "chain_sum": ChainSum()}
+TASKS: dict[str, Task] = {
+    "addition": Addition(),
+    "chain_sum": ChainSum(),
+    "flawed_chain_sum": ChainSum(flawed=0.5),
+}
 
 __all__ = ["TASKS", "Addition", "ChainSum", "Task"]

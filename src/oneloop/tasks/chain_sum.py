@@ -1,4 +1,7 @@
-"""A sum in visible steps: `3+8+5=` is answered with its working and the result, `3+8=11,11+5=16;16`."""
+"""A sum in visible steps: `5+3-4=` is answered with its working and the result, `5+3=8,8-4=4;4`.
+
+Every running total is one digit, so that a model of a few hundred thousand weights learns the task in a minute.
+"""
 
 from __future__ import annotations
 
@@ -10,30 +13,39 @@ from typing import Any
 
 from oneloop.tasks.task import Row, Split, draw_rows
 
-_STEP = r"\d{1,3}\+\d{1,3}=\d{1,3}"
+_STEP = r"\d{1,3}[+-]\d{1,3}=\d{1,3}"
 _FORMAT = re.compile(rf"{_STEP}(?:,{_STEP})*;(\d{{1,3}})")
+_TERM = re.compile(r"([+-])(\d)")
 
 
 @dataclass(frozen=True)
 class ChainSum:
-    """Single digits added one after another.
+    """Digits added to and taken from a running total that stays between 0 and `largest`.
 
     Args:
-        terms: fewest and most digits of a prompt.
+        steps: fewest and most steps of a prompt.
+        largest: at most 9.
+        flawed: share of demonstrations with a flaw, as people's have: what preferences and rewards are there to mend.
     """
 
-    terms: tuple[int, int] = (3, 4)
+    steps: tuple[int, int] = (2, 4)
+    largest: int = 5
+    flawed: float = 0.0
 
     def prompts(self, count: int, seed: int, split: Split) -> list[Row]:
         return draw_rows(self._row, count, seed, split)
 
     def demonstrations(self, count: int, seed: int, split: Split) -> list[Row]:
-        return [row | {"completion": _working(_digits(row))} for row in self.prompts(count, seed, split)]
+        rng = Random(f"{seed}-{split}-flaws")
+        return [
+            row | {"completion": (_corrupted if rng.random() < self.flawed else _right)(row["prompt"], rng)}
+            for row in self.prompts(count, seed, split)
+        ]
 
     def preferences(self, count: int, seed: int, split: Split) -> list[Row]:
         rng = Random(f"{seed}-{split}-wrong")
         return [
-            row | {"chosen": _working(_digits(row)), "rejected": _corrupted(_digits(row), rng)}
+            row | {"chosen": _working(row["prompt"]), "rejected": _corrupted(row["prompt"], rng)}
             for row in self.prompts(count, seed, split)
         ]
 
@@ -46,20 +58,21 @@ class ChainSum:
         return [float(_stated(text) is not None) for text in completions]
 
     def _row(self, rng: Random) -> Row:
-        digits = [rng.randrange(10) for _ in range(rng.randint(*self.terms))]
-        return {"prompt": "+".join(map(str, digits)) + "=", "answer": str(sum(digits))}
+        total = rng.randint(0, self.largest)
+        prompt = str(total)
+        for _ in range(rng.randint(*self.steps)):
+            after = rng.choice([digit for digit in range(self.largest + 1) if digit != total])
+            prompt += f"{after - total:+d}"
+            total = after
+        return {"prompt": f"{prompt}=", "answer": str(total)}
 
 
-def _digits(row: Row) -> list[int]:
-    return [int(digit) for digit in row["prompt"].rstrip("=").split("+")]
-
-
-def _working(digits: Sequence[int], slip: tuple[int, int] = (-1, 0)) -> str:
-    """The steps and the result; `slip` adds an error to one step, which the later ones carry on."""
-    total, steps = digits[0], []
-    for place, digit in enumerate(digits[1:]):
-        after = total + digit + (slip[1] if place == slip[0] else 0)
-        steps.append(f"{total}+{digit}={after}")
+def _working(prompt: str, slip: tuple[int, int] = (-1, 0)) -> str:
+    """The steps and the result; `slip` is a step and the wrong total that it reaches, from which the rest goes on."""
+    total, steps = int(prompt[0]), []
+    for place, (sign, digit) in enumerate(_TERM.findall(prompt)):
+        after = slip[1] if place == slip[0] else total + int(sign + digit)
+        steps.append(f"{total}{sign}{digit}={after}")
         total = after
     return f"{','.join(steps)};{total}"
 
@@ -70,16 +83,22 @@ def _stated(text: str) -> str | None:
     return match.group(1) if match else None
 
 
-def _corrupted(digits: Sequence[int], rng: Random) -> str:
-    """A wrong sum in one step (mostly), a wrong result after right steps, or a missing result."""
-    right = _working(digits)
+def _right(prompt: str, rng: Random) -> str:
+    return _working(prompt)
+
+
+def _corrupted(prompt: str, rng: Random) -> str:
+    """Working without a result, a guess without working, or a wrong total in one step that the rest carries on."""
+    steps, _, answer = _working(prompt).partition(";")
     kind = rng.random()
-    if kind < 0.7:
-        place = rng.randrange(len(digits) - 1)
-        reached = sum(digits[: place + 2])
-        error = rng.choice([e for e in (-3, -2, -1, 1, 2, 3) if reached + e >= 0])
-        return _working(digits, (place, error))
-    if kind < 0.9:
-        error = rng.choice([e for e in (-2, -1, 1, 2) if sum(digits) + e >= 0])
-        return f"{right.split(';')[0]};{sum(digits) + error}"
-    return right.split(";")[0]
+    if kind < 0.45:
+        return steps
+    if kind < 0.8:
+        return f";{rng.choice([n for n in range(10) if n != int(answer)])}"
+    totals = [int(step.split("=")[1]) for step in steps.split(",")]
+    terms = [int(sign + digit) for sign, digit in _TERM.findall(prompt)]
+    place = rng.randrange(len(totals))
+    near = [totals[place] + error for error in (-3, -2, -1, 1, 2, 3)]
+    # no later total may fall below 0
+    fits = [total for total in near if min(total + sum(terms[place + 1 : end]) for end in range(place + 1, 9)) >= 0]
+    return _working(prompt, (place, rng.choice(fits)))

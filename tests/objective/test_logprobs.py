@@ -1,0 +1,123 @@
+"""Log-probs and entropy of given tokens against the full log-softmax, with gradients and chunk borders."""
+
+from math import exp, log
+
+import pytest
+import torch
+
+from oneloop.objective import logprobs as module
+from oneloop.objective.logprobs import head_logprobs, logits_logprobs, states_before, token_logprobs
+
+VOCABULARY, HIDDEN = 7, 4
+
+
+def head(seed, count, dtype=torch.float64):
+    rng = torch.Generator().manual_seed(seed)
+    hidden = torch.randn(count, HIDDEN, generator=rng, dtype=torch.float64).to(dtype)
+    weight = torch.randn(VOCABULARY, HIDDEN, generator=rng, dtype=torch.float64).to(dtype)
+    targets = torch.randint(VOCABULARY, (count,), generator=rng)
+    return hidden, weight, targets
+
+
+def slow_logprobs(hidden, weight, targets, temperature):
+    """Softmax by hand: one Python list of logits a token."""
+    logprobs, entropies = [], []
+    for state, target in zip(hidden.tolist(), targets.tolist(), strict=True):
+        logits = [sum(h * w for h, w in zip(state, row, strict=True)) / temperature for row in weight.tolist()]
+        total = sum(exp(z) for z in logits)
+        table = [z - log(total) for z in logits]
+        logprobs.append(table[target])
+        entropies.append(-sum(exp(p) * p for p in table))
+    return logprobs, entropies
+
+
+def chunks_of(monkeypatch, rows):
+    monkeypatch.setattr(module, "CHUNK_BYTES", 4 * VOCABULARY * rows)
+
+
+@pytest.mark.parametrize("temperature", [0.3, 1.0, 2.5])
+@pytest.mark.parametrize("rows", [1, 3, 5, 11, 100])
+def test_values_are_the_full_softmax_whatever_the_chunk(monkeypatch, rows, temperature):
+    chunks_of(monkeypatch, rows)
+    hidden, weight, targets = head(0, 11)
+    wanted = slow_logprobs(hidden, weight, targets, temperature)
+    for grad in (True, False):
+        with torch.set_grad_enabled(grad):
+            got = token_logprobs(hidden, weight, targets, temperature=temperature)
+        assert got[0].tolist() == pytest.approx(wanted[0], rel=1e-12)
+        assert got[1].tolist() == pytest.approx(wanted[1], rel=1e-12)
+
+
+@pytest.mark.parametrize("rows", [2, 5, 100])
+def test_gradients_of_both_outputs(monkeypatch, rows):
+    """∇ through log-prob and entropy with respect to states and weights, against log_softmax and finite differences."""
+    chunks_of(monkeypatch, rows)
+    hidden, weight, targets = head(1, 5)
+    hidden.requires_grad_(), weight.requires_grad_()
+    a, b = torch.randn(2, 5, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+
+    def gradients(logprobs, entropy):
+        return torch.autograd.grad((a * logprobs + b * entropy).sum(), (hidden, weight))
+
+    table = torch.log_softmax(hidden @ weight.T / 0.7, -1)
+    full = gradients(table[torch.arange(5), targets], -(table.exp() * table).sum(-1))
+    ours = gradients(*token_logprobs(hidden, weight, targets, temperature=0.7))
+    torch.testing.assert_close(ours, full, rtol=1e-10, atol=1e-12)
+    without_temperature = gradients(*token_logprobs(hidden, weight, targets))
+    assert not torch.allclose(without_temperature[0], full[0], rtol=1e-2)
+    assert torch.autograd.gradcheck(lambda h, w: token_logprobs(h, w, targets, temperature=0.7), (hidden, weight))
+
+
+def test_float32_and_bfloat16_answer_in_float32():
+    hidden, weight, targets = head(3, 6)
+    wanted, wanted_entropy = slow_logprobs(hidden, weight, targets, 1.0)
+    logprobs, entropy = token_logprobs(hidden.float(), weight.float(), targets)
+    assert logprobs.dtype == entropy.dtype == torch.float32
+    assert logprobs.tolist() == pytest.approx(wanted, rel=1e-5)
+    assert entropy.tolist() == pytest.approx(wanted_entropy, rel=1e-5)
+    low, low_entropy = token_logprobs(hidden.bfloat16(), weight.bfloat16(), targets)
+    assert low.dtype == low_entropy.dtype == torch.float32
+
+
+def test_no_tokens():
+    hidden, weight, _ = head(0, 0, torch.float32)
+    logprobs, entropy = token_logprobs(hidden.requires_grad_(), weight, torch.zeros(0, dtype=torch.int64))
+    assert logprobs.shape == entropy.shape == (0,)
+    (logprobs.sum() + entropy.sum()).backward()  # an empty microbatch does not break the graph
+    assert hidden.grad.shape == (0, HIDDEN)
+
+
+def test_huge_logits_stay_finite():
+    hidden = torch.tensor([[1e4, 0.0, 0.0, 0.0], [-1e4, 0.0, 0.0, 0.0]], requires_grad=True)
+    weight = torch.eye(VOCABULARY, HIDDEN)
+    logprobs, entropy = token_logprobs(hidden, weight, torch.tensor([0, 0]))
+    (logprobs.sum() + entropy.sum()).backward()
+    assert logprobs.tolist()[0] == 0.0 and entropy.tolist() == pytest.approx([0.0, log(6)], abs=1e-5)
+    assert bool(hidden.grad.isfinite().all())
+
+
+def test_tokens_outside_the_support():
+    # two of four tokens are possible, equally: log ½ and entropy log 2
+    logits = torch.tensor([[0.0, 0.0, -torch.inf, -torch.inf]], requires_grad=True)
+    logprobs, entropy = logits_logprobs(logits, torch.tensor([1]))
+    assert logprobs.item() == pytest.approx(log(0.5)) and entropy.item() == pytest.approx(log(2))
+
+
+def test_any_head_will_do():
+    hidden, weight, targets = head(5, 6)
+    capped = head_logprobs(lambda h: 3 * torch.tanh(h @ weight.T / 3) + 1.0, VOCABULARY, hidden, targets, 1.0)
+    table = torch.log_softmax(3 * torch.tanh(hidden @ weight.T / 3), -1)  # a constant bias cancels
+    torch.testing.assert_close(capped[0], table[torch.arange(6), targets], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0])
+def test_greedy_has_no_logprobs(temperature):
+    with pytest.raises(ValueError, match="need a positive one"):
+        token_logprobs(*head(0, 2), temperature=temperature)
+
+
+def test_the_state_before_a_token_is_the_output_at_the_one_before():
+    hidden = torch.arange(12.0).reshape(2, 3, 2) + 1
+    before = states_before(hidden)
+    assert before[:, 0].tolist() == [[0.0, 0.0]] * 2
+    assert torch.equal(before[:, 1], hidden[:, 0]) and torch.equal(before[:, 2], hidden[:, 1])

@@ -1,0 +1,88 @@
+"""The import borders of the design: what each room may know."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+SRC = Path(__file__).parents[1] / "src" / "oneloop"
+
+PLAIN = {"types", "errors", "seeds"}
+ADAPTERS = {"model", "rollout", "parallel", "environments", "rewards", "tasks", "record"}
+MAY_IMPORT = {
+    "types": {"errors"},
+    "errors": set(),
+    "seeds": set(),
+    "batch": PLAIN,
+    "objective": {"batch", "errors"},
+    "ports": {"batch", *PLAIN},
+    "algorithms": {"batch", "objective", "ports", "errors"},
+    "train": {"batch", "algorithms", "ports", *PLAIN},
+    "experience": {"batch", "objective", "algorithms", "ports", *PLAIN},
+    "model": {"batch", "objective", "ports", *PLAIN},
+    "rollout": {"batch", "objective", "ports", "model", *PLAIN},
+    "parallel": {"batch", "ports", "model", *PLAIN},
+    "environments": PLAIN,
+    "rewards": PLAIN,
+    "tasks": PLAIN,
+    "record": PLAIN,
+    "config": {"errors"},
+    "lab": {"record", *PLAIN},
+    "recipes": {"batch", "objective", "algorithms", "ports", "train", "experience", "config", "lab", *ADAPTERS, *PLAIN},
+    "cli": {"algorithms", "config", "recipes", "lab", "model", "rollout", "record", *PLAIN},
+    "__init__": set(),
+    "__main__": {"cli"},
+}
+NO_TORCH = ("types", "errors", "seeds", "rewards", "environments", "tasks", "record", "lab", "config")
+OBJECTIVE_MAY_USE = {"torch", "jaxtyping", "oneloop", "collections", "dataclasses", "math", "typing"}
+
+
+def imports(path: Path) -> set[str]:
+    """Dotted names of everything a file imports, blocks for type checkers included."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found.add(node.module or "")
+    return found
+
+
+def room(path: Path) -> str:
+    return path.relative_to(SRC).parts[0].removesuffix(".py")
+
+
+def ours(names: set[str]) -> set[str]:
+    return {name.split(".")[1] for name in names if name.startswith("oneloop.")}
+
+
+FILES = sorted(SRC.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SRC)))
+def test_a_file_imports_only_what_its_room_may_know(path: Path) -> None:
+    allowed = MAY_IMPORT[room(path)] | {room(path)}
+    assert ours(imports(path)) <= allowed, f"{path} may import only {sorted(allowed)}"
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if room(p) in NO_TORCH], ids=lambda path: str(path.relative_to(SRC)))
+def test_plain_rooms_never_import_torch(path: Path) -> None:
+    assert not {name.split(".")[0] for name in imports(path)} & {"torch", "transformers"}
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if room(p) == "objective"], ids=lambda path: path.name)
+def test_the_mathematics_needs_torch_and_nothing_else(path: Path) -> None:
+    assert {name.split(".")[0] for name in imports(path)} <= OBJECTIVE_MAY_USE
+
+
+def test_a_forbidden_import_would_be_seen(tmp_path: Path) -> None:
+    """The mutant: a file of `objective` that asks for a model."""
+    bad = tmp_path / "bad.py"
+    bad.write_text("def f():\n    from oneloop.model.load import load_policy\n", encoding="utf-8")
+    assert not ours(imports(bad)) <= MAY_IMPORT["objective"] | {"objective"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SRC)))
+def test_no_file_outgrows_one_idea(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400

@@ -1,0 +1,213 @@
+"""A language model small enough to check by hand, behind the ports of the loop.
+
+State of token t: tanh of the mean embedding of tokens 0 … t − 1, so that every earlier token matters. One head
+each for tokens, values and scores. The last two ports, `Memory` and `Fixed`, keep records and repeat a batch.
+"""
+
+from threading import Barrier, Thread
+
+import torch
+from torch import nn
+
+from oneloop.batch import Batch, PolicyOutput, Size
+from oneloop.ports import Report
+
+VOCABULARY = 8
+
+
+class Bigram(nn.Module):
+    """Implements `oneloop.ports.Models`."""
+
+    def __init__(self, seed=0, dtype=torch.float64, learning_rate=0.05, reference=None, hidden=6):
+        super().__init__()
+        rng = torch.Generator().manual_seed(seed)
+
+        def parameter(*shape):
+            return nn.Parameter(torch.randn(*shape, generator=rng, dtype=torch.float64).to(dtype))
+
+        self.embedding, self.head = parameter(VOCABULARY, hidden), parameter(VOCABULARY, hidden)
+        self.value_head, self.score_head = parameter(hidden), parameter(hidden)
+        self.frozen = [reference]  # in a list: no submodule, no parameters to train
+        self.optimizer = torch.optim.Adam(self.parameters(), lr=learning_rate)
+        self.steps = 0
+
+    def states(self, tokens):
+        count = torch.arange(1, tokens.shape[1] + 1, device=tokens.device)[:, None]
+        return torch.tanh(self.embedding[tokens].cumsum(1) / count)
+
+    def policy(self, batch):
+        after = self.states(batch.tokens)
+        before = torch.cat([torch.zeros_like(after[:, :1]), after[:, :-1]], 1)
+        table = torch.log_softmax(before @ self.head.T, -1)
+        last = after[torch.arange(len(batch)), (batch.lengths - 1).clamp(min=0)]
+        return PolicyOutput(
+            logprobs=table.gather(-1, batch.tokens[..., None])[..., 0],
+            entropy=-(table.exp() * table).sum(-1),
+            values=before @ self.value_head,
+            scores=last @ self.score_head,
+            final_values=last @ self.value_head,
+        )
+
+    @torch.no_grad()
+    def reference(self, batch):
+        return (self.frozen[0] or self).policy(batch).logprobs.detach()
+
+    def step(self):
+        norm = torch.stack([p.grad.norm() for p in self.parameters() if p.grad is not None]).norm()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.steps += 1
+        return {"grad_norm": float(norm)}
+
+    def nudge(self, size=0.3, seed=99):
+        """Move away from π_old: ratios leave 1 on both sides of the band."""
+        rng = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter += size * torch.randn(parameter.shape, generator=rng, dtype=torch.float64).to(parameter.dtype)
+
+    def gradient(self):
+        """All gradients end to end; clears them."""
+        flat = torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten()
+                          for p in self.parameters()])  # fmt: skip
+        self.zero_grad()
+        return flat
+
+    def weights(self):
+        return torch.cat([parameter.detach().flatten() for parameter in self.parameters()]).clone()
+
+    @torch.no_grad()
+    def sample(self, rows, length, rng):
+        """Prompts of one token 0, then `length` actions: tokens and log μ."""
+        tokens, logprobs = torch.zeros(rows, 1, dtype=torch.int64), torch.zeros(rows, 1, dtype=self.head.dtype)
+        for _ in range(length):
+            table = torch.log_softmax(self.states(tokens)[:, -1] @ self.head.T, -1)
+            drawn = torch.multinomial(table.exp(), 1, generator=rng)
+            tokens = torch.cat([tokens, drawn], 1)
+            logprobs = torch.cat([logprobs, table.gather(1, drawn)], 1)
+        return tokens, logprobs
+
+
+class Memory:
+    """Implements `oneloop.ports.Recorder`."""
+
+    def __init__(self):
+        self.rows, self.events, self.drawn = [], [], []
+
+    def scalars(self, step, values):
+        self.rows.append((step, dict(values)))
+
+    def trajectories(self, step, items):
+        self.drawn.append((step, items))
+
+    def event(self, step, code, text, fix=""):
+        self.events.append((step, code))
+
+    def column(self, name):
+        return [values[name] for _, values in self.rows]
+
+
+class Fixed:
+    """Implements `oneloop.ports.Experience`: `draw(step)` gives each batch."""
+
+    def __init__(self, draw):
+        self.draw, self.updates = draw, []
+
+    def batch(self, step):
+        return self.draw(step)
+
+    def update(self, models, step):
+        self.updates.append(step)
+
+    def report(self, batch):
+        return Report({"reward": float(torch.where(batch.mask, batch.rewards, 0.0).sum(1).mean())}, ())
+
+    def state(self):
+        return {}
+
+    def restore(self, state):
+        pass
+
+
+class Rank:
+    """Implements `oneloop.ports.World` for one thread of several. A rank that calls out of order breaks the barrier."""
+
+    def __init__(self, rank, board, barrier):
+        self.rank, self.board, self.barrier = rank, board, barrier
+
+    def exchange(self, kind, value):
+        self.board[self.rank] = (kind, value)
+        self.barrier.wait(timeout=20)
+        everyone = list(self.board)
+        self.barrier.wait(timeout=20)
+        assert {kind for kind, _ in everyone} == {kind}, "ranks disagree on the collective"
+        return [value for _, value in everyone]
+
+    def total(self, size):
+        return Size(*(sum(column) for column in zip(*self.exchange("total", size), strict=True)))
+
+    def gather(self, rows):
+        pieces = self.exchange(f"gather {rows.dim()} {rows.dtype}", rows)
+        if rows.dim() == 1:
+            return torch.cat(pieces)
+        width = max(piece.shape[1] for piece in pieces)
+        return torch.cat([torch.cat([p, p.new_zeros(len(p), width - p.shape[1])], 1) for p in pieces])
+
+    def mine(self, rows, like):
+        counts = self.exchange("mine", len(like))
+        start = sum(counts[: self.rank])
+        own = rows[start : start + len(like)]
+        return own[:, : like.shape[1]] if own.dim() > 1 else own
+
+    def sum(self, stats):
+        everyone = self.exchange("sum", dict(stats))
+        return {
+            name: max(s[name] for s in everyone) if name.endswith("/max") else sum(s[name] for s in everyone)
+            for name in stats
+        }
+
+
+def on_ranks(count, work):
+    """`work(rank, world)` on that many threads at once; their results in rank order."""
+    board, barrier, results, errors = [None] * count, Barrier(count), [None] * count, []
+
+    def body(rank):
+        try:
+            results[rank] = work(rank, Rank(rank, board, barrier))
+        except BaseException as error:
+            errors.append(error)
+            barrier.abort()
+
+    threads = [Thread(target=body, args=(rank,)) for rank in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+    return results
+
+
+def ragged_batch(seed=0, group_size=3, rows=12, dtype=torch.float64, truncate=True, tools=True, sort=False):
+    """Rows with 1 … 12 actions after prompts of 1 … 3 tokens, in random order; tool tokens inside every third row.
+
+    Pairs (`group_size=2`) get rewards 1 and 0, demonstrations (`group_size=1`) get 1, other groups a random reward.
+    """
+    rng = torch.Generator().manual_seed(seed)
+    counts = list(range(1, rows + 1)) if sort else (torch.randperm(rows, generator=rng) + 1).tolist()
+    prompts = torch.randint(1, 4, (rows,), generator=rng).tolist()
+    spans = [2 if tools and count % 3 == 0 else 0 for count in counts]
+    lengths = [p + a + s for p, a, s in zip(prompts, counts, spans, strict=True)]
+    width = max(lengths)
+    tokens = torch.randint(VOCABULARY, (rows, width), generator=rng)
+    mask = torch.zeros(rows, width, dtype=torch.bool)
+    rewards = torch.zeros(rows, width, dtype=dtype)
+    for i in range(rows):
+        mask[i, prompts[i] : lengths[i]] = True
+        if spans[i]:
+            mask[i, prompts[i] + 1 : prompts[i] + 1 + spans[i]] = False
+        score = {1: 1.0, 2: float(i % 2 == 0)}.get(group_size, float(torch.rand((), generator=rng)))
+        rewards[i, lengths[i] - 1] = score
+    truncated = torch.tensor([truncate and i in (1, 4) for i in range(rows)])
+    rollout = -3 * torch.rand(rows, width, generator=rng, dtype=torch.float64).to(dtype)
+    return Batch(tokens, mask, torch.arange(rows) // group_size, rewards, truncated, rollout)
