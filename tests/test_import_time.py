@@ -16,7 +16,11 @@ def modules_after(code: str) -> set[str]:
 
 @pytest.mark.parametrize(
     "code",
-    ["import oneloop", "from oneloop.cli.main import run; run(['--help'])", "from oneloop.cli.main import run; run([])"],
+    [
+        "import oneloop",
+        "from oneloop.cli.main import run; run(['--help'])",
+        "from oneloop.cli.main import run; run([])",
+    ],
 )
 def test_heavy_libraries_stay_out(code: str) -> None:
     assert not modules_after(code) & set(HEAVY)

@@ -261,6 +261,18 @@ def test_statistics_do_not_depend_on_microbatches():
                 assert small[name] == pytest.approx(large[name], rel=1e-5, abs=1e-9), name
 
 
+def test_statistics_are_means_over_optimizer_steps():
+    """With a learning rate of 0: the plain mean of what each minibatch alone says, nothing carried over."""
+    still = Bigram(0, learning_rate=0.0, reference=Bigram(7))
+    _, recorder, _ = run(GRPO, models=still, steps=1, minibatch=1)
+    batch = GRPO.prepare(ragged_batch(0, 3, truncate=False), still)
+    with torch.no_grad():
+        each = [GRPO.loss(still.policy(mini), mini, mini.size).stats for mini in batch.split(1)]
+    for name in ("loss", "entropy", "kl"):
+        wanted = sum(stats[name].item() for stats in each) / 4
+        assert recorder.column(name) == pytest.approx([wanted], rel=1e-9, abs=1e-12), name
+
+
 @pytest.mark.parametrize("algorithm", [PPO, GRPO, SFT, DPO], ids=lambda a: a.name)
 def test_resuming_at_a_step_is_the_same_run(algorithm):
     size = 2 if algorithm is DPO else 3

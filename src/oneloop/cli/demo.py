@@ -28,18 +28,20 @@ def main(arguments: list[str]) -> int:
     from rich.table import Table
 
     from oneloop.cli.terminal import Terminal
-    from oneloop.recipes.demo import HEADER, demo
+    from oneloop.recipes.demo import CAPTION, HEADER, demo
 
     # a model this small gains nothing from a second thread, and one thread gives everyone the same numbers
     torch.set_num_threads(1)
     console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 140
 
     def observer(name: str, run):
         console.rule(name)
         return Terminal(run.steps, console, None, every=max(run.steps // 10, 1))
 
     shown = demo(out, flags.seed, observer)
-    table = Table(*HEADER, title="oneloop demo", title_justify="left")
+    table = Table(*HEADER, title=CAPTION, title_justify="left")
     for result in shown.results:
         table.add_row(*result.cells())
     console.print(table)

@@ -21,6 +21,7 @@ from oneloop.record.statistics import Interval, wilson
 TASK = "task:flawed_chain_sum"
 HELD_OUT = 512
 """Prompts of the test split that every policy is scored on."""
+CAPTION = f"{HELD_OUT} held-out prompts, sampled at temperature 1"
 PAIRS_RIGHT = 0.8
 """Least share of held-out pairs that the reward model must rank right."""
 
@@ -117,7 +118,9 @@ def demo(out: Path, seed: int, observer: Callable[[str, Run], Observer]) -> Demo
         out / "report.html",
         title="oneloop demo: one loop, seven methods",
         tables=[
-            Table(HEADER, [result.cells() for result in results], f"{HELD_OUT} held-out prompts, one answer each, sampled at temperature 1"),
+            Table(
+                HEADER, [result.cells() for result in results], f"{HELD_OUT} held-out prompts, sampled at temperature 1"
+            ),
             Table(("gate",), [[str(gate)] for gate in gates], "what must hold"),
         ],
         notes=[f"seed {seed}; {total:.0f} seconds for everything"],

@@ -83,7 +83,8 @@ def clean_temporaries(root: Path) -> None:
         if leftover.is_dir():
             shutil.rmtree(leftover)
         else:
-            leftover.unlink()
+            # one inside another left with it
+            leftover.unlink(missing_ok=True)
 
 
 def _manifest(path: Path) -> dict[str, dict[str, Any]]:

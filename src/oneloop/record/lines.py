@@ -39,8 +39,8 @@ class Lines:
         return os.fstat(self._file.fileno()).st_size
 
     def check(self, size: int) -> None:
-        """Raises: CheckpointError unless the file has a line that ends at `size`."""
-        if self.size() < size or not self.path.read_bytes()[:size].endswith((b"\n", b"")[size == 0 :]):
+        """Raises: CheckpointError unless a line ends at `size`."""
+        if size and self.path.read_bytes()[size - 1 : size] != b"\n":
             raise CheckpointError(
                 f"{self.path} has {self.size()} bytes, and the checkpoint was saved when {size} bytes of whole lines "
                 "stood there: lines that belong to the run are gone. Fix: put the file back, or start again with "

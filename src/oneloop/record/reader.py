@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from oneloop.errors import ConfigError
+from oneloop.record.lines import read_lines
 from oneloop.record.table import read_rollouts
 
 
@@ -31,7 +33,13 @@ class RunRecord:
         return sorted(int(file.stem.removeprefix("step_")) for file in (self.path / "rollouts").glob("step_*.parquet"))
 
     def rollouts(self, step: int) -> list[dict[str, Any]]:
-        """One row per completion of a step."""
+        """One row per completion of a step.
+
+        Raises: ConfigError for a step whose completions were not kept.
+        """
+        if step not in (steps := self.rollout_steps()):
+            there = f"there are {len(steps)} steps from {steps[0]} to {steps[-1]}" if steps else "the run has none"
+            raise ConfigError(f"{self.path} has no completions of step {step}; {there}")
         return read_rollouts(self.path / "rollouts" / f"step_{step:06d}.parquet")
 
 
@@ -42,16 +50,15 @@ def read_run(path: Path) -> RunRecord:
     config = path / "config.toml"
     return RunRecord(
         path=path,
-        info=json.loads((path / "run.json").read_text(encoding="utf-8")),
-        config=tomllib.loads(config.read_text(encoding="utf-8")) if config.is_file() else {},
-        metrics=_lines(path / "metrics.jsonl"),
-        events=_lines(path / "events.jsonl"),
+        info=_parsed(path / "run.json", json.loads),
+        config=_parsed(config, tomllib.loads) if config.is_file() else {},
+        metrics=read_lines(path / "metrics.jsonl"),
+        events=read_lines(path / "events.jsonl"),
     )
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
-    """Whole lines only: the last one may be half written, or torn by a kill."""
-    if not path.is_file():
-        return []
-    whole, _, _ = path.read_bytes().rpartition(b"\n")
-    return [json.loads(line) for line in whole.decode("utf-8").split("\n") if line]
+def _parsed(path: Path, parse: Callable[[str], dict[str, Any]]) -> dict[str, Any]:
+    try:
+        return parse(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"{path} cannot be read ({error}); wanted the file as the run wrote it") from error

@@ -1,0 +1,295 @@
+"""The run folder while it is written."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from oneloop.errors import CheckpointError, ConfigError
+from oneloop.record import writer
+from oneloop.record.reader import read_run
+from oneloop.record.writer import RunFolder, remove_run
+from oneloop.types import Completion, Prompt, Reward, StopReason, Trajectory
+
+
+def start(path: Path, *, resume: bool = False, config: str = 'algorithm = "grpo"\n') -> RunFolder:
+    return RunFolder.open(path, resume=resume, config_text=config, facts={"seed": 7, "steps": 9})
+
+
+def trajectory(sample: int = 0, text: str = "4", parts: dict | None = None, value: float | None = 1.0) -> Trajectory:
+    return Trajectory(
+        prompt=Prompt(id="0", text="2+2=", tokens=(1, 2)),
+        group=0,
+        sample=sample,
+        completion=Completion(tokens=(3, 4), logprobs=(-0.5, -0.1), stop=StopReason.EOS),
+        text=text,
+        reward=Reward(value=value, parts=parts or {}),
+        advantage=0.25,
+    )
+
+
+def lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_a_fresh_run(tmp_path):
+    with start(tmp_path / "run") as folder:
+        info = json.loads((folder.path / "run.json").read_text())
+        assert info["status"] == "running" and info["seed"] == 7 and info["pid"] == os.getpid()
+        assert {"host", "started", "heartbeat", "argv", "failure"} <= info.keys()
+        assert {"oneloop", "python", "torch", "transformers"} <= info["versions"].keys()
+        folder.finish("failed", "DivergedError: ∞")
+    info = read_run(tmp_path / "run").info
+    assert (info["status"], info["failure"]) == ("failed", "DivergedError: ∞")
+    assert read_run(tmp_path / "run").config == {"algorithm": "grpo"}
+
+
+def test_scalars_are_one_line_in_the_given_order_and_nan_is_null(tmp_path):
+    with start(tmp_path / "run") as folder:
+        folder.scalars(3, {"reward": 0.5, "loss": float("nan"), "kl": float("inf")})
+        # no close and no flush by the caller: the line is there
+        text = (folder.path / "metrics.jsonl").read_text()
+    assert text.endswith("\n") and text.count("\n") == 1
+    row = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    assert list(row) == ["step", "time", "reward", "loss", "kl"]
+    assert (row["step"], row["reward"], row["loss"], row["kl"]) == (3, 0.5, None, None)
+
+
+def test_a_step_is_written_once_also_after_resume(tmp_path):
+    with start(tmp_path / "run") as folder:
+        folder.scalars(3, {})
+        with pytest.raises(RuntimeError, match="step 3 was written already"):
+            folder.scalars(3, {})
+    with start(tmp_path / "run", resume=True) as folder, pytest.raises(RuntimeError, match="step 2"):
+        folder.scalars(2, {})
+
+
+def test_a_metric_cannot_take_the_name_of_the_step(tmp_path):
+    with start(tmp_path / "run") as folder, pytest.raises(RuntimeError, match="'step'"):
+        folder.scalars(0, {"step": 5.0})
+
+
+def test_existing_run_needs_resume(tmp_path):
+    start(tmp_path / "run", config="seed = 1\n").close()
+    with pytest.raises(ConfigError, match=r"--resume .* another --out, or rm -r"):
+        start(tmp_path / "run")
+    with start(tmp_path / "run", resume=True, config="seed = 2\n") as folder:
+        assert folder.config_text() == "seed = 1\n"
+
+
+def test_resume_without_a_folder_starts_fresh(tmp_path):
+    with start(tmp_path / "deep" / "run", resume=True) as folder:
+        assert folder.config_text() == 'algorithm = "grpo"\n'
+
+
+def test_foreign_files_are_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("x")
+    for resume in (False, True):
+        with pytest.raises(ConfigError, match="holds files, but no run"):
+            start(tmp_path, resume=resume)
+    with pytest.raises(ConfigError, match="is a file"):
+        start(tmp_path / "thesis.tex")
+    with pytest.raises(ConfigError, match="not a run folder"):
+        remove_run(tmp_path)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_killed_before_run_json_blocks_nobody(tmp_path):
+    (tmp_path / ".lock").touch()
+    (tmp_path / ".tmp-run.json-4711").write_text("{")
+    start(tmp_path).close()
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from oneloop.record.writer import RunFolder
+folder = RunFolder.open(Path(sys.argv[1]), resume=False, config_text="", facts={})
+folder.scalars(0, {"reward": 1.0})
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+
+def test_lock_of_another_process_and_its_end_by_kill(tmp_path):
+    path = tmp_path / "run"
+    with subprocess.Popen([sys.executable, "-c", HOLDER, str(path)], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == "ready\n"
+        for resume in (False, True):
+            with pytest.raises(ConfigError, match=f"process {holder.pid} on .* since 20"):
+                start(path, resume=resume)
+        with pytest.raises(ConfigError, match="is being written"):
+            remove_run(path)
+        holder.send_signal(signal.SIGKILL)
+    with start(path, resume=True) as folder:
+        folder.scalars(1, {"reward": 2.0})
+    assert read_run(path).series("reward") == ([0, 1], [1.0, 2.0])
+    remove_run(path)
+    assert not path.exists()
+
+
+def test_two_in_one_process_are_refused_too(tmp_path):
+    with start(tmp_path / "run"), pytest.raises(ConfigError, match="is being written"):
+        start(tmp_path / "run", resume=True)
+
+
+def test_rewind_to_a_checkpoint_cuts_lines_torn_tail_and_tables(tmp_path):
+    path = tmp_path / "run"
+    with start(path) as folder:
+        for step in range(4):
+            folder.scalars(step, {"reward": float(step)})
+            folder.event(step, "A_X", f"at {step}")
+            folder.trajectories(step, [trajectory()])
+            if step == 1:
+                position = folder.position()
+    with (path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "rew')
+    with start(path, resume=True) as folder:
+        folder.rewind(position, 2)
+        assert folder.position() == position
+        folder.scalars(2, {"reward": 20.0})
+    run = read_run(path)
+    assert run.series("reward") == ([0, 1, 2], [0.0, 1.0, 20.0])
+    assert [event["step"] for event in run.events] == [0, 1]
+    assert run.rollout_steps() == [0, 1]
+
+
+def test_rewind_to_nothing_empties_everything(tmp_path):
+    with start(tmp_path / "run") as folder:
+        folder.scalars(0, {})
+        folder.event(0, "A_X", "x")
+        folder.trajectories(0, [trajectory()])
+        folder.rewind({}, 0)
+        assert folder.position() == {"metrics": 0, "events": 0}
+        folder.scalars(0, {"reward": 1.0})
+    run = read_run(tmp_path / "run")
+    assert (len(run.metrics), run.events, run.rollout_steps()) == (1, [], [])
+
+
+@pytest.mark.parametrize("position", [{"metrics": 10_000}, {"metrics": 5}])
+def test_rewind_never_pads_and_never_cuts_inside_a_line(tmp_path, position):
+    """ftruncate beyond the end would fill the file with zero bytes."""
+    with start(tmp_path / "run") as folder:
+        folder.scalars(0, {"reward": 1.0})
+        before = (folder.path / "metrics.jsonl").read_bytes()
+        with pytest.raises(CheckpointError, match="lines that belong to the run are gone"):
+            folder.rewind(position, 1)
+        assert (folder.path / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_torn_line_does_not_run_into_the_next(tmp_path):
+    start(tmp_path / "run").close()
+    (tmp_path / "run" / "metrics.jsonl").write_text('{"step": 0, "time": 1}\n{"step": 1, "ti')
+    with start(tmp_path / "run", resume=True) as folder:
+        folder.scalars(1, {"reward": 1.0})
+    assert [row["step"] for row in lines(tmp_path / "run" / "metrics.jsonl")] == [0, 1]
+
+
+def test_full_disk_stops_metrics_but_leaves_whole_lines(tmp_path):
+    """A real limit on the size of files, as a full disk would give: the line is written in part, then refused."""
+    script = (
+        "import resource, signal, sys\n"
+        "from pathlib import Path\n"
+        "from oneloop.record.writer import RunFolder\n"
+        "folder = RunFolder.open(Path(sys.argv[1]), resume=False, config_text='', facts={})\n"
+        "folder.scalars(0, {'reward': 1.0})\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "size = folder.position()['metrics']\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (size + 9, size + 9))\n"
+        "try:\n"
+        "    folder.scalars(1, {'reward': 1.0})\n"
+        "except OSError:\n"
+        "    assert folder.position()['metrics'] == size\n"
+        "    folder.close()\n"
+        "    sys.exit(9)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path / "run")], check=False)
+    assert done.returncode == 9
+    assert [row["step"] for row in lines(tmp_path / "run" / "metrics.jsonl")] == [0]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), ValueError("not a float")])
+def test_a_table_that_cannot_be_written_is_an_alert(tmp_path, monkeypatch, error):
+    def fails(*_):
+        raise error
+
+    monkeypatch.setattr(writer, "write_rollouts", fails)
+    with start(tmp_path / "run") as folder:
+        folder.trajectories(3, [trajectory()])
+    (event,) = read_run(tmp_path / "run").events
+    assert (event["step"], event["code"]) == (3, "A_ROLLOUTS")
+    assert str(error) in event["text"] and event["fix"]
+
+
+def test_an_alert_that_cannot_be_written_either_is_a_warning(tmp_path, monkeypatch, caplog):
+    def fails(*_):
+        raise OSError(28, "No space left on device")
+
+    with start(tmp_path / "run") as folder:
+        monkeypatch.setattr(writer, "write_rollouts", fails)
+        monkeypatch.setattr(writer.Lines, "append", fails)
+        folder.trajectories(3, [trajectory()])
+        with pytest.raises(OSError, match="No space"):
+            folder.scalars(3, {})
+    assert "A_ROLLOUTS step 3" in caplog.text
+
+
+def test_heartbeat_is_at_most_every_ten_seconds(tmp_path, monkeypatch):
+    clock = [1000.0]
+    monkeypatch.setattr(writer, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(writer, "time", lambda: clock[0])
+    beats = []
+    with start(tmp_path / "run") as folder:
+        for step in range(24):
+            clock[0] += 1
+            folder.scalars(step, {})
+            beats.append(json.loads((folder.path / "run.json").read_text())["heartbeat"])
+    assert list(dict.fromkeys(beats)) == [1000.0, 1011.0, 1022.0]
+
+
+def test_events_hold_any_text(tmp_path):
+    with start(tmp_path / "run") as folder:
+        folder.event(0, "A_X", 'line\nbreak "quoted" \u2028 \ud800', "fix")
+    (event,) = read_run(tmp_path / "run").events
+    assert event["text"] == 'line\nbreak "quoted" \u2028 \ud800' and event["fix"] == "fix"
+
+
+def test_parquet_round_trip(tmp_path):
+    items = [
+        trajectory(0, "4", {"exact": 1.0, "format": None}),
+        trajectory(1, "five\n\ud800", {"exact": 0.0, "format": 0.5}, value=None),
+    ]
+    with start(tmp_path / "run") as folder:
+        folder.trajectories(3, items)
+        folder.trajectories(4, [])
+    run = read_run(tmp_path / "run")
+    assert run.rollout_steps() == [3]
+    first, second = run.rollouts(3)
+    assert first == {
+        "step": 3, "prompt": "2+2=", "completion": "4", "exact": 1.0, "format": None, "reward": 1.0,
+        "advantage": 0.25, "group": 0, "sample": 0, "length": 2, "stop": "eos", "kept": True,
+    }  # fmt: skip
+    assert second["completion"] == "five\n\\ud800" and second["reward"] is None and second["format"] == 0.5
+    assert [entry.name for entry in (run.path / "rollouts").iterdir()] == ["step_000003.parquet"]
+
+
+def test_a_reward_called_like_a_column_does_not_replace_it(tmp_path):
+    with start(tmp_path / "run") as folder:
+        folder.trajectories(0, [trajectory(parts={"prompt": 0.5, "reward": 0.5})])
+    (row,) = read_run(tmp_path / "run").rollouts(0)
+    assert (row["prompt"], row["reward"]) == ("2+2=", 1.0)
+    assert (row["rewards/prompt"], row["rewards/reward"]) == (0.5, 0.5)
+
+
+def test_columns_keep_their_type_when_all_values_are_missing(tmp_path):
+    from pyarrow import parquet
+
+    with start(tmp_path / "run") as folder:
+        folder.trajectories(0, [trajectory(parts={"exact": None}, value=None)])
+        folder.trajectories(1, [trajectory(parts={"exact": 1.0})])
+    schemas = [parquet.read_schema(tmp_path / "run" / "rollouts" / f"step_00000{step}.parquet") for step in (0, 1)]
+    assert schemas[0].equals(schemas[1])
