@@ -115,7 +115,7 @@ class Tally:
 
     def mean(self) -> dict[str, float]:
         names = dict.fromkeys(name for stats in self._closed for name in stats)
-        out: dict[str, float] = {"optimizer_steps": len(self._closed), "skipped_steps": self._skipped}
+        out: dict[str, float] = {"optimizer_steps": float(len(self._closed)), "skipped_steps": float(self._skipped)}
         for name in names:
             values = [stats[name] for stats in self._closed if name in stats]
             out[name] = max(values) if name.endswith("/max") else sum(values) / len(values)

@@ -9,15 +9,16 @@ from html import escape
 _STYLE = """
 :root{color-scheme:light dark;--text:#1c1e21;--page:#fff;--line:#d8dce1;--soft:#5c636b;--card:#f3f4f6;--bad:#b3261e}
 @media(prefers-color-scheme:dark){:root{--text:#e7e9ec;--page:#16181b;--line:#3a3f46;--soft:#a5acb4;--card:#24282d;
---bad:#ff8a80}figure{background:#eceef1}}
+--bad:#ff8a80}}
 *{box-sizing:border-box}body{font:15px/1.5 system-ui,-apple-system,"Segoe UI",sans-serif;color:var(--text);
 background:var(--page);margin:0 auto;max-width:1120px;padding:28px 20px 72px}
 h1{font-size:27px;line-height:1.25;margin:0 0 6px;overflow-wrap:anywhere}h2{font-size:19px;margin:40px 0 8px}
 p{margin:4px 0}p.note{color:var(--soft)}p.bad{color:var(--bad)}
+figure p.bad{color:#b3261e}
 .scroll{overflow-x:auto}table{border-collapse:collapse;margin:12px 0;min-width:50%;font-variant-numeric:tabular-nums}
 caption{text-align:left;color:var(--soft);padding:0 0 6px}
 th,td{border-bottom:1px solid var(--line);padding:6px 18px 6px 0;text-align:left;vertical-align:top}
-th{font-weight:600;font-size:13px;color:var(--soft);white-space:nowrap}td.number{text-align:right}
+th{font-weight:600;font-size:13px;color:var(--soft);white-space:nowrap}
 .curves{display:grid;grid-template-columns:repeat(auto-fill,minmax(320px,1fr));gap:14px;margin:12px 0}
 figure{margin:0;background:#fff;color:#1c1e21;border:1px solid var(--line);border-radius:8px;padding:10px 12px}
 figure h3{font:600 14px/1.3 ui-monospace,SFMono-Regular,Menlo,monospace;margin:0 0 4px;overflow-wrap:anywhere}

@@ -1,6 +1,7 @@
 """How far the policy is from the reference: sampled estimates, the exact sum, and what a run does with them."""
 
 from dataclasses import dataclass, replace
+from math import isfinite
 from typing import Literal
 
 import torch
@@ -49,7 +50,8 @@ class AdaptiveKL:
         target: wanted KL in nats per action token.
         horizon: sequences over which a full error would change β by about `clip`.
 
-    Reference: Ziegler et al., arXiv:1909.08593, eq. 10.
+    Reference: Ziegler et al., arXiv:1909.08593, eq. 10. Differs: one update at most halves β, for with more sequences
+    than a few horizons the law would turn it negative.
     """
 
     target: float
@@ -62,8 +64,10 @@ class AdaptiveKL:
 
     def update(self, coef: float, kl: float, n: int) -> float:
         """The next coefficient. `kl`: mean per action token; `n`: sequences it was measured on. Pure."""
+        if not isfinite(kl):
+            return coef  # nothing was measured: every optimizer step was skipped
         error = min(max(kl / self.target - 1, -self.clip), self.clip)
-        return coef * (1 + error * n / self.horizon)
+        return coef * max(1 + error * n / self.horizon, 0.5)
 
 
 @dataclass(frozen=True)

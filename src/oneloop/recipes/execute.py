@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -31,6 +31,7 @@ from oneloop.train import train
 from oneloop.types import Trajectory
 
 
+@runtime_checkable
 class Observer(Protocol):
     """Who watches a run: the terminal."""
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from random import Random
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 Split = Literal["train", "test"]
 Row = dict[str, Any]
 
 
+@runtime_checkable
 class Task(Protocol):
     """Rows come from a seed; the prompts of the two splits never meet."""
 

@@ -1,0 +1,228 @@
+"""T21: killed at any moment and resumed, a run is the uninterrupted one: metrics, weights, order, random numbers."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+from time import sleep
+
+import pytest
+
+from oneloop.config import Run, default_run
+from oneloop.errors import ConfigError
+from oneloop.recipes.execute import execute
+
+WALL_CLOCK = ("time", "tokens_per_second")
+STEPS = 6
+
+
+class Silent:
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+    def step(self, step, values) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory) -> str:
+    """A saved model that the runs start from: a separate critic needs one."""
+    out = tmp_path_factory.mktemp("start") / "sft"
+    run = replace(default_run("sft"), out=str(out), steps=2, prompts_per_step=8, learning_rate=1e-3, data_size=20)
+    execute(replace(run, eval_size=8), Silent())
+    # graded, so that an untrained policy has groups with a spread, and its weights move
+    (out / "digits.py").write_text(REWARD)
+    return str(out / "final")
+
+
+def graded(model: str) -> str:
+    return f"{Path(model).parent / 'digits.py'}:share"
+
+
+def small(algorithm: str, model: str, out: Path, **changes) -> Run:
+    """10 rows in batches of 4: epochs end inside batches, and steps inside epochs."""
+    run = replace(
+        default_run(algorithm),
+        model=model,
+        data="task:addition",
+        out=str(out),
+        steps=STEPS,
+        prompts_per_step=4,
+        minibatch=2,
+        max_tokens=60,
+        max_new_tokens=5,
+        learning_rate=1e-3,
+        schedule="cosine",
+        warmup=2,
+        data_size=10,
+        eval_size=8,
+        eval_every=2,
+        save_every=2,
+        reward=() if algorithm in ("sft", "dpo", "reward_model") else (graded(model),),
+    )
+    return replace(run, **changes)
+
+
+def metrics(out: Path) -> list[dict[str, float]]:
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in row.items() if not name.startswith(WALL_CLOCK)} for row in rows]
+
+
+def weights(out: Path) -> str:
+    return sha256((out / "final" / "model.safetensors").read_bytes()).hexdigest()
+
+
+REWARD = """
+def share(completions, **columns):
+    return [sum(character.isdigit() for character in text) / 5 for text in completions]
+"""
+
+
+class Killed(Exception):
+    """Stands for a death after some step."""
+
+
+def killed_after(run: Run, step: int, monkeypatch) -> None:
+    """Run until the record of `step` is written, and die there: after it, before or without its checkpoint."""
+    from oneloop.record.writer import RunFolder
+
+    write = RunFolder.scalars
+
+    def dying(self, at: int, values) -> None:
+        write(self, at, values)
+        if at == step:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "scalars", dying)
+        with pytest.raises(Killed):
+            execute(run, Silent())
+
+
+CASES = [
+    ("ppo", {"set": ("kl.adaptive=AdaptiveKL(target=0.01, horizon=50)",), "epochs": 2}),
+    ("ppo", {"critic": "separate"}),
+    ("grpo", {"group_size": 3}),
+    ("dapo", {"group_size": 3}),
+    ("dpo", {}),
+    ("sft", {}),
+    ("reward_model", {}),
+]
+
+
+@pytest.mark.parametrize(("algorithm", "changes"), CASES, ids=lambda value: str(value)[:30])
+def test_resumed_equals_uninterrupted(policy, tmp_path, monkeypatch, algorithm, changes) -> None:
+    whole = small(algorithm, policy, tmp_path / "whole", **changes)
+    execute(whole, Silent())
+    broken = replace(whole, out=str(tmp_path / "broken"), resume=True)
+    for step in (0, 2, 4):  # before the first checkpoint, after one, after the last but one
+        killed_after(broken, step, monkeypatch)
+    execute(broken, Silent())
+    assert metrics(tmp_path / "broken") == metrics(tmp_path / "whole")
+    assert [row["step"] for row in metrics(tmp_path / "broken")] == list(range(STEPS))
+    assert weights(tmp_path / "broken") == weights(tmp_path / "whole")
+    tables = [sorted(p.name for p in (tmp_path / name).glob("rollouts/*")) for name in ("whole", "broken")]
+    assert tables[0] == tables[1]
+
+
+def test_another_seed_is_another_run(policy, tmp_path) -> None:
+    """The comparison above can fail."""
+    for seed in (0, 1):
+        execute(small("grpo", policy, tmp_path / str(seed), group_size=3, seed=seed, steps=2), Silent())
+    assert metrics(tmp_path / "0") != metrics(tmp_path / "1")
+    assert weights(tmp_path / "0") != weights(tmp_path / "1")
+
+
+def command(run: Run) -> list[str]:
+    flags = ["--model", run.model, "--data", run.data, "--out", run.out, "--steps", str(run.steps), "--resume"]
+    flags += ["--prompts-per-step", "4", "--minibatch", "2", "--max-new-tokens", "5", "--learning-rate", "1e-3"]
+    flags += ["--data-size", "10", "--eval-size", "8", "--eval-every", "2", "--save-every", "1", "--group-size", "3"]
+    flags += ["--reward", graded(run.model)]
+    return [sys.executable, "-m", "oneloop", "train", run.algorithm, *flags]
+
+
+def test_sigkill_at_odd_moments(policy, tmp_path) -> None:
+    """kill −9 of the real command while it starts, trains and saves; then the same command again until it is done."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    run = small("grpo", policy, tmp_path / "broken", steps=30)
+    whole = replace(run, out=str(tmp_path / "whole"))
+    subprocess.run(command(whole), check=True, capture_output=True, env=environment, timeout=300)
+    kills = 0
+    for lines in (0, 1, 7, 16):  # killed as soon as the record holds that many steps
+        process = subprocess.Popen(
+            command(run), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment, start_new_session=True
+        )
+        record = tmp_path / "broken" / "metrics.jsonl"
+        while process.poll() is None and (not record.exists() or record.read_bytes().count(b"\n") <= lines):
+            sleep(0.003)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            kills += 1
+        process.wait()
+    done = subprocess.run(command(run), check=True, capture_output=True, text=True, env=environment, timeout=300)
+    assert kills >= 3 and "resuming at step" in done.stdout
+    assert metrics(tmp_path / "broken") == metrics(tmp_path / "whole")
+    assert weights(tmp_path / "broken") == weights(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_and_stops(policy, tmp_path, signum, code) -> None:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    run = small("grpo", policy, tmp_path / "run", steps=400)
+    line = [word if word != "1" else "0" for word in command(run)]  # no checkpoint but the one the signal asks for
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    record = tmp_path / "run" / "metrics.jsonl"
+    while process.poll() is None and (not record.exists() or not record.read_bytes()):
+        sleep(0.01)
+    process.send_signal(signum)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "--resume" in errors and "Traceback" not in errors
+    info = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert info["status"] == "stopped"
+    done = len(record.read_text().splitlines())
+    assert (tmp_path / "run" / "checkpoints" / f"step_{done:06d}" / "manifest.json").is_file()
+
+
+def test_resuming_another_run_or_other_data_is_refused(policy, tmp_path) -> None:
+    data = tmp_path / "data.jsonl"
+    rows = [json.dumps({"prompt": f"{n}+1=", "completion": str(n + 1)}) for n in range(8)]
+    data.write_text("\n".join(rows))
+    run = small("sft", policy, tmp_path / "run", data=str(data), eval_data="", steps=2, resume=True)
+    execute(run, Silent())
+    with pytest.raises(ConfigError, match="learning_rate"):
+        execute(replace(run, learning_rate=2e-3), Silent())
+    data.write_text("\n".join(rows[1:]))
+    with pytest.raises(ConfigError, match="not those"):
+        execute(replace(run, steps=4), Silent())
+
+
+def test_a_finished_run_says_so(policy, tmp_path) -> None:
+    run = small("dpo", policy, tmp_path / "run", steps=2, resume=True)
+    execute(run, Silent())
+    before, again = weights(tmp_path / "run"), Silent()
+    execute(run, again)
+    assert any("nothing to train" in line for line in again.lines)
+    assert weights(tmp_path / "run") == before
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(policy, tmp_path) -> None:
+    whole = small("grpo", policy, tmp_path / "whole", group_size=3)
+    execute(whole, Silent())
+    broken = replace(whole, out=str(tmp_path / "broken"), resume=True)
+    execute(replace(broken, steps=4), Silent())
+    newest = tmp_path / "broken" / "checkpoints" / "step_000004" / "policy" / "model.safetensors"
+    content = bytearray(newest.read_bytes())
+    content[-1] ^= 1
+    newest.write_bytes(bytes(content))
+    watcher = Silent()
+    execute(broken, watcher)
+    assert any("step_000004" in line and "falling back" in line for line in watcher.lines)
+    assert metrics(tmp_path / "broken") == metrics(tmp_path / "whole")
