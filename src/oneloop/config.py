@@ -199,6 +199,11 @@ def check_same(run: Run, recorded: Run, folder: Path) -> None:
                 f"--resume: {folder / 'config.toml'} has {field.name} = {old!r}, this command {new!r}; the result "
                 "would be neither run. Fix: the same flags, or another --out"
             )
+    if run.steps != recorded.steps and run.schedule != "constant":
+        raise ConfigError(
+            f"--resume: --steps {run.steps} instead of {recorded.steps} would bend the {run.schedule} schedule that "
+            f"the run has followed so far. Fix: --steps {recorded.steps}, or --schedule constant from the start"
+        )
 
 
 DEFAULTS: dict[str, dict[str, Any]] = {

@@ -48,15 +48,16 @@ def execute(run: Run, observer: Observer) -> Path:
     algorithm = resolved(run)
     inputs = read_inputs(run, algorithm)
     out = Path(run.out)
-    recorded = _recorded(run, out)
+    fresh = not _recorded(run, out, inputs)
     facts = {"algorithm": run.algorithm, "model": run.model, "seed": run.seed, "steps": run.steps}
+    facts |= {"data": inputs.fingerprint}
     with (
         RunFolder.open(out, resume=run.resume, config_text=run.to_toml(), facts=facts) as folder,
         stop_request() as request,
     ):
         try:
             clean_temporaries(out)
-            _train(run, algorithm, inputs, folder, observer, request, fresh=recorded is None)
+            _train(run, algorithm, inputs, folder, observer, request, fresh=fresh)
         except Stopped as stop:
             folder.finish("stopped", str(stop))
             raise
@@ -67,13 +68,18 @@ def execute(run: Run, observer: Observer) -> Path:
     return out
 
 
-def _recorded(run: Run, out: Path) -> Run | None:
-    """The run that the folder holds, checked to be the same one; None to start afresh."""
+def _recorded(run: Run, out: Path, inputs: Inputs) -> bool:
+    """Whether the folder holds a run to go on with; if so, it must be this one, on the same data."""
     if not (run.resume and (out / "config.toml").is_file()):
-        return None
-    recorded = Run(**from_table(read_run(out).config, str(out / "config.toml")))
-    check_same(run, recorded, out)
-    return recorded
+        return False
+    record = read_run(out)
+    check_same(run, Run(**from_table(record.config, str(out / "config.toml"))), out)
+    if record.info.get("data") != inputs.fingerprint:
+        raise ConfigError(
+            f"--resume: the rows of --data {run.data} are not those that {out} was trained on. "
+            "Fix: the same file, or another --out"
+        )
+    return True
 
 
 def _train(
@@ -87,10 +93,12 @@ def _train(
     fresh: bool,
 ) -> None:
     watched = _Watched(folder, observer)
-    checkpoint = None if fresh else _latest(folder.path, watched)
+    checkpoint, damaged = (None, []) if fresh else _latest(folder.path)
     parts = assemble(run, algorithm, inputs, watched, checkpoint)
-    start, algorithm = _restore(run, algorithm, inputs, parts, folder, checkpoint)
-    saver = Saver(run, parts, inputs.fingerprint, folder, request)
+    start, algorithm = _restore(algorithm, parts, folder, checkpoint)
+    for error in damaged:
+        watched.event(start, "A_CHECKPOINT", f"{error}; falling back to the one before", "look at the disk")
+    saver = Saver(run, parts, folder, request)
     for line in (*batch_arithmetic(run, algorithm, inputs), *parts.notes):
         observer.say(line)
     if start >= run.steps:
@@ -142,7 +150,6 @@ class Saver:
 
     run: Run
     parts: Parts
-    fingerprint: str
     folder: RunFolder
     request: StopRequest
 
@@ -166,7 +173,6 @@ class Saver:
             "experience": self.parts.experience.state(),
             "kl_coef": None if kl is None else kl.coef,
             "position": self.folder.position(),
-            "data": self.fingerprint,
         }
         with new_folder(root / f"step_{done:06d}") as temporary:
             save_policy(temporary / "policy", learner.model, self.parts.text.tokenizer)
@@ -178,30 +184,24 @@ class Saver:
             shutil.rmtree(old)
 
 
-def _latest(path: Path, watched: _Watched) -> Path | None:
-    """The newest checkpoint whose files are all as they were written."""
+def _latest(path: Path) -> tuple[Path | None, list[CheckpointError]]:
+    """The newest checkpoint whose files are all as they were written, and what is wrong with newer ones."""
+    damaged: list[CheckpointError] = []
     for candidate in sorted((path / "checkpoints").glob("step_*"), reverse=True):
         try:
             verify(candidate)
-            return candidate
+            return candidate, damaged
         except CheckpointError as error:
-            watched.event(0, "A_CHECKPOINT", f"{error}; falling back to the one before", "keep more checkpoints")
-    return None
+            damaged.append(error)
+    return None, damaged
 
 
-def _restore(
-    run: Run, algorithm: Algorithm, inputs: Inputs, parts: Parts, folder: RunFolder, checkpoint: Path | None
-) -> tuple[int, Algorithm]:
+def _restore(algorithm: Algorithm, parts: Parts, folder: RunFolder, checkpoint: Path | None) -> tuple[int, Algorithm]:
     """Put every piece of state back, and cut the record to the checkpoint; returns the step to go on with."""
     if checkpoint is None:
         folder.rewind({}, 0)
         return 0, algorithm
     state = read_state(checkpoint / "resume", parts.learner)
-    if state["data"] != inputs.fingerprint:
-        raise ConfigError(
-            f"--resume: the rows of --data {run.data} are not those that {checkpoint} was trained on. "
-            "Fix: the same file, or another --out"
-        )
     parts.experience.restore(state["experience"])
     folder.rewind(state["position"], state["step"])
     if isinstance(algorithm, PolicyGradient) and algorithm.kl is not None:

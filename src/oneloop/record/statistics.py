@@ -59,8 +59,12 @@ def mean_interval(values: Sequence[float], clusters: Sequence[Hashable] | None =
 
 
 def share_or_mean(values: Sequence[float], clusters: Sequence[Hashable]) -> Interval:
-    """Wilson's interval for one 0/1 value per prompt, the clustered normal one otherwise."""
-    single = len(set(clusters)) == len(values)
-    if single and all(value in (0.0, 1.0) for value in values):
-        return wilson(round(sum(values)), len(values))
+    """Wilson's interval for one 0/1 value per prompt, the clustered normal one otherwise.
+
+    Where several samples a prompt are all right (or all wrong) the normal interval would have no width; each prompt
+    then counts once in Wilson's.
+    """
+    prompts, kinds = len(set(clusters)), set(values)
+    if kinds <= {0.0, 1.0} and (prompts == len(values) or len(kinds) == 1):
+        return wilson(round(sum(values) * prompts / len(values)), prompts)
     return mean_interval(values, clusters)
