@@ -25,14 +25,16 @@ from oneloop.model.tiny import SCRATCH, character_tokenizer, scratch_model
 
 @contextmanager
 def quiet():
-    """Transformers' progress bars and advice stay out of our output; warnings come back afterwards."""
-    level = logging.get_verbosity()
+    """Transformers' progress bars and advice stay out of our output; both come back afterwards."""
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     try:
         yield
     finally:
         logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def load_policy(source: str | Path, *, seed: int = 0) -> PreTrainedModel:

@@ -81,7 +81,7 @@ def stages(out: Path, seed: int) -> dict[str, Run]:
         ),
         "ppo": _stage(
             "ppo", steps=30, prompts_per_step=128, minibatch=32, epochs=2, learning_rate=1.5e-4,
-            critic_learning_rate=5e-3, reward_model=learned, eval_reward=(TASK,), **rollouts,
+            critic="separate", critic_learning_rate=5e-4, reward_model=learned, eval_reward=(TASK,), **rollouts,
         ),
         "grpo": _stage("grpo", steps=25, prompts_per_step=16, learning_rate=2e-4, **rollouts),
         "dapo": _stage("dapo", steps=20, prompts_per_step=16, learning_rate=2e-4, **rollouts),
