@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from statistics import fmean
 
 import torch
 
 from oneloop.algorithms import Algorithm
 from oneloop.batch import Batch
+from oneloop.experience.episodes import Request, drawn, length_scalars, reward_scalars
 from oneloop.ports import Models, RolloutEngine, Scorer
 from oneloop.seeds import named_seed
-from oneloop.types import Prompt, Reward, Sampling, Trajectory
+from oneloop.types import Prompt, Sampling, Trajectory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,43 +32,17 @@ class Generation:
     seed: int = 0
 
     def __call__(self) -> list[Trajectory]:
-        asked = [(number, sample) for number in range(len(self.prompts)) for sample in range(self.samples)]
-        chosen = [self.prompts[number] for number, _ in asked]
-        seeds = [
-            named_seed(self.seed, "evaluation", prompt.id, sample)
-            for prompt, (_, sample) in zip(chosen, asked, strict=True)
+        requests = [
+            Request(prompt, number, sample, named_seed(self.seed, "evaluation", prompt.id, sample))
+            for number, prompt in enumerate(self.prompts)
+            for sample in range(self.samples)
         ]
-        completions = self.engine.generate([prompt.tokens for prompt in chosen], self.sampling, seeds)
-        return self.scorer(
-            [
-                Trajectory(
-                    prompt=prompt,
-                    group=number,
-                    sample=sample,
-                    completion=completion,
-                    text=self.decode(completion.tokens),
-                    reward=Reward(value=None),
-                )
-                for (number, sample), prompt, completion in zip(asked, chosen, completions, strict=True)
-            ]
-        )
+        return self.scorer(drawn(self.engine, self.decode, requests, self.sampling))
 
 
 def generation_scalars(items: Sequence[Trajectory]) -> dict[str, float]:
-    """Means of reward, its parts, length and truncated share, as `eval/…`."""
-    scored = [item.reward.value for item in items if item.reward.value is not None]
-    scalars = {
-        "eval/unscored": float(len(items) - len(scored)),
-        "eval/completions/mean_length": fmean(len(item.completion.tokens) for item in items),
-        "eval/completions/clipped_ratio": fmean(item.completion.stop.truncated for item in items),
-    }
-    if scored:
-        scalars = {"eval/reward": fmean(scored), **scalars}
-    for name in dict.fromkeys(name for item in items for name in item.reward.parts):
-        parts = [part for item in items if (part := item.reward.parts.get(name)) is not None]
-        if parts:
-            scalars[f"eval/rewards/{name}/mean"] = fmean(parts)
-    return scalars
+    """Rewards and lengths, as `eval/…`."""
+    return {f"eval/{name}": value for name, value in {**reward_scalars(items), **length_scalars(items)}.items()}
 
 
 @torch.no_grad()

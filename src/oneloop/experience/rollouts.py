@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from statistics import fmean, pstdev
+from statistics import fmean
 from time import perf_counter
 from typing import Any
 
@@ -13,12 +13,13 @@ import torch
 
 from oneloop.batch import Batch
 from oneloop.errors import ConfigError
+from oneloop.experience.episodes import Request, drawn, length_scalars, reward_scalars
 from oneloop.experience.pack import Row, action_means, collate
 from oneloop.experience.stream import Stream
 from oneloop.objective.select import GroupFilter
 from oneloop.ports import Models, Recorder, Report, RolloutEngine, Scorer
 from oneloop.seeds import named_seed
-from oneloop.types import Prompt, Reward, Sampling, Trajectory
+from oneloop.types import Prompt, Sampling, Trajectory
 
 Group = list[Trajectory]
 
@@ -89,25 +90,16 @@ class Rollouts:
         """Sample and score that many new groups; decide which are kept."""
         prompts = self._stream.take(count)
         asked = Counter(group[0].prompt.id for group in self._drawn)
-        requests: list[tuple[int, int, Prompt, int]] = []
+        requests: list[Request] = []
         for number, prompt in enumerate(prompts, start=len(self._drawn)):
             # a small data set may come round within a step: its samples go on where the first group's ended
             first = asked[prompt.id] * self._group_size
             asked[prompt.id] += 1
-            requests += [(number, sample, prompt, first + sample) for sample in range(self._group_size)]
-        seeds = [named_seed(self._seed, step, prompt.id, place) for _, _, prompt, place in requests]
-        completions = self._engine.generate([prompt.tokens for _, _, prompt, _ in requests], self._sampling, seeds)
-        unscored = [
-            Trajectory(
-                prompt=prompt,
-                group=number,
-                sample=sample,
-                completion=completion,
-                text=self._decode(completion.tokens),
-                reward=Reward(value=None),
-            )
-            for (number, sample, prompt, _), completion in zip(requests, completions, strict=True)
-        ]
+            requests += [
+                Request(prompt, number, sample, named_seed(self._seed, step, prompt.id, first + sample))
+                for sample in range(self._group_size)
+            ]
+        unscored = drawn(self._engine, self._decode, requests, self._sampling)
         start = perf_counter()
         scored = self._scorer(unscored)
         self._scoring += perf_counter() - start
@@ -140,32 +132,18 @@ class Rollouts:
 
     def _scalars(self, items: Sequence[Trajectory]) -> dict[str, float]:
         """Over everything that was drawn, dropped groups included: what the policy does, not what was selected."""
-        lengths = [len(item.completion.tokens) for item in items]
-        ended = [len(item.completion.tokens) for item in items if not item.completion.stop.truncated]
-        scored = [item.reward.value for item in items if item.reward.value is not None]
         scalars = {
-            "completions/mean_length": fmean(lengths),
-            "completions/min_length": float(min(lengths)),
-            "completions/max_length": float(max(lengths)),
-            "completions/clipped_ratio": 1 - len(ended) / len(items),
+            **reward_scalars(items),
+            **length_scalars(items),
             "num_groups": float(len(self._drawn)),
             "frac_groups_kept": fmean(group[0].kept for group in self._drawn),
-            "rewards/unscored": float(len(items) - len(scored)),
-            "num_tokens": float(sum(lengths)),
+            "num_tokens": float(sum(len(item.completion.tokens) for item in items)),
             "epoch": self._stream.epoch,
             "time/reward": self._scoring,
         }
         if self._group_size > 1:
             scalars["frac_reward_zero_std"] = fmean(_dead(group) for group in self._drawn)
-        if scored:
-            scalars |= {"reward": fmean(scored), "reward_std": pstdev(scored)}
-        if ended:
-            scalars["completions/mean_terminated_length"] = fmean(ended)
-        for name in dict.fromkeys(name for item in items for name in item.reward.parts):
-            parts = [part for item in items if (part := item.reward.parts.get(name)) is not None]
-            if parts:
-                scalars |= {f"rewards/{name}/mean": fmean(parts), f"rewards/{name}/std": pstdev(parts)}
-        return dict(sorted(scalars.items(), key=lambda pair: pair[0] != "reward"))
+        return scalars
 
     def _alert(self, step: int) -> None:
         every = [item for group in self._drawn for item in group]

@@ -50,8 +50,8 @@ class AdaptiveKL:
         target: wanted KL in nats per action token.
         horizon: sequences over which a full error would change β by about `clip`.
 
-    Reference: Ziegler et al., arXiv:1909.08593, eq. 10. Differs: one update at most halves β, for with more sequences
-    than a few horizons the law would turn it negative.
+    Reference: Ziegler et al., arXiv:1909.08593, eq. 10. Differs: one update takes β to a hundredth at most, for
+    with more sequences than a few horizons the law would turn it negative.
     """
 
     target: float
@@ -67,7 +67,7 @@ class AdaptiveKL:
         if not isfinite(kl):
             return coef  # nothing was measured: every optimizer step was skipped
         error = min(max(kl / self.target - 1, -self.clip), self.clip)
-        return coef * max(1 + error * n / self.horizon, 0.5)
+        return coef * max(1 + error * n / self.horizon, 0.01)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,69 @@
+"""From requests to trajectories, and what a set of trajectories says on average: shared by training and evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import fmean, pstdev
+
+from oneloop.ports import RolloutEngine
+from oneloop.types import Prompt, Reward, Sampling, Trajectory
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One completion to draw."""
+
+    prompt: Prompt
+    group: int
+    sample: int
+    seed: int
+
+
+def drawn(
+    engine: RolloutEngine,
+    decode: Callable[[Sequence[int]], str],
+    requests: Sequence[Request],
+    sampling: Sampling,
+) -> list[Trajectory]:
+    """One trajectory per request, in order, not yet scored."""
+    completions = engine.generate(
+        [request.prompt.tokens for request in requests], sampling, [request.seed for request in requests]
+    )
+    return [
+        Trajectory(
+            prompt=request.prompt,
+            group=request.group,
+            sample=request.sample,
+            completion=completion,
+            text=decode(completion.tokens),
+            reward=Reward(value=None),
+        )
+        for request, completion in zip(requests, completions, strict=True)
+    ]
+
+
+def reward_scalars(items: Sequence[Trajectory]) -> dict[str, float]:
+    """Mean and standard deviation (ddof 0) of the reward and its parts, over what could be scored."""
+    scored = [item.reward.value for item in items if item.reward.value is not None]
+    scalars = {"rewards/unscored": float(len(items) - len(scored))}
+    if scored:
+        scalars = {"reward": fmean(scored), "reward_std": pstdev(scored), **scalars}
+    for name in dict.fromkeys(name for item in items for name in item.reward.parts):
+        parts = [part for item in items if (part := item.reward.parts.get(name)) is not None]
+        if parts:
+            scalars |= {f"rewards/{name}/mean": fmean(parts), f"rewards/{name}/std": pstdev(parts)}
+    return scalars
+
+
+def length_scalars(items: Sequence[Trajectory]) -> dict[str, float]:
+    """Lengths in tokens, whatever is trained on; the truncated share under TRL's name."""
+    lengths = [len(item.completion.tokens) for item in items]
+    ended = [len(item.completion.tokens) for item in items if not item.completion.stop.truncated]
+    scalars = {
+        "completions/mean_length": fmean(lengths),
+        "completions/min_length": float(min(lengths)),
+        "completions/max_length": float(max(lengths)),
+        "completions/clipped_ratio": 1 - len(ended) / len(items),
+    }
+    return scalars | ({"completions/mean_terminated_length": fmean(ended)} if ended else {})
