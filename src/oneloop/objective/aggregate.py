@@ -41,7 +41,7 @@ class TokenMean:
 
     @property
     def formula(self) -> str:
-        return "1/Σᵢ|oᵢ| · Σᵢ Σₜ  (tokens of the whole step)"
+        return "1/Σᵢ|oᵢ| · Σᵢ Σₜ ℓᵢₜ  (tokens of the whole step)"
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class SequenceMean:
 
     @property
     def formula(self) -> str:
-        return "1/N · Σᵢ 1/|oᵢ| · Σₜ  (N sequences of the whole step)"
+        return "1/N · Σᵢ 1/|oᵢ| · Σₜ ℓᵢₜ  (N sequences of the whole step)"
 
 
 @dataclass(frozen=True)
@@ -80,4 +80,4 @@ class FixedLength:
 
     @property
     def formula(self) -> str:
-        return f"1/(N·{self.tokens}) · Σᵢ Σₜ  (N sequences of the whole step, constant length {self.tokens})"
+        return f"1/(N·{self.tokens}) · Σᵢ Σₜ ℓᵢₜ  (N sequences of the whole step, constant length {self.tokens})"

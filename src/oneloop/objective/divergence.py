@@ -109,10 +109,10 @@ class KL:
 
     @property
     def formula(self) -> str:
-        estimate = {"k1": "x", "k2": "x²/2", "k3": "e⁻ˣ − 1 + x"}[self.estimator]
+        estimate = {"k1": "x", "k2": "x²/2", "k3": "(e⁻ˣ − 1 + x)"}[self.estimator]
         place = {
-            "reward": f"rₜ ← rₜ − {self.coef:g}·({estimate}),  x = log π_old(aₜ|sₜ) − log π_ref(aₜ|sₜ)",
-            "loss": f"+ {self.coef:g}·({estimate}),  x = log π_θ(aₜ|sₜ) − log π_ref(aₜ|sₜ)",
+            "reward": f"rₜ ← rₜ − {self.coef:g}·{estimate},  x = log π_old(aₜ|sₜ) − log π_ref(aₜ|sₜ)",
+            "loss": f"+ {self.coef:g}·{estimate},  x = log π_θ(aₜ|sₜ) − log π_ref(aₜ|sₜ)",
         }[self.at]
         if self.adaptive is None:
             return f"{place}  [{self.estimator}]"

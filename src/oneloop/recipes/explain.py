@@ -71,7 +71,7 @@ def _pieces(algorithm: Algorithm) -> list[tuple[str, str]]:
             ("loss", f"1/P · Σ over pairs  {algorithm.link.formula}  (P pairs of the whole step)"),
             ("reward", algorithm.reward.formula),
         ]
-    pieces = [("loss", f"{algorithm.aggregate.formula}  ℓᵢₜ"), ("ℓ", algorithm.surrogate.formula)]
+    pieces = [("loss", algorithm.aggregate.formula), ("ℓᵢₜ", algorithm.surrogate.formula)]
     if algorithm.correction is not None:
         pieces.append(("correction", algorithm.correction.formula))
     pieces.append(("advantage", algorithm.advantage.formula))
