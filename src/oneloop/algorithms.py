@@ -92,14 +92,13 @@ class Critic:
         return f"+ {self.coef:g}·{error}{clip},  R̂ = Âₜ + V_old(sₜ) before whitening"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class PolicyGradient:
     """One field for each piece of PPO that a paper may change; None means deleted.
 
     L(θ) = Σ_t w_t [ surrogate(ρ_t, Â_t) + β·KL_t − c_H·H_t ] + c_v·Σ_t w_t value_loss_t
     """
 
-    name: str
     advantage: AdvantageEstimator
     surrogate: Surrogate
     aggregate: Aggregate
@@ -109,16 +108,17 @@ class PolicyGradient:
     """Which groups are worth training on; the others are drawn again (dynamic sampling)."""
     shape: RewardShaping | None = None
     """Changes the reward of a whole response."""
-    drop: OverlongFilter | None = None
-    """Which rows give no loss, although they count in their group's baseline."""
     correction: TruncatedImportance | None = None
     """π_old/μ, when sampler and trainer differ."""
     entropy: float = 0.0
     """c_H, the weight of the entropy bonus."""
     epochs: int = 1
     """K, passes over each batch."""
+    drop: OverlongFilter | None = None
+    """Which rows give no loss, although they count in their group's baseline."""
     target_kl: float | None = None
     """Drop the rest of the epochs when the approximate KL(π_old ‖ π_θ), nats per token, exceeds this."""
+    name: str = "custom"
 
     def __post_init__(self) -> None:
         if self.advantage.uses_values and self.critic is None:
@@ -255,14 +255,14 @@ def _bootstrap(out: PolicyOutput, batch: Batch) -> Float[Tensor, " B"] | None:
     return torch.where(batch.truncated, out.final_values, 0.0)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Preference:
     """Learning from pairs: the mean of link(r(y_w) − r(y_l)) over pairs."""
 
-    name: str
     reward: PairReward
     link: Link = field(default_factory=LogSigmoid)
     epochs: int = 1
+    name: str = "custom"
 
     @property
     def needs(self) -> frozenset[Need]:

@@ -170,10 +170,9 @@ class Learner:
         return torch.autocast(self.device.type, dtype=self.dtype)
 
     def step(self) -> dict[str, float]:
-        parameters = [p for p in self.named_parameters().values() if p.grad is not None]
+        parameters = list(self.named_parameters().values())
         if self._sum_gradients is not None:
-            self._sum_gradients(list(self.named_parameters().values()))
-            parameters = list(self.named_parameters().values())
+            self._sum_gradients(parameters)
         norm = float(nn.utils.clip_grad_norm_(parameters, self.optimization.max_grad_norm))
         if not isfinite(norm):
             return self._skip()

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import traceback
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
+from hashlib import sha256
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
+from math import isfinite
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from oneloop.errors import ConfigError
+from oneloop.rewards.blame import described
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,10 @@ class NamedReward:
     function: Callable[..., Any]
     weight: float = 1.0
 
+    def __post_init__(self) -> None:
+        if not isfinite(self.weight):
+            raise ConfigError(f"the weight of reward {self.name} is {self.weight}; wanted a finite number")
+
 
 def load_reward(spec: str) -> NamedReward:
     """Raises: ConfigError that names the part of `spec` that is wrong."""
@@ -32,7 +39,7 @@ def load_reward(spec: str) -> NamedReward:
     module = _from_file(Path(place), spec) if place.endswith(".py") else _from_package(place, spec)
     function = getattr(module, name, None)
     if function is None:
-        public = [word for word in dir(module) if callable(getattr(module, word)) and not word.startswith("_")]
+        public = [word for word, value in vars(module).items() if callable(value) and not word.startswith("_")]
         near = get_close_matches(name, public, 1)
         hint = f" Did you mean {near[0]!r}?" if near else f" It has: {', '.join(public) or 'no functions'}."
         raise ConfigError(f"--reward {spec}: {place} has no {name!r}.{hint}")
@@ -43,16 +50,28 @@ def load_reward(spec: str) -> NamedReward:
 
 def _from_file(path: Path, spec: str) -> ModuleType:
     if not path.is_file():
-        raise ConfigError(f"--reward {spec}: no file {path} (looked in {Path.cwd()})")
-    # named by its whole path, so that two files of one name are two modules; sys.path stays as it is
-    loader = spec_from_file_location(f"oneloop_reward_{path.resolve()}", path)
+        raise ConfigError(f"--reward {spec}: no file {path} (looked in {Path.cwd()}).{_near(path)}")
+    path = path.resolve()
+    # named after its whole path, so that two files of one name are two modules; sys.path stays as it is
+    name = f"oneloop_reward_{sha256(str(path).encode()).hexdigest()[:16]}"
+    loader = spec_from_file_location(name, path)
     assert loader is not None and loader.loader is not None
     module = module_from_spec(loader)
+    sys.modules[name] = module  # dataclasses and pickle look a class's module up by name
     try:
         loader.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
+        sys.modules.pop(name, None)
+        if not isinstance(error, (Exception, SystemExit)):
+            raise
         raise ConfigError(f"--reward {spec}: importing {path} raised {described(error)}") from error
     return module
+
+
+def _near(path: Path) -> str:
+    files = [item.name for item in path.parent.glob("*.py")] if path.parent.is_dir() else []
+    near = get_close_matches(path.name, files, 3)
+    return f" There is: {', '.join(near)}." if near else ""
 
 
 def _from_package(name: str, spec: str) -> ModuleType:
@@ -63,11 +82,3 @@ def _from_package(name: str, spec: str) -> ModuleType:
             f"--reward {spec}: importing {name} raised {described(error)}. "
             "Fix: install the package, or name a file: rewards.py:function"
         ) from error
-
-
-def described(error: BaseException) -> str:
-    """Type, message and the place in the user's code that raised."""
-    frames = traceback.extract_tb(error.__traceback__)
-    outside = [frame for frame in frames if "importlib" not in frame.filename] or list(frames)
-    where = f" at {outside[-1].filename}:{outside[-1].lineno}" if outside else ""
-    return f"{type(error).__name__}: {error}{where}"

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from oneloop.tasks.task import Row, Split, draw_rows
+from oneloop.errors import ConfigError
+from oneloop.tasks.task import Row, Split, draw_rows, graded
 
 
 @dataclass(frozen=True)
@@ -15,6 +16,10 @@ class Addition:
     """Two numbers of at most `digits` digits each."""
 
     digits: int = 2
+
+    def __post_init__(self) -> None:
+        if self.digits < 1:
+            raise ConfigError(f"Addition(digits={self.digits}): wanted at least 1 digit")
 
     def prompts(self, count: int, seed: int, split: Split) -> list[Row]:
         return draw_rows(self._row, count, seed, split)
@@ -30,7 +35,7 @@ class Addition:
         ]
 
     def reward(self, completions: Sequence[str], answer: Sequence[Any], **columns: Any) -> list[float | None]:
-        return [float(text == wanted) for text, wanted in zip(completions, answer, strict=True)]
+        return [graded(text, wanted) for text, wanted in zip(completions, answer, strict=True)]
 
     def _row(self, rng: Random) -> Row:
         a, b = (rng.randrange(10 ** rng.randint(1, self.digits)) for _ in range(2))

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from oneloop.tasks.task import Row, Split, draw_rows
+from oneloop.errors import ConfigError
+from oneloop.tasks.task import Row, Split, draw_rows, graded
 
-_STEP = r"\d{1,3}[+-]\d{1,3}=\d{1,3}"
-_FORMAT = re.compile(rf"{_STEP}(?:,{_STEP})*;(\d{{1,3}})")
+_STEP = r"[0-9]{1,3}[+-][0-9]{1,3}=[0-9]{1,3}"
+_FORMAT = re.compile(rf"{_STEP}(?:,{_STEP})*;([0-9]{{1,3}})")
 _TERM = re.compile(r"([+-])(\d)")
 
 
@@ -24,13 +25,22 @@ class ChainSum:
 
     Args:
         steps: fewest and most steps of a prompt.
-        largest: at most 9.
+        largest: from 1 to 9, so that a total stays one digit.
         flawed: share of demonstrations with a flaw, as people's have: what preferences and rewards are there to mend.
     """
 
     steps: tuple[int, int] = (2, 4)
     largest: int = 5
     flawed: float = 0.0
+
+    def __post_init__(self) -> None:
+        fewest, most = self.steps
+        if not 1 <= fewest <= most:
+            raise ConfigError(f"ChainSum(steps={self.steps}): wanted fewest and most, such as (2, 4)")
+        if not 1 <= self.largest <= 9:
+            raise ConfigError(f"ChainSum(largest={self.largest}): wanted one digit from 1 to 9")
+        if not 0 <= self.flawed <= 1:
+            raise ConfigError(f"ChainSum(flawed={self.flawed}): wanted a share between 0 and 1")
 
     def prompts(self, count: int, seed: int, split: Split) -> list[Row]:
         return draw_rows(self._row, count, seed, split)
@@ -51,7 +61,7 @@ class ChainSum:
 
     def reward(self, completions: Sequence[str], answer: Sequence[Any], **columns: Any) -> list[float | None]:
         """1 when the working has its format and the number after it is the answer."""
-        return [float(_stated(text) == wanted) for text, wanted in zip(completions, answer, strict=True)]
+        return [graded(_stated(text), wanted) for text, wanted in zip(completions, answer, strict=True)]
 
     def format_reward(self, completions: Sequence[str], **columns: Any) -> list[float | None]:
         """1 when the working has its format, whatever the numbers."""
@@ -96,9 +106,8 @@ def _corrupted(prompt: str, rng: Random) -> str:
     if kind < 0.8:
         return f";{rng.choice([n for n in range(10) if n != int(answer)])}"
     totals = [int(step.split("=")[1]) for step in steps.split(",")]
-    terms = [int(sign + digit) for sign, digit in _TERM.findall(prompt)]
     place = rng.randrange(len(totals))
-    near = [totals[place] + error for error in (-3, -2, -1, 1, 2, 3)]
-    # no later total may fall below 0
-    fits = [total for total in near if min(total + sum(terms[place + 1 : end]) for end in range(place + 1, 9)) >= 0]
-    return _working(prompt, (place, rng.choice(fits)))
+    # the error stays in every later total, and none of them may fall below 0
+    least = min(totals[place:])
+    errors = [error for error in (-3, -2, -1, 1, 2, 3) if least + error >= 0]
+    return _working(prompt, (place, totals[place] + rng.choice(errors)))

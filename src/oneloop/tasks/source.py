@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from difflib import get_close_matches
 from hashlib import sha256
+from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
 
@@ -47,53 +48,77 @@ def fingerprint(rows: list[Row]) -> str:
 
 
 def _read(path: Path, kind: Kind) -> list[Row]:
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        near = [p.name for p in path.parent.glob("*.jsonl")] if path.parent.is_dir() else []
-        hint = f" There is: {', '.join(sorted(near)[:5])}." if near else ""
-        raise DataError(f"{path}: no such file (looked in {Path.cwd()}).{hint}") from None
-    except IsADirectoryError:
-        raise DataError(f"{path} is a folder; wanted a JSONL file") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: byte {error.start} is not UTF-8. Fix: save the file as UTF-8") from None
     # only newlines end a row: str.splitlines would also cut at U+2028 inside a text
-    lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
+    lines = [(number, line) for number, line in enumerate(_text(path).split("\n"), start=1) if line.strip()]
     if not lines:
         raise DataError(f"{path} has no rows. Wanted lines such as {EXAMPLES[kind]}")
     return [_row(f"{path}:{number}", line, kind) for number, line in lines]
 
 
+def _text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file (looked in {Path.cwd()}).{_near(path)}") from None
+    except IsADirectoryError:
+        raise DataError(f"{path} is a folder; wanted a JSONL file") from None
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        wrong = error.object[error.start : error.start + 4]
+        raise DataError(f"{path}:{line}: {wrong!r} is not UTF-8 text. Fix: save the file as UTF-8 JSONL") from None
+    except (OSError, ValueError) as error:  # no permission, a name that no file can have
+        raise DataError(f"{str(path)!r} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _near(path: Path) -> str:
+    """What the user may have meant by a path that is not there."""
+    if path.name in TASKS:
+        return f" Fix: --data task:{path.name}"
+    if not path.parent.is_dir():
+        return f" There is no folder {path.parent} either."
+    files = [item.name for item in path.parent.iterdir() if item.is_file()]
+    near = get_close_matches(path.name, files, 5) or sorted(name for name in files if name.endswith(".jsonl"))[:5]
+    return f" There is: {', '.join(near)}." if near else ""
+
+
 def _row(where: str, line: str, kind: Kind) -> Row:
     try:
-        row = json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise DataError(f"{where}: not JSON ({error}): {_short(line)}") from None
+        row = json.loads(line, parse_constant=_no_number, parse_float=_finite)
+        _check_characters(where, row)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{where}: not JSON ({error.msg} at column {error.colno}): {_short(line.strip())}") from None
+    except RecursionError:
+        raise DataError(f"{where}: nested too deep: {_short(line)}") from None
+    except DataError:
+        raise
+    except ValueError as error:  # numbers: NaN, 1e999, thousands of digits
+        raise DataError(f"{where}: {error}. Fix: write it as text, or null: {_short(line)}") from None
     if not isinstance(row, dict):
         raise DataError(f"{where}: a {type(row).__name__}, wanted an object such as {EXAMPLES[kind]}")
+    _check_columns(where, row, kind)
+    return row
+
+
+def _check_columns(where: str, row: Row, kind: Kind) -> None:
     for column in COLUMNS[kind]:
         if column not in row:
             raise DataError(
                 f"{where}: columns {sorted(row)}, but no {column!r}. Wanted a line such as {EXAMPLES[kind]}"
             )
-        _check_text(f"{where}: {column}", row[column], messages=column == "prompt")
+        if column == "prompt" and isinstance(row[column], list):
+            _check_messages(f"{where}: {column}", row[column])
+        else:
+            _check_text(f"{where}: {column}", row[column], or_messages=column == "prompt")
     if kind == "preferences" and row["chosen"] == row["rejected"]:
         raise DataError(f"{where}: chosen and rejected are the same ({_short(row['chosen'])}); no preference in it")
-    return row
 
 
-def _check_text(what: str, value: Any, *, messages: bool) -> None:
-    if messages and isinstance(value, list):
-        _check_messages(what, value)
-    elif not isinstance(value, str):
-        wanted = "text, or a list of messages with role and content" if messages else "text"
+def _check_text(what: str, value: Any, *, or_messages: bool) -> None:
+    if not isinstance(value, str):
+        wanted = "text, or a list of messages with role and content" if or_messages else "text"
         raise DataError(f"{what} is {_short(value)} of type {type(value).__name__}; wanted {wanted}")
-    elif not value.strip():
-        raise DataError(f"{what} is empty ({value!r})")
-    elif "\x00" in value:
-        raise DataError(f"{what} contains a NUL character: {_short(value)}")
-    elif any("\ud800" <= character <= "\udfff" for character in value):
-        raise DataError(f"{what} contains half of a surrogate pair, which is no text: {_short(value)}")
+    if not value.strip():
+        raise DataError(f"{what} is empty ({_short(value)})")
 
 
 def _check_messages(what: str, messages: list[Any]) -> None:
@@ -103,8 +128,46 @@ def _check_messages(what: str, messages: list[Any]) -> None:
         fits = isinstance(message, dict) and isinstance(message.get("role"), str)
         if not fits or not isinstance(message.get("content"), str):
             raise DataError(f'{what}[{place}] is {_short(message)}; wanted {{"role": "user", "content": "..."}}')
+    # an empty system message is common; messages without a word among them ask nothing
+    if not any(message["content"].strip() for message in messages):
+        raise DataError(f"{what} is empty: no message has content")
+
+
+def _check_characters(what: str, value: Any) -> None:
+    """Texts of every column, because rewards read them and the run folder keeps them."""
+    if isinstance(value, str):
+        if "\x00" in value:
+            raise DataError(f"{what} contains a NUL character: {_short(value)}")
+        if not _is_unicode(value):
+            raise DataError(f"{what} contains half of a surrogate pair, which is no text: {_short(value)}")
+    elif isinstance(value, list):
+        for place, item in enumerate(value):
+            _check_characters(f"{what}[{place}]", item)
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            _check_characters(f"{what}: the name of a column", name)
+            _check_characters(f"{what}: {name}", item)
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _no_number(name: str) -> float:
+    raise ValueError(f"{name} is not a number in JSON")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if not isfinite(number):
+        raise ValueError(f"{digits} is too large for a number")
+    return number
 
 
 def _short(value: Any) -> str:
-    text = value if isinstance(value, str) else repr(value)
-    return repr(text if len(text) <= 60 else f"{text[:57]}...")
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

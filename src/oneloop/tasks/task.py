@@ -7,8 +7,12 @@ from hashlib import blake2b
 from random import Random
 from typing import Any, Literal, Protocol, runtime_checkable
 
+from oneloop.errors import ConfigError
+
 Split = Literal["train", "test"]
 Row = dict[str, Any]
+_PATIENCE = 10_000
+"""Draws in a row from the other split before this one counts as empty; by chance that happens once in 10^900."""
 
 
 @runtime_checkable
@@ -37,16 +41,28 @@ def in_test(prompt: str) -> bool:
     return blake2b(prompt.encode(), digest_size=1).digest()[0] % 5 == 0
 
 
+def graded(text: str | None, wanted: Any) -> float | None:
+    """1 where the text is the answer. Data files hold answers as numbers too; a row without one cannot be scored."""
+    return None if wanted is None else float(text == str(wanted).strip())
+
+
 def draw_rows(make: Callable[[Random], Row], count: int, seed: int, split: Split) -> list[Row]:
-    """`count` rows of a split, distinct prompts as long as new ones turn up."""
+    """`count` rows of a split, distinct prompts as long as new ones turn up.
+
+    Raises: ConfigError when the task is so small that the split has no prompt at all.
+    """
     rng = Random(f"{seed}-{split}")
     rows: list[Row] = []
     seen: set[str] = set()
-    misses = 0
+    misses = elsewhere = 0
     while len(rows) < count:
         row = make(rng)
         if in_test(row["prompt"]) != (split == "test"):
+            elsewhere += 1
+            if elsewhere > _PATIENCE:
+                raise ConfigError(f"no {split} prompt in {elsewhere} draws. Fix: a task with more different prompts")
             continue
+        elsewhere = 0
         if row["prompt"] in seen and misses < 20 * count:
             misses += 1
             continue
