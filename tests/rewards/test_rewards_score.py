@@ -1,6 +1,7 @@
 """The contract of a reward function: what it is given, what it may return, and that no failure becomes a number."""
 
 import asyncio
+import threading
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from fractions import Fraction
@@ -192,6 +193,12 @@ def test_anything_else_is_an_error_and_never_a_number(returned: Any, said: str) 
     assert caught.value.exit_code == 1
 
 
+@pytest.mark.filterwarnings("ignore:Casting complex values")
+def test_half_of_a_complex_number_is_no_reward() -> None:
+    with pytest.raises(RewardError, match="of type complex64"):
+        scored(lambda completions: [1.0, np.complex64(1 + 1j)])
+
+
 def test_one_value_is_not_broadcast_over_one_completion_too_many() -> None:
     assert scored(lambda completions: [0.5], trajectories("a")) == [0.5]
     with pytest.raises(RewardError, match="1 values for 2 completions"):
@@ -205,12 +212,18 @@ class Stop(BaseException):
     pass
 
 
-@pytest.mark.parametrize("error", [
-    ValueError("odd"), KeyError("k"), SystemExit(3), GeneratorExit(), asyncio.CancelledError(), Stop("now"),
-    AssertionError(), StopIteration(),
-])  # fmt: skip
-@pytest.mark.parametrize("late", [False, True])
-def test_whatever_is_raised_names_reward_error_and_line(error: BaseException, late: bool) -> None:
+RAISED = [
+    (ValueError, "odd"), (KeyError, "k"), (AssertionError, ""), (SystemExit, 3), (Stop, "now"),
+    (asyncio.CancelledError, ""), (GeneratorExit, ""), (StopIteration, ""),
+]  # fmt: skip
+# coroutines give GeneratorExit and StopIteration a meaning of their own
+WHEN = [(*row, late) for row in RAISED for late in (False, True) if not (late and row in RAISED[-2:])]
+
+
+@pytest.mark.parametrize(("kind", "text", "late"), WHEN)
+def test_whatever_is_raised_names_reward_error_and_line(kind: type[BaseException], text: Any, late: bool) -> None:
+    error = kind(text)
+
     def reward(completions):
         raise error
 
@@ -218,17 +231,15 @@ def test_whatever_is_raised_names_reward_error_and_line(error: BaseException, la
         await asyncio.sleep(0)
         raise error
 
-    if late and isinstance(error, (StopIteration, GeneratorExit)):
-        pytest.skip("coroutines give these two a meaning of their own")
     function = async_reward if late else reward
     line = function.__code__.co_firstlineno + (2 if late else 1)
     with pytest.raises(RewardError) as caught:
         scored(function)
     message = str(caught.value)
-    assert message.startswith(f"reward mine raised {type(error).__name__}")
+    assert message.startswith(f"reward mine raised {kind.__name__}")
     assert f"at {__file__}:{line}" in message
     assert str(error) in message
-    assert isinstance(caught.value.__cause__, type(error))
+    assert isinstance(caught.value.__cause__, kind)
 
 
 def test_the_line_is_the_users_even_where_a_library_raised() -> None:
@@ -275,6 +286,18 @@ class SlowObject:
 @pytest.mark.parametrize("function", [slow, SlowObject(), lambda completions: slow(completions)])
 def test_async_functions_are_awaited(function: Callable[..., Any]) -> None:
     assert scored(function) == [2.0, 1.0]
+
+
+def test_async_functions_run_in_the_callers_thread_where_they_can() -> None:
+    """Ctrl-C reaches them there."""
+    seen = []
+
+    async def reward(completions):
+        seen.append(threading.current_thread())
+        return [0.0, 0.0]
+
+    scored(reward)
+    assert seen == [threading.current_thread()]
 
 
 def test_async_functions_are_awaited_where_a_loop_is_already_running() -> None:

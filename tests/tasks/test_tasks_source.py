@@ -139,7 +139,7 @@ def test_a_missing_file_is_refused_with_its_neighbours(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("spec", [".", "a\0b", "x" * 300])
 def test_paths_that_are_no_file(spec: str) -> None:
-    with pytest.raises(DataError, match="is a folder|cannot be read"):
+    with pytest.raises(DataError, match=r"is a folder|cannot be read"):
         load_rows(spec, P)
 
 
