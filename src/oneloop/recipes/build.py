@@ -132,11 +132,11 @@ def training_rewards(run: Run) -> tuple[NamedReward, ...]:
 
 def task_or_named(specs: Sequence[str], source: str) -> tuple[NamedReward, ...]:
     """Reward functions by name; without any, a task's own grader."""
-    if specs:
-        return tuple(_reward(spec) for spec in specs)
-    if source.startswith("task:"):
-        return (_reward(source),)
-    raise ConfigError(f"--data {source} has no grader of its own. Fix: --reward file.py:function")
+    if not specs and not source.startswith("task:"):
+        raise ConfigError(f"--data {source} has no grader of its own. Fix: --reward file.py:function")
+    named = tuple(_reward(spec) for spec in specs or (source,))
+    RewardScorer(named)  # refuses two rewards of one name, before a model is loaded
+    return named
 
 
 def _reward(spec: str) -> NamedReward:
