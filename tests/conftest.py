@@ -12,3 +12,9 @@ install_import_hook("oneloop", "beartype.beartype(conf=beartype.BeartypeConf(is_
 import torch  # noqa: E402
 
 torch.set_num_threads(1)
+
+from hypothesis import settings  # noqa: E402
+
+# the same examples every time, however busy the machine is
+settings.register_profile("steady", deadline=None, derandomize=True)
+settings.load_profile("steady")
