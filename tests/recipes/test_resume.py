@@ -149,7 +149,7 @@ def command(run: Run) -> list[str]:
 
 
 def test_sigkill_at_odd_moments(policy, tmp_path) -> None:
-    """kill −9 of the real command while it starts, trains and saves; then the same command again until it is done."""
+    """kill −9 of the real command right after its first, a sixth and a later step; then again until it is done."""
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     run = small("grpo", policy, tmp_path / "broken", steps=30)
     whole = replace(run, out=str(tmp_path / "whole"))
