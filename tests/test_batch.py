@@ -78,7 +78,7 @@ def test_shuffle_split_and_microbatches_keep_every_row(layout, seed, per_split, 
             intact(micro, batch)
             assert micro.tokens.shape[1] == int(micro.lengths.max())  # trimmed
             pair = len(micro) == 2 and micro.num_groups == 1
-            assert micro.tokens.numel() <= max_tokens or len(micro) == 1 or pair
+            assert int(micro.lengths.sum()) <= max_tokens or len(micro) == 1 or pair
             for number in micro.group.unique():
                 if group.count(int(number)) == 2:
                     assert int((micro.group == number).sum()) == 2  # a pair is never cut
@@ -108,13 +108,46 @@ def test_groups_may_be_scattered():
     assert [mini.tokens[:, 0].tolist() for mini in batch.split(1)] == [[0, 2], [1, 3], [4]]
 
 
-def test_microbatches_pad_little():
-    # sorted by length with room for 12 slots: 1, 2, 3 → 3 rows × 3 = 9; a fourth row of 4 would make 16
+def test_microbatches_hold_so_many_tokens():
+    # in order of length with room for 12 tokens: 1 + 2 + 3 + 4 = 10, a fifth would make 15; then 5 + 6 = 11
     batch = labelled(list(range(6)), [6, 3, 1, 4, 2, 5])
-    shapes = [tuple(micro.tokens.shape) for micro in batch.microbatches(12)]
-    assert shapes == [(3, 3), (2, 5), (1, 6)]
+    lengths = [micro.lengths.tolist() for micro in batch.microbatches(12)]
+    assert lengths == [[1, 2, 3, 4], [5, 6]]
     assert len(list(batch.microbatches(10**6))) == 1
     assert len(list(batch.microbatches(1))) == 6  # a longer row goes alone
+
+
+def grouped(prompts, counts, group):
+    """Rows with given prompt tokens and that many actions."""
+    width = max(len(prompt) + count for prompt, count in zip(prompts, counts, strict=True))
+    tokens, mask = torch.zeros(len(prompts), width, dtype=torch.int64), torch.zeros(len(prompts), width, dtype=bool)
+    for row, (prompt, count) in enumerate(zip(prompts, counts, strict=True)):
+        tokens[row, : len(prompt)] = torch.tensor(prompt)
+        tokens[row, len(prompt) : len(prompt) + count] = 7  # equal actions are not a prompt
+        mask[row, len(prompt) : len(prompt) + count] = True
+    rows = len(prompts)
+    return Batch(tokens, mask, torch.tensor(group), torch.zeros(rows, width), torch.zeros(rows, dtype=torch.bool))
+
+
+def test_what_a_group_shares():
+    # the first group agrees on 3 tokens, the second on 4 of 5, the third has one row only
+    prompts = [[1, 2, 3], [1, 2, 3], [4, 5, 6, 8, 1], [9, 9], [4, 5, 6, 8, 2]]
+    batch = grouped(prompts, [2, 3, 2, 4, 1], [0, 0, 1, 2, 1])
+    assert batch.shared.tolist() == [3, 3, 4, 0, 4]
+    # 3 tokens of 2 rows would save 3 of 30: not worth a pass of its own
+    assert grouped([[1, 2, 3]] * 2, [12, 12], [0, 0]).shared.tolist() == [0, 0]
+    # a row without actions shares no more than leaves it one token of its own
+    still = replace(batch, mask=torch.zeros_like(batch.mask))
+    assert still.shared.tolist()[:2] == [4, 4]
+
+
+def test_a_shared_prompt_counts_once():
+    prompts = [[1, 2, 3, 4]] * 3 + [[5, 6, 7, 8]] * 3
+    batch = grouped(prompts, [2] * 6, [0, 0, 0, 1, 1, 1])
+    # a group: 4 + 3 · 2 = 10 tokens instead of 18
+    assert [len(micro) for micro in batch.microbatches(20)] == [6]
+    assert [micro.group.tolist() for micro in batch.microbatches(19)] == [[0, 0, 0], [1, 1, 1]]
+    assert [len(micro) for micro in batch.microbatches(9)] == [1] * 6  # a row is 6 tokens; two would be 12
 
 
 def test_everything_two_dimensional_is_trimmed_alike():

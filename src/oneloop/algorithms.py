@@ -193,6 +193,8 @@ class PolicyGradient:
         if self.kl is not None and self.kl.at == "loss" and batch.ref_logprobs is not None:
             per_token = per_token + self.kl.coef * self._kl(out.logprobs, batch)
         if self.entropy:
+            if out.entropy is None:
+                raise ValueError(f"{self.name}: the entropy bonus needs PolicyOutput.entropy, with its gradient")
             per_token = per_token - self.entropy * torch.where(mask, out.entropy, 0.0)
         stats = self._stats(out, old, gradient_zero, batch, size)
         value = (weights * per_token).sum()
@@ -212,7 +214,9 @@ class PolicyGradient:
     ) -> dict[str, Tensor]:
         mask, each = batch.mask, TokenMean()(batch.mask, size)
         log_ratio = bounded_log_ratio(out.logprobs.detach(), old, mask)
-        stats = {"entropy": (each * torch.where(mask, out.entropy.detach(), 0.0)).sum()}
+        stats = {}
+        if out.entropy is not None:
+            stats["entropy"] = (each * torch.where(mask, out.entropy.detach(), 0.0)).sum()
         if self.surrogate.uses_old:
             stats |= {
                 # the tokens were drawn from π_old, so x = log π_old − log π_θ

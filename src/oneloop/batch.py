@@ -30,8 +30,8 @@ class PolicyOutput(NamedTuple):
 
     logprobs: Float[Tensor, "B T"]
     """log π_θ(tokens[:, t] | tokens[:, <t]) in nats, at the sampling temperature."""
-    entropy: Float[Tensor, "B T"]
-    """H[π_θ(· | tokens[:, <t])] in nats."""
+    entropy: Float[Tensor, "B T"] | None = None
+    """H[π_θ(· | tokens[:, <t])] in nats; None where nobody asked for it."""
     values: Float[Tensor, "B T"] | None = None
     """V(s_t): the state before tokens[:, t]."""
     scores: Float[Tensor, " B"] | None = None
@@ -116,24 +116,57 @@ class Batch:
             yield self.rows(torch.cat(members[start : start + groups]))
 
     def microbatches(self, max_tokens: int) -> Iterator[Batch]:
-        """Pieces whose area (rows × longest row) stays within `max_tokens`; a longer row goes alone.
+        """The rows in `pieces`, each trimmed to its longest row."""
+        for rows in self.pieces(max_tokens):
+            yield self.rows(rows).trimmed()
 
-        Rows are sorted by length, so that little is padded. A group of exactly two rows, a preference pair, is
-        never cut. Each piece is trimmed to its longest row.
+    def pieces(self, max_tokens: int) -> Iterator[Int[Tensor, " R"]]:
+        """Row numbers of pieces of at most `max_tokens` tokens: padding not counted, a shared prompt counted once.
+
+        Groups that fit stay whole, so that their prompt is computed once; larger ones are cut into rows, pairs never.
+        A longer row, or pair, goes alone. In order of length.
         """
-        units = [unit for members in self._groups() for unit in ([members] if len(members) == 2 else members.split(1))]
-        widths = [int(self.lengths[unit].max()) for unit in units]
-        pending: list[Tensor] = []
-        rows = 0
-        for place in sorted(range(len(units)), key=lambda i: widths[i]):
-            unit = units[place]
-            if pending and (rows + len(unit)) * widths[place] > max_tokens:
-                yield self.rows(torch.cat(pending)).trimmed()
-                pending, rows = [], 0
-            pending.append(unit)
-            rows += len(unit)
+        lengths, shared = self.lengths.tolist(), self.shared.tolist()
+
+        def cost(rows: list[int]) -> int:
+            return shared[rows[0]] + sum(lengths[row] - shared[row] for row in rows)
+
+        units = [
+            unit
+            for rows in (members.tolist() for members in self._groups())
+            for unit in ([rows] if len(rows) == 2 or cost(rows) <= max_tokens else [[row] for row in rows])
+        ]
+        pending: list[int] = []
+        tokens = 0
+        for unit in sorted(units, key=lambda rows: max(lengths[row] for row in rows)):
+            if pending and tokens + cost(unit) > max_tokens:
+                yield torch.tensor(pending, device=self.mask.device)
+                pending, tokens = [], 0
+            pending += unit
+            tokens += cost(unit)
         if pending:
-            yield self.rows(torch.cat(pending)).trimmed()
+            yield torch.tensor(pending, device=self.mask.device)
+
+    @property
+    def shared(self) -> Int[Tensor, " B"]:
+        """Tokens at the start of each row that all rows of its group have in common, before anyone's first action.
+
+        A forward pass needs to compute them once for the group. 0 where that would save less than an eighth.
+        """
+        leader, count = self._leaders()
+        inside = torch.arange(1, self.tokens.shape[1] + 1, device=self.mask.device) < self.lengths[:, None]
+        same = (self.tokens == self.tokens[leader]) & ~self.mask & inside
+        common = same.long().cumprod(1).sum(1)
+        common = common.scatter_reduce(0, leader, common, "amin")[leader]
+        total = torch.zeros_like(common).scatter_add(0, leader, self.lengths)[leader]
+        return torch.where(8 * common * (count - 1) >= total, common, 0)
+
+    def _leaders(self) -> tuple[Int[Tensor, " B"], Int[Tensor, " B"]]:
+        """The first row of each row's group, and how many rows the group has."""
+        first: dict[int, int] = {}
+        leader = [first.setdefault(group, row) for row, group in enumerate(self.group.tolist())]
+        rows = torch.tensor(leader, device=self.group.device, dtype=torch.int64)
+        return rows, torch.zeros_like(rows).scatter_add(0, rows, torch.ones_like(rows))[rows]
 
     def trimmed(self) -> Batch:
         """Without the padding columns that no row needs."""

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from oneloop.objective import logprobs as module
-from oneloop.objective.logprobs import head_logprobs, logits_logprobs, states_before, token_logprobs
+from oneloop.objective.logprobs import before, logits_logprobs, token_logprobs
 
 VOCABULARY, HIDDEN = 7, 4
 
@@ -32,7 +32,8 @@ def slow_logprobs(hidden, weight, targets, temperature):
 
 
 def chunks_of(monkeypatch, rows):
-    monkeypatch.setattr(module, "CHUNK_BYTES", 4 * VOCABULARY * rows)
+    monkeypatch.setattr(module, "CHUNK_BYTES", {"cpu": 4 * VOCABULARY * rows})
+    monkeypatch.setattr(module, "LEAST_ROWS", 1)
 
 
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 2.5])
@@ -103,11 +104,55 @@ def test_tokens_outside_the_support():
     assert logprobs.item() == pytest.approx(log(0.5)) and entropy.item() == pytest.approx(log(2))
 
 
-def test_any_head_will_do():
+@pytest.mark.parametrize("rows", [2, 100])
+def test_a_head_with_a_bias(monkeypatch, rows):
+    chunks_of(monkeypatch, rows)
     hidden, weight, targets = head(5, 6)
-    capped = head_logprobs(lambda h: 3 * torch.tanh(h @ weight.T / 3) + 1.0, VOCABULARY, hidden, targets, 1.0)
-    table = torch.log_softmax(3 * torch.tanh(hidden @ weight.T / 3), -1)  # a constant bias cancels
-    torch.testing.assert_close(capped[0], table[torch.arange(6), targets], rtol=1e-12, atol=1e-12)
+    bias = torch.randn(VOCABULARY, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    inputs = (hidden.requires_grad_(), weight.requires_grad_(), bias.requires_grad_())
+    ours = token_logprobs(hidden, weight, targets, bias=bias, temperature=0.7)
+    plain = logits_logprobs(hidden @ weight.T + bias, targets, 0.7)
+    torch.testing.assert_close(ours, plain, rtol=1e-12, atol=1e-12)
+    a, b = (
+        torch.autograd.grad(ours[0].sum() + 3 * ours[1].sum(), inputs),
+        torch.autograd.grad(plain[0].sum() + 3 * plain[1].sum(), inputs),
+    )
+    torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("rows", [2, 100])
+def test_entropy_only_when_asked_for(monkeypatch, rows):
+    """The log-probs and their gradient are the same; the entropy is absent, or a number without a gradient."""
+    chunks_of(monkeypatch, rows)
+    hidden, weight, targets = head(6, 5)
+    hidden.requires_grad_()
+    full, full_entropy = token_logprobs(hidden, weight, targets)
+    wanted = torch.autograd.grad(full.sum(), hidden)[0]
+    for entropy in ("none", "value"):
+        logprobs, entropies = token_logprobs(hidden, weight, targets, entropy=entropy)
+        assert torch.equal(logprobs, full) and not entropies.requires_grad
+        assert entropies.isnan().all() if entropy == "none" else torch.equal(entropies, full_entropy)
+        torch.testing.assert_close(torch.autograd.grad(logprobs.sum(), hidden)[0], wanted, rtol=1e-12, atol=1e-12)
+
+
+def test_a_graph_may_be_walked_twice():
+    hidden, weight, targets = head(7, 5)
+    logprobs, _ = token_logprobs(hidden.requires_grad_(), weight, targets)
+    first, second = (torch.autograd.grad(logprobs.sum(), hidden, retain_graph=True)[0] for _ in range(2))
+    assert torch.equal(first, second)
+
+
+def test_backward_in_autocast_runs_in_the_narrow_type():
+    """Products in bfloat16 give bfloat16's error, no more, and gradients of the weights' own type."""
+    hidden, weight, targets = head(8, 6, torch.float32)
+    inputs = (hidden.requires_grad_(), weight.requires_grad_())
+    exact = torch.autograd.grad(token_logprobs(hidden, weight, targets)[0].sum(), inputs)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logprobs, _ = token_logprobs(hidden, weight, targets)
+    rough = torch.autograd.grad(logprobs.sum(), inputs)
+    for ours, wanted in zip(rough, exact, strict=True):
+        assert ours.dtype == torch.float32 and not torch.equal(ours, wanted)
+        torch.testing.assert_close(ours, wanted, rtol=3e-2, atol=3e-2)
 
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0])
@@ -116,8 +161,6 @@ def test_greedy_has_no_logprobs(temperature):
         token_logprobs(*head(0, 2), temperature=temperature)
 
 
-def test_the_state_before_a_token_is_the_output_at_the_one_before():
-    hidden = torch.arange(12.0).reshape(2, 3, 2) + 1
-    before = states_before(hidden)
-    assert before[:, 0].tolist() == [[0.0, 0.0]] * 2
-    assert torch.equal(before[:, 1], hidden[:, 0]) and torch.equal(before[:, 2], hidden[:, 1])
+def test_what_belongs_to_the_token_before():
+    of_tokens = torch.arange(6.0).reshape(2, 3) + 1
+    assert before(of_tokens).tolist() == [[1.0, 1.0, 2.0], [4.0, 4.0, 5.0]]

@@ -1,32 +1,72 @@
 """One forward pass over a batch, read out as log-probs, entropy, values and scores.
 
-Right padding never changes a number: attention is causal, so no token sees what stands after it, ids beyond a row's
-length are replaced before they are looked up, and every read-out goes by length.
+Rows run end to end without padding where the architecture allows it, and right padded where not. Padding never
+changes a number: attention is causal, so no token sees what stands after it, ids beyond a row's length are replaced
+before they are looked up, and every read-out goes by length.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from oneloop.batch import Batch, PolicyOutput
-from oneloop.objective.logprobs import head_logprobs, logits_logprobs, states_before
+from oneloop.model.attention import hidden_states
+from oneloop.model.packed import packed
+from oneloop.objective.logprobs import Entropy, before, logits_logprobs, token_logprobs
 
 
-def hidden_states(
-    model: PreTrainedModel, tokens: Int[Tensor, "B T"], lengths: Int[Tensor, " B"]
-) -> Float[Tensor, "B T H"]:
-    """Last hidden states of the backbone, after its final norm."""
-    inside = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]
-    ids = torch.where(inside, tokens, torch.zeros_like(tokens))
-    return model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+@dataclass(frozen=True, eq=False)
+class States:
+    """Last hidden states of a batch, after the backbone's final norm.
+
+    Args:
+        place: which of them belongs to token t of row b.
+    """
+
+    flat: Float[Tensor, "N H"]
+    place: Int[Tensor, "B T"]
+
+    def before(self, mask: Bool[Tensor, "B T"]) -> Float[Tensor, "A H"]:
+        """s_t of every action: the state before it."""
+        return self.flat.index_select(0, before(self.place)[mask])
+
+    def last(self, lengths: Int[Tensor, " B"]) -> Float[Tensor, "B H"]:
+        """The state after each row's last token."""
+        rows = torch.arange(len(lengths), device=lengths.device)
+        return self.flat.index_select(0, self.place[rows, lengths.clamp(min=1) - 1])
 
 
-def last(hidden: Float[Tensor, "B T H"], lengths: Int[Tensor, " B"]) -> Float[Tensor, "B H"]:
-    """The state after each row's last token."""
-    return hidden[torch.arange(len(lengths), device=hidden.device), lengths.clamp(min=1) - 1]
+@dataclass(frozen=True)
+class Backbone:
+    """A model without its heads.
+
+    Args:
+        packs: rows may run end to end, checked once by `oneloop.model.probe.packs`.
+    """
+
+    model: PreTrainedModel
+    packs: bool
+
+    def __call__(self, batch: Batch) -> States:
+        if self.packs and len(batch):
+            line = packed(batch)
+            return States(hidden_states(self.model, line.tokens, line.positions, line)[0], line.place)
+        hidden = self.model.base_model(input_ids=known_ids(batch), use_cache=False).last_hidden_state
+        return States(
+            hidden.flatten(0, 1), torch.arange(batch.tokens.numel(), device=hidden.device).view_as(batch.tokens)
+        )
+
+
+def known_ids(batch: Batch) -> Int[Tensor, "B T"]:
+    """Tokens with padding replaced by an id that every model has."""
+    inside = torch.arange(batch.tokens.shape[1], device=batch.tokens.device) < batch.lengths[:, None]
+    return torch.where(inside, batch.tokens, 0)
 
 
 @dataclass(frozen=True)
@@ -34,60 +74,52 @@ class CausalReader:
     """Log-probs and entropy of a causal language model at the actions of a batch, 0 elsewhere.
 
     Args:
-        plain_head: logits are `lm_head(hidden)` and nothing else, checked once by `plain_head`. If not, the whole
-            model is called: correct for any architecture, but it holds logits for every position.
+        plain_head: logits are `lm_head(hidden)` and nothing else, checked once by `oneloop.model.probe.plain_head`. If
+            not, the whole model is called: correct for any architecture, but it holds logits for every position.
     """
 
-    model: PreTrainedModel
+    backbone: Backbone
     temperature: float
     plain_head: bool
 
-    def __call__(self, batch: Batch) -> tuple[Float[Tensor, "B T"], Float[Tensor, "B T"], Tensor | None]:
-        mask, targets = batch.mask, batch.tokens[batch.mask]
-        head = self.model.get_output_embeddings() if self.plain_head else None
-        hidden = None
-        if isinstance(head, nn.Linear):
-            hidden = hidden_states(self.model, batch.tokens, batch.lengths)
-            states = states_before(hidden)[mask]
-            flat = head_logprobs(head, head.weight.shape[0], states, targets, self.temperature)
+    def __call__(
+        self, batch: Batch, entropy: Entropy
+    ) -> tuple[Float[Tensor, "B T"], Float[Tensor, "B T"] | None, States | None]:
+        mask, targets, model = batch.mask, batch.tokens[batch.mask], self.backbone.model
+        states = None
+        if self.plain_head:
+            head: Any = model.get_output_embeddings()
+            states = self.backbone(batch)
+            flat = token_logprobs(
+                states.before(mask),
+                head.weight,
+                targets,
+                temperature=self.temperature,
+                bias=head.bias,
+                entropy=entropy,
+            )
         else:
-            inside = torch.arange(mask.shape[1], device=mask.device) < batch.lengths[:, None]
-            ids = torch.where(inside, batch.tokens, torch.zeros_like(batch.tokens))
-            logits = self.model(input_ids=ids, use_cache=False).logits
-            flat = logits_logprobs(states_before(logits)[mask], targets, self.temperature)
-        logprobs, entropy = (torch.zeros(mask.shape, device=mask.device).masked_scatter(mask, x) for x in flat)
-        return logprobs, entropy, hidden
+            logits = model(input_ids=known_ids(batch), use_cache=False).logits
+            place = torch.arange(mask.numel(), device=mask.device).view_as(mask)
+            flat = logits_logprobs(logits.flatten(0, 1)[before(place)[mask]], targets, self.temperature)
+        logprobs, entropies = (torch.zeros(mask.shape, device=mask.device).masked_scatter(mask, x) for x in flat)
+        return logprobs, None if entropy == "none" else entropies, states
 
 
-@torch.no_grad()
-def plain_head(model: PreTrainedModel) -> bool:
-    """Whether logits are the output embedding of the last hidden state and nothing else (no cap, no scale)."""
-    head = model.get_output_embeddings()
-    if not isinstance(head, nn.Linear):
-        return False
-    tokens = torch.arange(8, device=head.weight.device).remainder(head.weight.shape[0])[None]
-    lengths = torch.full((1,), 8, device=tokens.device)
-    try:
-        ours = head(hidden_states(model, tokens, lengths))
-    except (AttributeError, RuntimeError, TypeError):
-        return False
-    theirs = model(input_ids=tokens, use_cache=False).logits
-    return ours.shape == theirs.shape and torch.allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+def values_of(head: nn.Module, states: States) -> Float[Tensor, "B T"]:
+    """V(s_t): the value head on the state before each token, 0 at the first."""
+    values = head(states.flat)[:, 0].float()[before(states.place)]
+    return torch.cat([torch.zeros_like(values[:, :1]), values[:, 1:]], 1)
 
 
-def values_of(head: nn.Module, hidden: Float[Tensor, "B T H"]) -> Float[Tensor, "B T"]:
-    """V(s_t): the value head on the state before each token."""
-    return head(states_before(hidden))[..., 0].float()
+def final_values_of(head: nn.Module, states: States, lengths: Int[Tensor, " B"]) -> Float[Tensor, " B"]:
+    return head(states.last(lengths))[:, 0].float()
 
 
-def final_values_of(head: nn.Module, hidden: Float[Tensor, "B T H"], lengths: Int[Tensor, " B"]) -> Float[Tensor, " B"]:
-    return head(last(hidden, lengths))[..., 0].float()
-
-
-def reward_scores(model: PreTrainedModel, batch: Batch) -> Float[Tensor, " B"]:
+def reward_scores(backbone: Backbone, batch: Batch) -> Float[Tensor, " B"]:
     """A reward model's score after each row's last token, found by length and never by token value."""
-    hidden = hidden_states(model, batch.tokens, batch.lengths)
-    return model.score(last(hidden, batch.lengths))[..., 0].float()  # pyright: ignore[reportCallIssue]
+    head: nn.Module = backbone.model.score  # pyright: ignore[reportAssignmentType]
+    return head(backbone(batch).last(batch.lengths))[:, 0].float()
 
 
 def score_only(scores: Float[Tensor, " B"], batch: Batch) -> PolicyOutput:

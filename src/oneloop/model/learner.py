@@ -15,15 +15,9 @@ from transformers import PreTrainedModel
 
 from oneloop.batch import Batch, PolicyOutput
 from oneloop.errors import DivergedError
-from oneloop.model.forward import (
-    CausalReader,
-    final_values_of,
-    hidden_states,
-    plain_head,
-    reward_scores,
-    score_only,
-    values_of,
-)
+from oneloop.model.forward import Backbone, CausalReader, final_values_of, reward_scores, score_only, values_of
+from oneloop.model.probe import packs, plain_head
+from oneloop.objective.logprobs import Entropy
 
 MOST_SKIPS = 3
 """Optimizer steps in a row with a gradient that is not finite, after which a run stops."""
@@ -79,7 +73,8 @@ class Learner:
         policy: a causal language model, or a reward model with a `score` head.
         reference: frozen; None when no KL asks for it.
         temperature: that of sampling, applied to every log-prob.
-        max_tokens: most tokens, padding included, of one pass without gradient.
+        max_tokens: most tokens of one pass without gradient.
+        entropy: what a training pass says about it. "gradient": the loss needs it, in every pass.
         dtype: bfloat16 runs the forward passes in autocast; weights and moments stay float32.
     """
 
@@ -93,6 +88,7 @@ class Learner:
         temperature: float = 1.0,
         max_tokens: int = 16384,
         dtype: torch.dtype = torch.float32,
+        entropy: Entropy = "value",
         sum_gradients: SumGradients | None = None,
     ) -> None:
         self.model, self.critic, self.optimization = policy.eval(), critic, optimization
@@ -101,12 +97,18 @@ class Learner:
         self.skipped_in_a_row = 0
         self._sum_gradients = sum_gradients
         self._scores = hasattr(policy, "score")
+        self._entropy: Entropy = entropy
         plain = not self._scores and plain_head(policy)
-        self.note = "" if plain or self._scores else _slow_note(policy)
-        self._read = CausalReader(policy, temperature, plain)
+        self._backbone = Backbone(policy, packs(policy) and (plain or self._scores))
+        self.note = "" if self._backbone.packs else _slow_note(policy, plain or self._scores)
+        self._read = CausalReader(self._backbone, temperature, plain)
         self._read_reference = None
         if reference is not None:
-            self._read_reference = CausalReader(reference.eval().requires_grad_(False), temperature, plain)
+            frozen = Backbone(reference.eval().requires_grad_(False), self._backbone.packs)
+            self._read_reference = CausalReader(frozen, temperature, plain)
+        self._critic_backbone = self._backbone
+        if critic is not None and critic.backbone is not None:
+            self._critic_backbone = Backbone(critic.backbone, packs(critic.backbone))
         self.optimizer = self._make_optimizer()
 
     def _make_optimizer(self) -> torch.optim.AdamW:
@@ -132,8 +134,9 @@ class Learner:
 
     def policy(self, batch: Batch) -> PolicyOutput:
         if torch.is_grad_enabled():
-            return self._forward(batch)
-        return _in_pieces(batch, self.max_tokens, self._forward)
+            return self._forward(batch, self._entropy)
+        entropy: Entropy = "value" if self._entropy == "gradient" else "none"
+        return _in_pieces(batch, self.max_tokens, lambda piece: self._forward(piece, entropy))
 
     @torch.no_grad()
     def reference(self, batch: Batch) -> Float[Tensor, "B T"]:
@@ -143,25 +146,24 @@ class Learner:
 
         def forward(piece: Batch) -> PolicyOutput:
             with self._precision():
-                logprobs, entropy, _ = read(piece)
-            return PolicyOutput(logprobs, entropy)
+                return PolicyOutput(read(piece, "none")[0])
 
         return _in_pieces(batch, self.max_tokens, forward).logprobs
 
-    def _forward(self, batch: Batch) -> PolicyOutput:
+    def _forward(self, batch: Batch, entropy: Entropy) -> PolicyOutput:
         with self._precision():
             if self._scores:
-                return score_only(reward_scores(self.model, batch), batch)
-            logprobs, entropy, hidden = self._read(batch)
+                return score_only(reward_scores(self._backbone, batch), batch)
+            logprobs, entropies, states = self._read(batch, entropy)
             if self.critic is None:
-                return PolicyOutput(logprobs, entropy)
-            if self.critic.backbone is not None or hidden is None:
-                hidden = hidden_states(self.critic.backbone or self.model, batch.tokens, batch.lengths)
+                return PolicyOutput(logprobs, entropies)
+            if self.critic.backbone is not None or states is None:
+                states = self._critic_backbone(batch)
             return PolicyOutput(
                 logprobs,
-                entropy,
-                values=values_of(self.critic.head, hidden),
-                final_values=final_values_of(self.critic.head, hidden, batch.lengths),
+                entropies,
+                values=values_of(self.critic.head, states),
+                final_values=final_values_of(self.critic.head, states, batch.lengths),
             )
 
     def _precision(self):
@@ -203,32 +205,30 @@ def _decayed(named: Iterator[tuple[str, nn.Parameter]], weight_decay: float) -> 
     return [(weight_decay, [p for p in members if p.dim() > 1]), (0.0, [p for p in members if p.dim() <= 1])]
 
 
-def _slow_note(model: PreTrainedModel) -> str:
+def _slow_note(model: PreTrainedModel, plain: bool) -> str:
+    name = type(model).__name__
+    if plain:
+        return (
+            f"{name}'s attention cannot run over rows laid end to end, so rows are padded to the longest of their "
+            "microbatch: correct, but slower; a smaller --max-tokens holds the memory down"
+        )
     return (
-        f"{type(model).__name__}'s logits are more than its output embedding times the last hidden state, so "
-        "log-probs are taken from whole-vocabulary logits: correct, but slower and with more memory"
+        f"{name}'s logits are more than its output embedding times the last hidden state, so log-probs are taken from "
+        "whole-vocabulary logits of padded rows: correct, but slower and with more memory"
     )
 
 
 def _in_pieces(batch: Batch, max_tokens: int, forward: Callable[[Batch], PolicyOutput]) -> PolicyOutput:
     """`forward` over microbatches without gradient, put back in the order of the rows."""
-    numbered = Batch(
-        batch.tokens,
-        batch.mask,
-        torch.arange(len(batch), device=batch.mask.device),  # its own group: the row's number travels with it
-        batch.rewards,
-        batch.truncated,
-        lengths=batch.lengths,
-    )
     collected: dict[str, Tensor] = {}
-    for piece in numbered.microbatches(max_tokens):
-        for name, value in forward(piece)._asdict().items():
+    for rows in batch.pieces(max_tokens):
+        for name, value in forward(batch.rows(rows).trimmed())._asdict().items():
             if value is None:
                 continue
             shape = batch.mask.shape if value.dim() == 2 else batch.mask.shape[:1]
             whole = collected.setdefault(name, torch.zeros(shape, device=value.device, dtype=value.dtype))
             if value.dim() == 2:
-                whole[piece.group, : value.shape[1]] = value
+                whole[rows, : value.shape[1]] = value
             else:
-                whole[piece.group] = value
+                whole[rows] = value
     return PolicyOutput(**collected)

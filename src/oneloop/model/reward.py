@@ -7,7 +7,8 @@ import torch
 from transformers import PreTrainedModel
 
 from oneloop.batch import Batch
-from oneloop.model.forward import reward_scores
+from oneloop.model.forward import Backbone, reward_scores
+from oneloop.model.probe import packs
 
 
 class LearnedReward:
@@ -15,11 +16,11 @@ class LearnedReward:
 
     Args:
         model: `*ForSequenceClassification` with one label and the policy's tokenizer.
-        max_tokens: most tokens, padding included, of one pass.
+        max_tokens: most tokens of one pass.
     """
 
     def __init__(self, model: PreTrainedModel, *, max_tokens: int = 16384) -> None:
-        self._model, self._max_tokens = model.eval().requires_grad_(False), max_tokens
+        self._backbone, self._max_tokens = Backbone(model.eval().requires_grad_(False), packs(model)), max_tokens
 
     @torch.no_grad()
     def __call__(
@@ -28,16 +29,18 @@ class LearnedReward:
     ) -> list[float]:  # fmt: skip
         rows = [[*prompt, *completion] for prompt, completion in zip(prompt_ids, completion_ids, strict=True)]
         width, count = max(map(len, rows)), len(rows)
+        first: dict[tuple[int, ...], int] = {}
         tokens = torch.tensor([row + [0] * (width - len(row)) for row in rows])
         batch = Batch(
             tokens=tokens,
             mask=torch.zeros(count, width, dtype=torch.bool),
-            group=torch.arange(count),
+            # answers to one prompt form a group, so that the prompt is read once
+            group=torch.tensor([first.setdefault(tuple(prompt), row) for row, prompt in enumerate(prompt_ids)]),
             rewards=torch.zeros(count, width),
             truncated=torch.zeros(count, dtype=torch.bool),
             lengths=torch.tensor([len(row) for row in rows]),
-        ).to(self._model.device)
-        scores = torch.zeros(count, device=self._model.device)
-        for piece in batch.microbatches(self._max_tokens):
-            scores[piece.group] = reward_scores(self._model, piece)
+        ).to(self._backbone.model.device)
+        scores = torch.zeros(count, device=self._backbone.model.device)
+        for piece in batch.pieces(self._max_tokens):
+            scores[piece] = reward_scores(self._backbone, batch.rows(piece).trimmed())
         return scores.tolist()

@@ -1,30 +1,34 @@
 """log π_θ and entropy of given tokens, from hidden states, without a [N, V] tensor that outlives a chunk.
 
-The only shift by one in the library is `states_before`.
+The only shift by one in the library is `before`.
 """
 
-from collections.abc import Callable
+from __future__ import annotations
+
+from typing import Any, Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
-CHUNK_BYTES = 64 * 2**20
-"""Size of one chunk's float32 logits. Large enough to keep matrix products busy, small beside the weights."""
+CHUNK_BYTES = {"cpu": 16 * 2**20, "cuda": 256 * 2**20}
+"""Size of one chunk's float32 logits, by device: in reach of a CPU's cache, enough to keep a GPU busy."""
+LEAST_ROWS = 128
+"""Fewest tokens of a chunk: with fewer, reading the head's weights costs more than the product."""
 
-Head = Callable[[Tensor], Tensor]
-"""Hidden states [N, H] to logits [N, V]."""
+Entropy = Literal["none", "value", "gradient"]
+"""Whether the entropy is computed, and whether anything is differentiated through it. "none" gives NaN."""
 
 
-def states_before(hidden: Float[Tensor, "B T H"]) -> Float[Tensor, "B T H"]:
-    """The state s_t that token t was chosen in: `out[:, t]` is `hidden[:, t - 1]`, and zeros at t = 0.
+def before(of_tokens: Shaped[Tensor, "B T"]) -> Shaped[Tensor, "B T"]:
+    """What belongs to the token before: `out[:, t]` is `of_tokens[:, t - 1]`, and its first column again at t = 0.
 
-    A causal model's output at position t − 1 has read tokens 0 … t − 1, which is s_t. The first token was chosen
-    by nobody.
+    A causal model's output at position t − 1 has read tokens 0 … t − 1, which is the state s_t that token t was
+    chosen in. The first token was chosen by nobody: it can be no action.
     """
-    return torch.cat([torch.zeros_like(hidden[:, :1]), hidden[:, :-1]], 1)
+    return torch.cat([of_tokens[:, :1], of_tokens[:, :-1]], 1)
 
 
 def token_logprobs(
@@ -33,52 +37,132 @@ def token_logprobs(
     targets: Int[Tensor, " N"],
     *,
     temperature: float = 1.0,
+    bias: Float[Tensor, " V"] | None = None,
+    entropy: Entropy = "gradient",
 ) -> tuple[Float[Tensor, " N"], Float[Tensor, " N"]]:
     """Log-probs of `targets` and the entropy of their distributions, both in nats and float32.
 
-    z = hidden · weightᵀ / temperature;   log π(a) = z_a − log Σ_v exp z_v;   H = log Σ_v exp z_v − Σ_v π_v z_v
+    z = (hidden · weightᵀ + bias) / temperature;   log π(a) = z_a − log Σ_v exp z_v;   H = log Σ_v exp z_v − Σ_v π_v z_v
 
-    Computed chunk by chunk; backward recomputes each chunk's logits instead of keeping them.
+    Computed chunk by chunk; backward recomputes each chunk's logits instead of keeping them, unless there is but one.
+
+    Raises: ValueError for a temperature that is not positive.
     """
-    return head_logprobs(lambda states: F.linear(states, weight), weight.shape[0], hidden, targets, temperature)
-
-
-def head_logprobs(
-    head: Head,
-    vocabulary: int,
-    hidden: Float[Tensor, "N H"],
-    targets: Int[Tensor, " N"],
-    temperature: float,
-) -> tuple[Float[Tensor, " N"], Float[Tensor, " N"]]:
-    """`token_logprobs` for any head, such as one with a bias or a cap on its logits."""
     if not temperature > 0:
         raise ValueError(f"temperature is {temperature}; log-probs need a positive one (greedy decoding has none)")
-    rows = max(1, CHUNK_BYTES // (4 * vocabulary))
-    pieces = []
-    for start in range(0, hidden.shape[0], rows):
-        piece = (hidden[start : start + rows], targets[start : start + rows])
-        if torch.is_grad_enabled():
-            pieces.append(checkpoint(_chunk, head, *piece, temperature, use_reentrant=False, preserve_rng_state=False))
-        else:
-            pieces.append(_chunk(head, *piece, temperature))
-    if not pieces:
-        empty = hidden.sum(-1).float()
-        return empty, empty
-    logprobs, entropy = zip(*pieces, strict=True)
-    return torch.cat(logprobs), torch.cat(entropy)
-
-
-def _chunk(head: Head, hidden: Tensor, targets: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    logits = head(hidden)
-    return logits_logprobs(logits, targets, temperature)
+    return _HeadLogprobs.apply(hidden, weight, bias, targets, temperature, entropy)  # pyright: ignore[reportReturnType]
 
 
 def logits_logprobs(
     logits: Float[Tensor, "N V"], targets: Int[Tensor, " N"], temperature: float = 1.0
 ) -> tuple[Float[Tensor, " N"], Float[Tensor, " N"]]:
-    """Log-probs of `targets` and entropies from logits: the one definition that sampler and trainer share."""
+    """Log-probs of `targets` and entropies from logits: the plain definition, which `token_logprobs` must equal."""
     wide = logits if logits.dtype == torch.float64 else logits.float()
     table = torch.log_softmax(wide / temperature, -1)
     # −inf logits are tokens outside the support: probability 0, and 0 · log 0 = 0
     terms = torch.where(table > -torch.inf, table.exp() * table, 0.0)
     return table.gather(-1, targets[:, None])[:, 0], -terms.sum(-1)
+
+
+class _HeadLogprobs(torch.autograd.Function):
+    """Forward and backward of `token_logprobs`.
+
+    With p = softmax(z):   ∂log π(a)/∂z = e_a − p,   ∂H/∂z = −p ∘ (log p + H)
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        temperature: float,
+        entropy: Entropy,
+    ) -> tuple[Tensor, Tensor]:
+        product = _product_dtype(hidden)
+        wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
+        count, head = len(targets), (weight.to(product), None if bias is None else bias.to(product))
+        logprobs, totals = (torch.empty(count, dtype=wide, device=hidden.device) for _ in range(2))
+        entropies = torch.full_like(logprobs, torch.nan)
+        pieces = _pieces(count, weight.shape[0], hidden.device)
+        logits = None
+        for piece in pieces:
+            logits = _logits(hidden[piece].to(product), head, temperature, wide)
+            total = torch.logsumexp(logits, -1)
+            totals[piece] = total
+            logprobs[piece] = logits.gather(-1, targets[piece, None])[:, 0] - total
+            if entropy != "none":
+                entropies[piece] = _entropy(logits, total)
+        kept = logits if len(pieces) == 1 else None
+        ctx.save_for_backward(hidden, weight, bias, targets, totals, entropies, kept)
+        ctx.settings = (temperature, entropy, product, wide)
+        if entropy != "gradient":
+            ctx.mark_non_differentiable(entropies)
+        return logprobs, entropies
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        hidden, weight, bias, targets, totals, entropies, kept = ctx.saved_tensors
+        temperature, entropy, product, wide = ctx.settings
+        head = (weight.to(product), None if bias is None else bias.to(product))
+        inputs: Any = (hidden, weight, bias)
+        d_hidden, d_weight, d_bias = (
+            torch.zeros_like(x, dtype=wide) if wanted else None
+            for x, wanted in zip(inputs, ctx.needs_input_grad, strict=False)
+        )
+        for piece in _pieces(len(targets), weight.shape[0], hidden.device):
+            states = hidden[piece].to(product)
+            # kept logits are left as they are, for a graph that is walked twice
+            logits = _logits(states, head, temperature, wide) if kept is None else kept.clone()
+            table = logits.sub_(totals[piece, None])  # log p
+            of_entropy = (gradients[1][piece], entropies[piece]) if entropy == "gradient" else None
+            slope = _slope(table, targets[piece], gradients[0][piece].to(wide), of_entropy)
+            slope = slope if temperature == 1 else slope.div_(temperature)
+            narrow = slope.to(product)
+            if d_hidden is not None:
+                d_hidden[piece] = narrow @ head[0]
+            if d_weight is not None:
+                d_weight += narrow.T @ states
+            if d_bias is not None:
+                d_bias += slope.sum(0)
+        given = zip((d_hidden, d_weight, d_bias), inputs, strict=True)
+        return *(None if d is None else d.to(x.dtype) for d, x in given), None, None, None
+
+
+def _slope(
+    table: Tensor, targets: Tensor, of_logprobs: Tensor, of_entropy: tuple[Tensor, Tensor] | None
+) -> Float[Tensor, "N V"]:
+    """∂loss/∂z from log p, which it overwrites, and the loss's slopes in log-probs and entropy."""
+    if of_entropy is None:
+        table.exp_().mul_(-of_logprobs[:, None])
+    else:
+        given, entropies = of_entropy
+        pull = table.clamp(min=torch.finfo(table.dtype).min).add_(entropies[:, None]).mul_(given[:, None])
+        table.exp_().mul_(pull.add_(of_logprobs[:, None]).neg_())
+    return table.scatter_add_(-1, targets[:, None], of_logprobs[:, None])
+
+
+def _product_dtype(hidden: Tensor) -> torch.dtype:
+    """What the matrix products run in: autocast does not reach into a backward pass of its own accord."""
+    kind = hidden.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
+
+
+def _pieces(count: int, vocabulary: int, device: torch.device) -> list[slice]:
+    rows = max(CHUNK_BYTES["cpu" if device.type == "cpu" else "cuda"] // (4 * vocabulary), LEAST_ROWS)
+    return [slice(start, min(start + rows, count)) for start in range(0, count, rows)]
+
+
+def _logits(states: Tensor, head: tuple[Tensor, Tensor | None], temperature: float, wide: torch.dtype) -> Tensor:
+    """Tempered logits of one chunk, in a tensor of its own."""
+    with torch.autocast(states.device.type, enabled=False):
+        logits = F.linear(states, head[0].to(states.dtype), head[1]).to(wide)
+    return logits if temperature == 1 else logits.div_(temperature)
+
+
+def _entropy(logits: Tensor, total: Tensor) -> Tensor:
+    """H = log Σ exp z − Σ p z, where a logit of −inf has probability 0 and gives 0."""
+    table = (logits - total[:, None]).clamp_(min=torch.finfo(logits.dtype).min)
+    return -(table.exp() * table).sum(-1)

@@ -1,0 +1,104 @@
+"""What a fast path may assume of a model, tried on the model itself instead of read off its name."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from oneloop.batch import Batch
+from oneloop.model.attention import Heads, hidden_states
+from oneloop.model.packed import Packed, packed
+
+ROWS = ([3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8], [3, 1, 4, 1, 5, 2, 7], [1, 8])
+"""Token ids: two rows that share a prompt of five, and one alone."""
+KINDS = {"full_attention", "sliding_attention"}
+"""Layer types that a layout knows; others keep a state of their own, or cut the context in other ways."""
+
+
+@torch.no_grad()
+def plain_head(model: PreTrainedModel) -> bool:
+    """Whether logits are the output embedding of the last hidden state and nothing else (no cap, no scale)."""
+    head = model.get_output_embeddings()
+    if not isinstance(head, nn.Linear):
+        return False
+    tokens = _rows(model)[:1]
+    try:
+        ours = head(_plain_states(model, tokens))
+    except (AttributeError, RuntimeError, TypeError):
+        return False
+    return _close(ours, model(input_ids=torch.tensor(tokens, device=model.device), use_cache=False).logits[0])
+
+
+@torch.no_grad()
+def packs(model: PreTrainedModel) -> bool:
+    """Whether rows end to end, prompts shared, give the states that the unchanged model gives each row alone."""
+    rows = _rows(model)
+    line = packed(_batch(rows, model.device))
+    watched = _Watched(line)
+    try:
+        flat = hidden_states(model, line.tokens, line.positions, watched)[0]
+        ours = torch.cat([flat[line.place[row, : len(tokens)]] for row, tokens in enumerate(rows)])
+        return _known_layers(model) and watched.windows == _windows(model) and _close(ours, _plain_states(model, rows))
+    except (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError):
+        return False
+
+
+class _Watched:
+    """A layout that notes which layers see a window only: one longer than the rows would not show in the states."""
+
+    def __init__(self, line: Packed) -> None:
+        self._line = line
+        self.windows: dict[int, bool] = {}
+
+    def attend(self, heads: Heads) -> Tensor:
+        self.windows[heads.layer] = heads.window is not None
+        return self._line.attend(heads)
+
+
+def _windows(model: PreTrainedModel) -> dict[int, bool]:
+    """By layer, whether the configuration wants a window."""
+    config = model.config.get_text_config()
+    kinds = getattr(config, "layer_types", None)
+    everywhere = getattr(config, "sliding_window", None) is not None
+    return {
+        layer: everywhere if kinds is None else kinds[layer] == "sliding_attention"
+        for layer in range(config.num_hidden_layers)
+    }
+
+
+def _known_layers(model: PreTrainedModel) -> bool:
+    config = model.config.get_text_config()
+    kinds = set(getattr(config, "layer_types", None) or ())
+    cut = getattr(config, "attention_chunk_size", None) is not None
+    return kinds <= KINDS and not cut and getattr(config, "is_causal", True) and not config.is_encoder_decoder
+
+
+def _rows(model: PreTrainedModel) -> list[list[int]]:
+    vocabulary = model.config.get_text_config().vocab_size
+    return [[token % vocabulary for token in row] for row in ROWS]
+
+
+def _batch(rows: list[list[int]], device: torch.device) -> Batch:
+    width = len(rows[0])
+    tokens = torch.tensor([row + [0] * (width - len(row)) for row in rows], device=device)
+    lengths = torch.tensor([len(row) for row in rows], device=device)
+    return Batch(
+        tokens=tokens,
+        mask=torch.zeros_like(tokens, dtype=torch.bool),
+        group=torch.tensor([0, 0, 1], device=device),
+        rewards=torch.zeros(tokens.shape, device=device),
+        truncated=torch.zeros_like(lengths, dtype=torch.bool),
+        lengths=lengths,
+    )
+
+
+def _plain_states(model: PreTrainedModel, rows: list[list[int]]) -> Tensor:
+    """States of the unchanged backbone, one row at a time, end to end."""
+    batches = (torch.tensor([row], device=model.device) for row in rows)
+    return torch.cat([model.base_model(input_ids=row, use_cache=False).last_hidden_state[0] for row in batches])
+
+
+def _close(ours: Tensor, theirs: Tensor) -> bool:
+    tolerance = 1e-4 if theirs.dtype == torch.float32 else 5e-2
+    return ours.shape == theirs.shape and torch.allclose(ours, theirs, rtol=tolerance, atol=tolerance)
