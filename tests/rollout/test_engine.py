@@ -124,11 +124,12 @@ def test_modes_cache_setting_and_random_state_come_back(model) -> None:
     model.train()
     getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()  # the newer name first
     model.lm_head.eval()
+    engine = Engine(model, [EOS])  # looks at the model's attention once
     widths: list[int] = []
     handle = model.model.embed_tokens.register_forward_hook(lambda module, args, out: widths.append(out.shape[1]))
     torch.manual_seed(5)
     state, modes = torch.get_rng_state(), [module.training for module in model.modules()]
-    generate(model, max_new_tokens=6)
+    engine.generate(PROMPTS, Sampling(max_new_tokens=6), range(5))
     handle.remove()
     assert torch.equal(torch.get_rng_state(), state)
     assert [module.training for module in model.modules()] == modes

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from oneloop.batch import Batch
-from oneloop.model.attention import Heads, hidden_states
+from oneloop.model.attention import Heads, evaluating, hidden_states
 from oneloop.model.packed import Packed, packed
 
 ROWS = ([3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8], [3, 1, 4, 1, 5, 2, 7], [1, 8])
@@ -22,12 +22,13 @@ def plain_head(model: PreTrainedModel) -> bool:
     head = model.get_output_embeddings()
     if not isinstance(head, nn.Linear):
         return False
-    tokens = _rows(model)[:1]
-    try:
-        ours = head(_plain_states(model, tokens))
-    except (AttributeError, RuntimeError, TypeError):
-        return False
-    return _close(ours, model(input_ids=torch.tensor(tokens, device=model.device), use_cache=False).logits[0])
+    rows = _rows(model)[:1]
+    with evaluating(model):
+        try:
+            ours = head(_plain_states(model, rows))
+        except (AttributeError, RuntimeError, TypeError):
+            return False
+        return _close(ours, model(input_ids=torch.tensor(rows, device=model.device), use_cache=False).logits[0])
 
 
 @torch.no_grad()
@@ -36,12 +37,14 @@ def packs(model: PreTrainedModel) -> bool:
     rows = _rows(model)
     line = packed(_batch(rows, model.device))
     watched = _Watched(line)
-    try:
-        flat = hidden_states(model, line.tokens, line.positions, watched)[0]
-        ours = torch.cat([flat[line.place[row, : len(tokens)]] for row, tokens in enumerate(rows)])
-        return _known_layers(model) and watched.windows == _windows(model) and _close(ours, _plain_states(model, rows))
-    except (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError):
-        return False
+    with evaluating(model):
+        try:
+            flat = hidden_states(model, line.tokens, line.positions, watched)[0]
+            theirs = _plain_states(model, rows)
+        except (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError):
+            return False
+    ours = torch.cat([flat[line.place[row, : len(tokens)]] for row, tokens in enumerate(rows)])
+    return _known_layers(model) and watched.windows == _windows(model) and _close(ours, theirs)
 
 
 class _Watched:

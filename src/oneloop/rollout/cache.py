@@ -1,0 +1,230 @@
+"""Keys and values of the rows being decoded: a slot for each row, and one copy of a prompt that several rows share.
+
+Nothing is ever concatenated: a token is written to its column of its slot. Columns are added by doubling, so that a
+long limit costs memory only when rows get there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from oneloop.model.attention import Heads
+
+FIRST_COLUMNS = 64
+
+
+class Prefilled:
+    """Implements `Layout`: runs another one and keeps the keys and values of its line.
+
+    They are on the line as [N, kv_heads, D], by layer.
+    """
+
+    def __init__(self, line) -> None:
+        self._line = line
+        self.keys: dict[int, Tensor] = {}
+        self.values: dict[int, Tensor] = {}
+
+    def attend(self, heads: Heads) -> Tensor:
+        self.keys[heads.layer], self.values[heads.layer] = (x[0].transpose(0, 1) for x in (heads.key, heads.value))
+        return self._line.attend(heads)
+
+
+class SharedPrompts:
+    """Prompts whose keys and values several slots read: [J, kv_heads, P, D] by layer, P the longest."""
+
+    def __init__(self) -> None:
+        self.lengths = torch.zeros(0, dtype=torch.int64)
+        self._keys: dict[int, Tensor] = {}
+        self._values: dict[int, Tensor] = {}
+
+    def add(self, prefilled: Prefilled, places: Int[Tensor, "J P"], lengths: Int[Tensor, " J"]) -> None:
+        """`places`: line positions of each prompt's tokens, padded with anything."""
+        for mine, theirs in ((self._keys, prefilled.keys), (self._values, prefilled.values)):
+            for layer, line in theirs.items():
+                new = line[places].transpose(1, 2)
+                mine[layer] = _stacked(mine[layer], new) if layer in mine else new.contiguous()
+        self.lengths = torch.cat([self.lengths.to(lengths), lengths])
+
+    def keep(self, prompts: Int[Tensor, " J"]) -> None:
+        self.lengths = self.lengths[prompts]
+        for table in (self._keys, self._values):
+            for layer in table:
+                table[layer] = table[layer].index_select(0, prompts)
+
+    def point(self, prompt_of: Int[Tensor, " S"]) -> None:
+        """Which prompt each slot reads. Slots of one prompt are gathered, so that its keys are read once for them."""
+        count = len(self.lengths)
+        sizes = torch.bincount(prompt_of, minlength=count)
+        order = prompt_of.argsort(stable=True)
+        member = torch.arange(len(order), device=order.device) - (sizes.cumsum(0) - sizes)[prompt_of[order]]
+        width = int(sizes.max())
+        self._back = torch.empty_like(order)
+        self._back[order] = prompt_of[order] * width + member
+        self._members = torch.zeros(count * width, dtype=torch.int64, device=order.device)
+        self._members[self._back[order]] = order
+        self._of_slot = prompt_of
+
+    def scores(self, layer: int, query: Float[Tensor, "S kv rep D"]) -> Float[Tensor, "S kv rep P"]:
+        keys = self._keys[layer]
+        return self._spread(torch.matmul(self._gathered(query, len(keys)), keys.transpose(2, 3)), query)
+
+    def mixed(self, layer: int, weights: Float[Tensor, "S kv rep P"]) -> Float[Tensor, "S kv rep D"]:
+        values = self._values[layer]
+        return self._spread(torch.matmul(self._gathered(weights, len(values)), values), weights)
+
+    def hidden_from(self, positions: Int[Tensor, " S"], window: int | None) -> Float[Tensor, "S 1 1 P"]:
+        """0 where a slot at `positions` sees the column, −∞ where not."""
+        column = torch.arange(next(iter(self._keys.values())).shape[2], device=positions.device)
+        seen = column < self.lengths[self._of_slot][:, None]
+        seen = seen if window is None else seen & (column > positions[:, None] - window)
+        return _additive(seen)
+
+    def _gathered(self, of_slots: Tensor, prompts: int) -> Float[Tensor, "J kv M D"]:
+        """[S, kv, rep, D] by slot to [J, kv, members · rep, D] by prompt."""
+        kv, rep, last = of_slots.shape[1:]
+        taken = of_slots.index_select(0, self._members).view(prompts, -1, kv, rep, last)
+        return taken.transpose(1, 2).reshape(prompts, kv, -1, last)
+
+    def _spread(self, of_prompts: Float[Tensor, "J kv M D"], like: Tensor) -> Tensor:
+        kv, rep = like.shape[1:3]
+        split = of_prompts.view(of_prompts.shape[0], kv, -1, rep, of_prompts.shape[-1]).transpose(1, 2)
+        return split.reshape(-1, kv, rep, of_prompts.shape[-1]).index_select(0, self._back)
+
+
+class Slots:
+    """Implements `Layout` for one new token in each slot.
+
+    Args:
+        count: slots.
+        most_columns: columns that a slot can ever need.
+        shared: prompts that stand before the slots' own columns; None: each slot holds its prompt itself.
+    """
+
+    def __init__(
+        self, count: int, most_columns: int, device: torch.device, shared: SharedPrompts | None = None
+    ) -> None:
+        self.filled = torch.zeros(count, dtype=torch.int64, device=device)
+        self._before = torch.zeros_like(self.filled)  # tokens of the prompt that are not in the slot itself
+        self._rows = torch.arange(count, device=device)
+        self._most, self._shared = most_columns, shared
+        self._keys: dict[int, Tensor] = {}
+        self._values: dict[int, Tensor] = {}
+        self._longest = 0
+        self._masks: dict[int | None, tuple[Tensor | None, Tensor | None]] = {}
+
+    @property
+    def positions(self) -> Int[Tensor, " S"]:
+        """Of the next token in each row."""
+        return self._before + self.filled
+
+    def place(self, slots: Int[Tensor, " A"], prefilled: Prefilled, places: Tensor, lengths: Tensor) -> None:
+        """Prompts into slots that hold them themselves; `places` as for `SharedPrompts.add`."""
+        self._reserve(places.shape[1], prefilled)
+        for mine, theirs in ((self._keys, prefilled.keys), (self._values, prefilled.values)):
+            for layer, line in theirs.items():
+                mine[layer][slots, :, : places.shape[1]] = line[places].transpose(1, 2)
+        self.filled[slots] = lengths
+
+    def link(self, slots: Int[Tensor, " A"], lengths: Int[Tensor, " A"]) -> None:
+        """Slots begin after prompts of these lengths, which stand in the shared table."""
+        self.filled[slots], self._before[slots] = 0, lengths
+
+    def begin(self) -> None:
+        """Before the forward pass of a step: room for its column, and no masks from the last step."""
+        self._longest = int(self.filled.max()) + 1
+        self._even = bool((self.filled == self._longest - 1).all())
+        self._masks.clear()
+        if self._keys:
+            self._reserve(self._longest)
+
+    def end(self) -> None:
+        self.filled += 1
+
+    def keep(self, slots: Int[Tensor, " L"]) -> None:
+        """Drop the other slots."""
+        self.filled, self._before = self.filled[slots], self._before[slots]
+        self._rows = self._rows[: len(slots)]
+        for table in (self._keys, self._values):
+            for layer in table:
+                table[layer] = table[layer].index_select(0, slots)
+
+    def attend(self, heads: Heads) -> Float[Tensor, "S 1 heads D"]:
+        layer, (count, kv, _, width) = heads.layer, heads.key.shape
+        if layer not in self._keys:
+            self._allocate(layer, heads.key[:, :, 0], self._longest)
+        keys, values = self._keys[layer], self._values[layer]
+        if self._even:
+            keys[:, :, self._longest - 1], values[:, :, self._longest - 1] = heads.key[:, :, 0], heads.value[:, :, 0]
+        else:
+            keys[self._rows, :, self.filled], values[self._rows, :, self.filled] = (
+                heads.key[:, :, 0],
+                heads.value[:, :, 0],
+            )
+        query = heads.query.reshape(count, kv, -1, width) * (width**-0.5 if heads.scale is None else heads.scale)
+        keys, values = keys[:, :, : self._longest], values[:, :, : self._longest]
+        own_mask, shared_mask = self._hidden(heads.window)
+        own = torch.matmul(query, keys.transpose(2, 3))
+        own = own if own_mask is None else own.add_(own_mask)
+        if self._shared is None or shared_mask is None:
+            mixed = torch.matmul(own.softmax(-1), values)
+        else:
+            prompt = self._shared.scores(layer, query).add_(shared_mask)
+            weights = torch.cat([prompt, own], -1).softmax(-1)
+            of_prompt, of_own = weights.split([prompt.shape[-1], own.shape[-1]], -1)
+            mixed = torch.matmul(of_own, values).add_(self._shared.mixed(layer, of_prompt))
+        return mixed.reshape(count, 1, -1, width)
+
+    def _hidden(self, window: int | None) -> tuple[Tensor | None, Tensor | None]:
+        """What to add to the scores of a slot's own columns and of its prompt's: 0 or −∞. Made once a step."""
+        if window not in self._masks:
+            column = torch.arange(self._longest, device=self.filled.device)
+            own = None
+            if not self._even or (window is not None and window < self._longest):
+                seen = column <= self.filled[:, None]
+                own = _additive(seen if window is None else seen & (column > self.filled[:, None] - window))
+            shared = None if self._shared is None else self._shared.hidden_from(self.positions, window)
+            self._masks[window] = (own, shared)
+        return self._masks[window]
+
+    def _reserve(self, columns: int, like: Prefilled | None = None) -> None:
+        if like is not None and not self._keys:
+            for layer, key in like.keys.items():
+                self._allocate(layer, key, columns)
+        capacity = next(iter(self._keys.values())).shape[2]
+        if columns <= capacity:
+            return
+        wanted = min(max(2 * capacity, columns), max(self._most, columns))
+        for table in (self._keys, self._values):
+            for layer, old in table.items():
+                table[layer] = _widened(old, wanted)
+
+    def _allocate(self, layer: int, like: Float[Tensor, "N kv D"], columns: int) -> None:
+        kv, width = like.shape[1:]
+        shape = (len(self._rows), kv, min(max(columns, FIRST_COLUMNS), max(self._most, columns)), width)
+        # zeros, not whatever was there: a hidden column has weight 0, and 0 · NaN is not 0
+        self._keys[layer], self._values[layer] = like.new_zeros(shape), like.new_zeros(shape)
+
+
+def _additive(seen: Tensor) -> Float[Tensor, "S 1 1 C"]:
+    return torch.zeros(seen.shape, device=seen.device).masked_fill_(~seen, -torch.inf)[:, None, None]
+
+
+def _widened(table: Float[Tensor, "S kv C D"], columns: int) -> Float[Tensor, "S kv W D"]:
+    wide = table.new_zeros(*table.shape[:2], columns, table.shape[3])
+    wide[:, :, : table.shape[2]] = table
+    return wide
+
+
+def _stacked(old: Tensor, new: Tensor) -> Float[Tensor, "J kv P D"]:
+    columns = max(old.shape[2], new.shape[2])
+    return torch.cat([table if table.shape[2] == columns else _widened(table, columns) for table in (old, new)])
+
+
+def padded_places(starts: Sequence[int], lengths: Sequence[int], device: torch.device) -> Int[Tensor, "J P"]:
+    """Line positions of each prompt's tokens; padding points at its last token."""
+    offset = torch.arange(max(lengths)).minimum(torch.tensor(lengths)[:, None] - 1)
+    return (torch.tensor(starts)[:, None] + offset).to(device)

@@ -1,0 +1,202 @@
+"""One call of the engine, from waiting requests to completions."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from oneloop.batch import Batch
+from oneloop.model.attention import hidden_states
+from oneloop.model.packed import packed
+from oneloop.rollout.cache import Prefilled, SharedPrompts, Slots, padded_places
+from oneloop.rollout.sampler import draw
+from oneloop.types import Completion, Sampling, StopReason
+
+SHRINK_AT = 0.75
+"""With nobody waiting, the batch is cut to its running rows when fewer than this share are left."""
+PREFILL_TOKENS = 4096
+"""Prompt tokens of one prefill: enough to keep matrix products busy."""
+WORTH_SHARING = 32
+"""Tokens of a prompt, for each of its rows but the first, from which one shared copy beats one in every slot."""
+
+
+class Request(NamedTuple):
+    """One completion to draw."""
+
+    place: int
+    prompt: tuple[int, ...]
+    seed: int
+
+
+class Ready(NamedTuple):
+    """A request whose prompt has been read."""
+
+    request: Request
+    prompt: int
+    """Its prompt's number in the prefill it came from."""
+
+
+class Decoding:
+    """Continuous batching over `rows` slots."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        requests: Sequence[Request],
+        sampling: Sampling,
+        end_ids: Int[Tensor, " E"],
+        rows: int,
+        version: int,
+    ) -> None:
+        self._model, self._sampling, self._end_ids, self._version = model, sampling, end_ids, version
+        self._head: Any = model.get_output_embeddings()
+        by_prompt: dict[tuple[int, ...], list[Request]] = {}
+        for request in requests:
+            by_prompt.setdefault(request.prompt, []).append(request)
+        self._waiting = deque(by_prompt.items())
+        self._ready: deque[Ready] = deque()
+        count, device = min(rows, len(requests)), model.device
+        longest = max((len(request.prompt) for request in requests), default=0)
+        saved = sum(len(prompt) * (len(members) - 1) for prompt, members in by_prompt.items())
+        shares = saved >= WORTH_SHARING * len(requests)
+        self._shared = SharedPrompts() if shares else None
+        columns = sampling.max_new_tokens + (0 if shares else longest)
+        self._slots = Slots(count, columns, device, self._shared)
+        self._request: list[Request | None] = [None] * count
+        self._prompt_of = torch.zeros(count, dtype=torch.int64, device=device)
+        self._seeds = torch.zeros(count, dtype=torch.int64, device=device)
+        self._lengths = torch.zeros(count, dtype=torch.int64, device=device)  # tokens drawn so far
+        self._tokens = torch.zeros(count, sampling.max_new_tokens, dtype=torch.int64, device=device)
+        self._logprobs = torch.zeros(count, sampling.max_new_tokens, device=device)
+        self._states = torch.zeros(0, device=device)  # [S, H]: what the next token is drawn from
+
+    def run(self) -> Iterator[tuple[int, Completion]]:
+        while True:
+            self._admit()
+            if not any(self._request):
+                return
+            token = self._draw()
+            yield from self._finish(token)
+            self._shrink()
+            if any(self._request):
+                self._advance()
+
+    def _admit(self) -> None:
+        """Waiting requests into free slots."""
+        free = deque(slot for slot, request in enumerate(self._request) if request is None)
+        while free and (self._ready or self._waiting):
+            if not self._ready:
+                self._prefill()
+            count = min(len(free), len(self._ready))
+            self._seat([free.popleft() for _ in range(count)], [self._ready.popleft() for _ in range(count)])
+
+    def _prefill(self) -> None:
+        """Read the next prompts, end to end in one pass, each once."""
+        prompts: list[tuple[int, ...]] = []
+        first = 0 if self._shared is None else len(self._shared.lengths)
+        while self._waiting and (not prompts or sum(map(len, prompts)) + len(self._waiting[0][0]) <= PREFILL_TOKENS):
+            prompt, members = self._waiting.popleft()
+            self._ready += [Ready(request, first + len(prompts)) for request in members]
+            prompts.append(prompt)
+        line = packed(_rows_of(prompts, self._model.device))
+        self._prefilled = Prefilled(line)
+        states = hidden_states(self._model, line.tokens, line.positions, self._prefilled)[0]
+        lengths = [len(prompt) for prompt in prompts]
+        rows = torch.arange(len(prompts))
+        self._last_states = states[line.place[rows, torch.tensor(lengths) - 1]]
+        self._first, self._places = first, padded_places(line.place[:, 0].tolist(), lengths, self._model.device)
+        self._prompt_lengths = torch.tensor(lengths, device=self._model.device)
+        if self._shared is not None:
+            self._shared.add(self._prefilled, self._places, self._prompt_lengths)
+
+    def _seat(self, slots: list[int], ready: list[Ready]) -> None:
+        device = self._model.device
+        where = torch.tensor(slots, device=device)
+        prompt = torch.tensor([item.prompt for item in ready], device=device)
+        lengths = self._prompt_lengths[prompt - self._first]
+        if self._shared is None:
+            self._slots.place(where, self._prefilled, self._places[prompt - self._first], lengths)
+        else:
+            self._slots.link(where, lengths)
+            self._prompt_of[where] = prompt
+            self._shared.point(self._prompt_of)
+        states = self._last_states[prompt - self._first]
+        if not len(self._states):
+            self._states = states.new_zeros(len(self._request), states.shape[1])
+        self._states[where] = states
+        self._seeds[where] = torch.tensor([item.request.seed for item in ready], device=device)
+        self._lengths[where] = 0
+        for slot, item in zip(slots, ready, strict=True):
+            self._request[slot] = item.request
+
+    def _draw(self) -> Int[Tensor, " S"]:
+        """The next token of every slot."""
+        token, logprob = draw(self._head(self._states), self._sampling, self._seeds, self._lengths)
+        column = self._lengths[:, None]
+        self._tokens.scatter_(1, column, token[:, None])
+        self._logprobs.scatter_(1, column, logprob[:, None])
+        return token
+
+    def _finish(self, token: Int[Tensor, " S"]) -> Iterator[tuple[int, Completion]]:
+        """Completions that end with `token`; their slots are free."""
+        ended = torch.isin(token, self._end_ids)
+        self._lengths += 1
+        over = ended | (self._lengths == self._sampling.max_new_tokens)
+        for slot in over.nonzero()[:, 0].tolist():
+            request, length = self._request[slot], int(self._lengths[slot])
+            if request is None:
+                continue
+            self._request[slot] = None
+            yield (
+                request.place,
+                Completion(
+                    tokens=tuple(self._tokens[slot, :length].tolist()),
+                    logprobs=tuple(self._logprobs[slot, :length].tolist()),
+                    stop=StopReason.EOS if bool(ended[slot]) else StopReason.LENGTH,
+                    version=self._version,
+                ),
+            )
+        # an empty slot goes on with the others until somebody takes it; it must not run out of columns
+        self._lengths.remainder_(self._sampling.max_new_tokens)
+
+    def _shrink(self) -> None:
+        """Cut the batch to its running rows when nobody waits and enough have ended."""
+        running = [slot for slot, request in enumerate(self._request) if request is not None]
+        if self._ready or self._waiting or len(running) >= SHRINK_AT * len(self._request):
+            return
+        kept = torch.tensor(running, dtype=torch.int64, device=self._model.device)
+        self._request = [self._request[slot] for slot in running]
+        self._slots.keep(kept)
+        self._seeds, self._lengths, self._states = self._seeds[kept], self._lengths[kept], self._states[kept]
+        self._tokens, self._logprobs = self._tokens[kept], self._logprobs[kept]
+        if self._shared is not None and running:
+            prompts, self._prompt_of = self._prompt_of[kept].unique(return_inverse=True)
+            self._shared.keep(prompts)
+            self._shared.point(self._prompt_of)
+
+    def _advance(self) -> None:
+        """One forward pass: the newest token of every slot."""
+        newest = self._tokens.gather(1, (self._lengths - 1).clamp(min=0)[:, None])
+        self._slots.begin()
+        self._states = hidden_states(self._model, newest, self._slots.positions[:, None], self._slots)[:, 0]
+        self._slots.end()
+
+
+def _rows_of(prompts: Sequence[Sequence[int]], device: torch.device) -> Batch:
+    """Prompts as rows without actions, each a group of its own."""
+    count, width = len(prompts), max(map(len, prompts))
+    tokens = torch.tensor([[*prompt, *[0] * (width - len(prompt))] for prompt in prompts])
+    return Batch(
+        tokens=tokens,
+        mask=torch.zeros(count, width, dtype=torch.bool),
+        group=torch.arange(count),
+        rewards=torch.zeros(count, width),
+        truncated=torch.zeros(count, dtype=torch.bool),
+        lengths=torch.tensor([len(prompt) for prompt in prompts]),
+    ).to(device)
