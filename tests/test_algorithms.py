@@ -244,9 +244,10 @@ def test_observed_facts():
     prepared = PPO.prepare(batch, models)
     facts = PPO.observe(prepared)
     assert facts["kl_coef"] == 0.05
+    stats = PPO.loss(models.policy(prepared), prepared, prepared.size).stats
     gap = (prepared.old_logprobs - batch.rollout_logprobs)[batch.mask].abs()
-    assert facts["rollout/logprob_gap_mean"] == pytest.approx(float(gap.mean()))
-    assert facts["rollout/logprob_gap_max"] == pytest.approx(float(gap.max()))
+    assert float(stats["rollout/logprob_gap"]) == pytest.approx(float(gap.mean()))
+    assert float(stats["rollout/logprob_gap/max"]) == pytest.approx(float(gap.max()))
     values, returns = prepared.values[batch.mask], prepared.returns[batch.mask]
     wanted = 1 - float((returns - values).var(correction=0) / returns.var(correction=0))
     assert facts["explained_variance"] == pytest.approx(wanted, rel=1e-5)

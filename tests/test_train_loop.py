@@ -311,14 +311,65 @@ def test_two_ranks_train_the_single_process_s_weights():
         assert first.column(name) == second.column(name) == pytest.approx(log.column(name), rel=1e-5, abs=1e-9)
 
 
-def test_reinforce_needs_no_old_policy():
-    """A method without ratio, KL, critic or rollout log-probs costs one forward pass a microbatch and no other."""
+@pytest.fixture
+def passes():
+    """A policy that notes its forward passes: True with gradient, False without."""
     models, calls = Bigram(0), []
     forward = models.policy
     models.policy = lambda batch: calls.append(torch.is_grad_enabled()) or forward(batch)
-    run(REINFORCE, steady(rollout_logprobs=None), models, steps=1, minibatch=4, max_tokens=10**6)
+    return models, calls
+
+
+@pytest.mark.parametrize("algorithm", [REINFORCE, replace(GRPO, kl=None), GRPO, ALGORITHMS["dr_grpo"]], ids=str)
+def test_one_update_needs_no_old_policy(passes, algorithm):
+    """With a single optimizer step a batch, π_old is the policy of that step's own forward pass."""
+    models, calls = passes
+    models.frozen = [Bigram(0)]  # the reference's passes are not the policy's
+    run(algorithm, steady(), models, steps=1, minibatch=4, max_tokens=10**6)
     assert calls == [True]
+
+
+def test_several_updates_need_the_old_policy_once(passes):
+    models, calls = passes
+    run(replace(GRPO, kl=None), steady(), models, steps=1, minibatch=2, max_tokens=10**6)
+    assert calls == [False, True, True]
     calls.clear()
-    run(GRPO, steady(rollout_logprobs=None), Bigram(0), steps=1)
-    run(replace(GRPO, kl=None), steady(rollout_logprobs=None), models, steps=1, minibatch=4, max_tokens=10**6)
+    run(replace(GRPO, kl=None, epochs=2), steady(), models, steps=1, minibatch=4, max_tokens=10**6)
+    assert calls == [False, True, True]
+
+
+def test_a_kl_in_the_reward_needs_the_old_policy_even_so(passes):
+    models, calls = passes
+    models.frozen = [Bigram(0)]
+    run(ALGORITHMS["rloo"], steady(), models, steps=1, minibatch=4, max_tokens=10**6)
     assert calls == [False, True]
+
+
+def test_an_old_policy_that_is_known_is_not_computed_again(passes):
+    """Where the sampler's log-probs are the trainer's, they come with the batch."""
+    models, calls = passes
+    batch = steady().batch(0)
+    known = replace(batch, old_logprobs=Bigram(0).policy(batch).logprobs.detach())
+    recomputed, other = Bigram(0), Bigram(0)
+    run(replace(GRPO, kl=None), Fixed(lambda step: known), models, steps=1, minibatch=2, max_tokens=10**6)
+    assert calls == [True, True]
+    run(replace(GRPO, kl=None), Fixed(lambda step: batch), recomputed, steps=1, minibatch=2, max_tokens=10**6)
+    assert torch.equal(models.weights(), recomputed.weights())
+    run(replace(GRPO, kl=None), Fixed(lambda step: known), other, steps=1, minibatch=4, max_tokens=10**6)
+    first = replace(known, old_logprobs=known.old_logprobs + 1)  # one update does not even look at it
+    again = Bigram(0)
+    run(replace(GRPO, kl=None), Fixed(lambda step: first), again, steps=1, minibatch=4, max_tokens=10**6)
+    assert torch.equal(other.weights(), again.weights())
+
+
+def test_one_update_is_the_same_update_with_or_without_the_old_pass():
+    """The gradient with π_old = stop-gradient(π_θ) is bitwise that with π_old from a pass of its own."""
+    algorithm, batch = replace(GRPO, kl=None), steady().batch(0)
+    models = Bigram(0)
+    gradients = []
+    for one_update in (False, True):
+        prepared = algorithm.prepare(batch, models, one_update=one_update)
+        assert (prepared.old_logprobs is None) == one_update
+        algorithm.loss(models.policy(prepared), prepared, prepared.size).value.backward()
+        gradients.append(models.gradient())
+    assert torch.equal(*gradients)

@@ -50,8 +50,12 @@ class Algorithm(Protocol):
         """Models beside the policy, derived from the pieces, so that no unused one is ever loaded."""
         ...
 
-    def prepare(self, batch: Batch, models: Models, world: World = ...) -> Batch:
-        """Fill what stays fixed during the step: π_old, π_ref, V, advantages. No gradient."""
+    def prepare(self, batch: Batch, models: Models, world: World = ..., *, one_update: bool = False) -> Batch:
+        """Fill what stays fixed during the step: π_old, π_ref, V, advantages. No gradient.
+
+        Args:
+            one_update: the batch gets a single optimizer step, so that π_old is the policy of its own forward pass.
+        """
         ...
 
     def loss(self, out: PolicyOutput, batch: Batch, size: Size) -> Loss:
@@ -136,26 +140,35 @@ class PolicyGradient:
         return frozenset(need for need, is_needed in wanted.items() if is_needed)
 
     @torch.no_grad()
-    def prepare(self, batch: Batch, models: Models, world: World = SingleProcess()) -> Batch:  # noqa: B008
+    def prepare(
+        self,
+        batch: Batch,
+        models: Models,
+        world: World = SingleProcess(),  # noqa: B008
+        *,
+        one_update: bool = False,
+    ) -> Batch:
         bootstrap = None
-        if self._asks_old(batch):
+        if self.critic is not None:
             out = models.policy(batch)
-            batch = replace(batch, old_logprobs=out.logprobs.detach())
-            if self.critic is not None:
-                batch = replace(batch, values=out.values)
-                bootstrap = _bootstrap(out, batch)
+            batch = replace(batch, old_logprobs=out.logprobs.detach(), values=out.values)
+            bootstrap = _bootstrap(out, batch)
+        elif self._asks_old(one_update) and batch.old_logprobs is None:
+            batch = replace(batch, old_logprobs=models.policy(batch).logprobs.detach())
         if "reference" in self.needs:
             batch = replace(batch, ref_logprobs=models.reference(batch))
         credit = self._credit(batch, bootstrap, world)
         mask = scored(batch.rewards, batch.mask)  # a row without a score has no loss either: no KL, no value error
         mask = mask if self.drop is None else self.drop(mask, batch.truncated)
         advantages = torch.where(mask, credit.advantages, 0.0)
-        return replace(batch, advantages=advantages, returns=credit.returns, mask=mask)
+        old = batch.old_logprobs if self._asks_old(one_update) else None
+        return replace(batch, advantages=advantages, returns=credit.returns, mask=mask, old_logprobs=old)
 
-    def _asks_old(self, batch: Batch) -> bool:
+    def _asks_old(self, one_update: bool) -> bool:
+        """Whether π_old is needed before the first forward pass, or differs from what that pass will say."""
         at_reward = self.kl is not None and self.kl.at == "reward" and "reference" in self.needs
-        compares = self.surrogate.uses_old or self.correction is not None or batch.rollout_logprobs is not None
-        return compares or at_reward or self.critic is not None
+        compares = self.surrogate.uses_old or self.correction is not None
+        return at_reward or (compares and not one_update)
 
     def _credit(self, batch: Batch, bootstrap: Tensor | None, world: World) -> Credit:
         """Advantages from the rows of every rank: a group or a batch statistic may span them."""
@@ -217,6 +230,8 @@ class PolicyGradient:
         stats = {}
         if out.entropy is not None:
             stats["entropy"] = (each * torch.where(mask, out.entropy.detach(), 0.0)).sum()
+        if batch.rollout_logprobs is not None and not torch.equal(old, batch.rollout_logprobs):
+            stats |= logprob_gap(old, batch.rollout_logprobs, mask, each)  # nothing to say where one is the other
         if self.surrogate.uses_old:
             stats |= {
                 # the tokens were drawn from π_old, so x = log π_old − log π_θ
@@ -232,8 +247,6 @@ class PolicyGradient:
 
     def observe(self, batch: Batch) -> dict[str, float]:
         facts = {}
-        if batch.old_logprobs is not None and batch.rollout_logprobs is not None:
-            facts |= logprob_gap(batch.old_logprobs, batch.rollout_logprobs, batch.mask)
         if batch.values is not None and batch.returns is not None:
             facts["explained_variance"] = float(explained_variance(batch.values, batch.returns, batch.mask))
         if self.kl is not None:
@@ -273,7 +286,14 @@ class Preference:
         return frozenset({"reference"} if isinstance(self.reward, ImplicitReward) else ())
 
     @torch.no_grad()
-    def prepare(self, batch: Batch, models: Models, world: World = SingleProcess()) -> Batch:  # noqa: B008
+    def prepare(
+        self,
+        batch: Batch,
+        models: Models,
+        world: World = SingleProcess(),  # noqa: B008
+        *,
+        one_update: bool = False,
+    ) -> Batch:
         return replace(batch, ref_logprobs=models.reference(batch)) if "reference" in self.needs else batch
 
     def loss(self, out: PolicyOutput, batch: Batch, size: Size) -> Loss:

@@ -50,10 +50,15 @@ class Run:
     """Prompts per optimizer step, each with its whole group; 0 takes the whole batch."""
     epochs: int = 1
     """Passes over each batch."""
-    max_tokens: int = 16384
-    """Most tokens (rows × longest row) in one forward and backward pass: memory only, never the result."""
+    max_tokens: int = 4096
+    """Most tokens in one forward and backward pass, a shared prompt counted once: memory only, never the result."""
     max_refills: int = 4
     """Dynamic sampling: how often groups with equal rewards are drawn again in a step."""
+    score_early: bool = True
+    """Call reward functions with each group as soon as it is complete, in a thread beside the sampling. Off: once with
+    everything, after it. A reward model always scores after it."""
+    log_entropy: bool = True
+    """Compute the policy's entropy for the log when training on rollouts."""
     max_new_tokens: int = 64
     """Length limit of a completion, in tokens."""
     temperature: float = 1.0
@@ -131,7 +136,9 @@ _NOT_NEGATIVE = (
     "minibatch", "max_refills", "top_k", "warmup", "save_every", "eval_every", "eval_temperature",
     "weight_decay", "critic_learning_rate",
 )  # fmt: skip
-MAY_CHANGE_ON_RESUME = frozenset({"resume", "steps", "out", "save_every", "keep_checkpoints", "max_tokens", "device"})
+MAY_CHANGE_ON_RESUME = frozenset(
+    {"resume", "steps", "out", "save_every", "keep_checkpoints", "max_tokens", "device", "score_early", "log_entropy"}
+)
 """Settings that do not change what a step computes."""
 
 

@@ -100,14 +100,30 @@ class Experience(Protocol):
     def restore(self, state: Mapping[str, Any]) -> None: ...
 
 
+Finished = Callable[[int, Completion], None]
+"""Told a completion's place in the input, and the completion."""
+
+
 @runtime_checkable
 class RolloutEngine(Protocol):
     """Draws completions from the behaviour policy μ."""
 
     version: int
+    """Of the weights."""
+    exact: bool
+    """Its log-probs are the trainer's, to 1e-4: the same weights, the same modules, float32."""
 
-    def generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
-        """One completion per prompt, in the order of the input. Each row's draw depends on its own seed only."""
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        sampling: Sampling,
+        seeds: Sequence[int],
+        finished: Finished = ...,
+    ) -> list[Completion]:
+        """One completion per prompt, in the order of the input. Each row's draw depends on its own seed only.
+
+        `finished` hears of each completion as it ends.
+        """
         ...
 
 

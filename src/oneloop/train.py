@@ -51,7 +51,9 @@ def train(
         with clock("rollout"):
             batch = experience.batch(step)  # y ~ μ(·|x), scored  |  pairs  |  demonstrations
         with clock("prepare"):
-            batch = algorithm.prepare(batch, models, world)  # π_old, π_ref, V_φ → Â        (no gradient)
+            one_update = algorithm.epochs == 1 and batch.num_groups <= minibatch
+            # π_old, π_ref, V_φ → Â        (no gradient; π_old only where the update's own forward pass is not it)
+            batch = algorithm.prepare(batch, models, world, one_update=one_update)
         with clock("update"):
             for mini in minibatches(batch, algorithm.epochs, minibatch, seed, step):  # one optimizer step each
                 size = world.total(mini.size)  # the denominator: counted once, over every rank

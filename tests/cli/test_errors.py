@@ -94,7 +94,7 @@ def test_bad_usage_is_exit_code_2(case: str, files: Path, capsys) -> None:
 
 
 FAILURES = {
-    "short": "1 values for 16 completions",
+    "short": "1 values for 8 completions",
     "none": "NoneType",
     "nan": "nan",
     "raising": "rewards.py:8",

@@ -39,15 +39,18 @@ def test_demonstrations_and_pairs() -> None:
 class Engine:
     """Completions that say who asked: the prompt's first token, then digits of the seed."""
 
-    def __init__(self, stop: StopReason = StopReason.EOS) -> None:
-        self.version, self.stop, self.seeds = 0, stop, []
+    def __init__(self, stop: StopReason = StopReason.EOS, exact: bool = False) -> None:
+        self.version, self.stop, self.seeds, self.exact = 0, stop, [], exact
 
-    def generate(self, prompts, sampling, seeds):
+    def generate(self, prompts, sampling, seeds, finished=lambda place, completion: None):
         self.seeds += seeds
-        return [
+        completions = [
             Completion(tokens=(p[0], 2 + s % 7), logprobs=(-float(p[0]), -0.5), stop=self.stop)
             for p, s in zip(prompts, seeds, strict=True)
         ]
+        for place in reversed(range(len(prompts))):  # the last request ends first
+            finished(place, completions[place])
+        return completions
 
 
 class Notes:

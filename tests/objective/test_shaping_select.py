@@ -88,5 +88,6 @@ def test_truncated_importance_is_a_constant_and_finite():
 def test_logprob_gap_by_hand():
     # |−1 + 1.5| = 0.5 and |−2 + 1.9| = 0.1 on two actions; the masked slot is not looked at
     old, rollout = torch.tensor([[-1.0, -2.0, torch.nan]]), torch.tensor([[-1.5, -1.9, 0.0]])
-    gap = logprob_gap(old, rollout, torch.tensor([[True, True, False]]))
-    assert gap == pytest.approx({"rollout/logprob_gap_mean": 0.3, "rollout/logprob_gap_max": 0.5}, rel=1e-5)
+    mask = torch.tensor([[True, True, False]])
+    gap = {name: float(value) for name, value in logprob_gap(old, rollout, mask, mask / 2).items()}
+    assert gap == pytest.approx({"rollout/logprob_gap": 0.3, "rollout/logprob_gap/max": 0.5}, rel=1e-5)

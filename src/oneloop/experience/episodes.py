@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, pstdev
 
-from oneloop.ports import RolloutEngine
-from oneloop.types import Prompt, Reward, Sampling, Trajectory
+from oneloop.types import Completion, Prompt, Reward, Trajectory
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,27 +19,16 @@ class Request:
     seed: int
 
 
-def drawn(
-    engine: RolloutEngine,
-    decode: Callable[[Sequence[int]], str],
-    requests: Sequence[Request],
-    sampling: Sampling,
-) -> list[Trajectory]:
-    """One trajectory per request, in order, not yet scored."""
-    completions = engine.generate(
-        [request.prompt.tokens for request in requests], sampling, [request.seed for request in requests]
+def trajectory(request: Request, completion: Completion, decode: Callable[[Sequence[int]], str]) -> Trajectory:
+    """The episode of a request, not yet scored."""
+    return Trajectory(
+        prompt=request.prompt,
+        group=request.group,
+        sample=request.sample,
+        completion=completion,
+        text=decode(completion.tokens),
+        reward=Reward(value=None),
     )
-    return [
-        Trajectory(
-            prompt=request.prompt,
-            group=request.group,
-            sample=request.sample,
-            completion=completion,
-            text=decode(completion.tokens),
-            reward=Reward(value=None),
-        )
-        for request, completion in zip(requests, completions, strict=True)
-    ]
 
 
 def reward_scalars(items: Sequence[Trajectory]) -> dict[str, float]:

@@ -9,7 +9,8 @@ import torch
 
 from oneloop.algorithms import Algorithm
 from oneloop.batch import Batch
-from oneloop.experience.episodes import Request, drawn, length_scalars, reward_scalars
+from oneloop.experience.episodes import Request, length_scalars, reward_scalars
+from oneloop.experience.scoring import drawn_and_scored
 from oneloop.ports import Models, RolloutEngine, Scorer
 from oneloop.seeds import named_seed
 from oneloop.types import Prompt, Sampling, Trajectory
@@ -37,7 +38,8 @@ class Generation:
             for number, prompt in enumerate(self.prompts)
             for sample in range(self.samples)
         ]
-        return self.scorer(drawn(self.engine, self.decode, requests, self.sampling))
+        scored = drawn_and_scored(self.engine, self.decode, self.scorer, requests, self.sampling, early=False)
+        return scored.trajectories
 
 
 def generation_scalars(items: Sequence[Trajectory]) -> dict[str, float]:

@@ -6,15 +6,15 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
-from time import perf_counter
 from typing import Any
 
 import torch
 
 from oneloop.batch import Batch
 from oneloop.errors import ConfigError
-from oneloop.experience.episodes import Request, drawn, length_scalars, reward_scalars
+from oneloop.experience.episodes import Request, length_scalars, reward_scalars
 from oneloop.experience.pack import Row, action_means, collate
+from oneloop.experience.scoring import drawn_and_scored
 from oneloop.experience.stream import Stream
 from oneloop.objective.select import GroupFilter
 from oneloop.ports import Models, Recorder, Report, RolloutEngine, Scorer
@@ -34,6 +34,7 @@ class Rollouts:
         group_size: G, samples per prompt.
         keep: dynamic sampling: which groups are worth training on. The others are drawn again from new prompts.
         max_refills: how often that is tried in a step; then training goes on with what there is, and says so.
+        score_early: score each group as soon as it is complete, beside the sampling of the others.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Rollouts:
         recorder: Recorder,
         keep: GroupFilter | None = None,
         max_refills: int = 4,
+        score_early: bool = False,
         device: torch.device | str = "cpu",
     ) -> None:
         if sampling.truncated_support:
@@ -61,7 +63,7 @@ class Rollouts:
         self._engine, self._decode, self._scorer, self._recorder = engine, decode, scorer, recorder
         self._stream, self._sampling, self._seed, self._device = Stream(prompts, seed), sampling, seed, device
         self._prompts_per_step, self._group_size = prompts_per_step, group_size
-        self._keep, self._max_refills = keep, max_refills
+        self._keep, self._max_refills, self._score_early = keep, max_refills, score_early
         self._drawn: list[Group] = []
         self._scoring = 0.0
 
@@ -84,7 +86,8 @@ class Rollouts:
             )
         self._alert(step)
         # with nothing kept, the rows stay for the record without an action: the step is skipped, not invented
-        return collate([_row(item) for item in self._rows()], self._device)
+        batch = collate([_row(item) for item in self._rows()], self._device)
+        return replace(batch, old_logprobs=batch.rollout_logprobs) if self._engine.exact else batch
 
     def _draw(self, step: int, count: int) -> list[Group]:
         """Sample and score that many new groups; decide which are kept."""
@@ -99,10 +102,10 @@ class Rollouts:
                 Request(prompt, number, sample, named_seed(self._seed, step, prompt.id, first + sample))
                 for sample in range(self._group_size)
             ]
-        unscored = drawn(self._engine, self._decode, requests, self._sampling)
-        start = perf_counter()
-        scored = self._scorer(unscored)
-        self._scoring += perf_counter() - start
+        scored, seconds = drawn_and_scored(
+            self._engine, self._decode, self._scorer, requests, self._sampling, early=self._score_early
+        )
+        self._scoring += seconds
         size = self._group_size
         groups = [scored[place : place + size] for place in range(0, len(scored), size)]
         return [self._judged(group) for group in groups]

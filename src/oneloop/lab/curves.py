@@ -37,7 +37,7 @@ MORE = {
     "frac_groups_kept": "groups kept, share",
     "clip/outside_band": "tokens outside the band, share",
     "ratio/max": "largest ratio π_θ / π_old",
-    "rollout/logprob_gap_max": "largest |log π_old − log μ|, nats",
+    "rollout/logprob_gap/max": "largest |log π_old − log μ|, nats",
     "value_loss": "value loss",
     "kl_coef": "KL coefficient β",
     "learning_rate": "learning rate",

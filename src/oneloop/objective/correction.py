@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from oneloop.objective.surrogate import LOG_RATIO_BOUND
@@ -30,10 +30,10 @@ class TruncatedImportance:
         return f"× min(π_old(aₜ|sₜ)/μ(aₜ|sₜ), {self.cap:g})"
 
 
-def logprob_gap(old: Tensor, rollout: Tensor, mask: Tensor) -> dict[str, float]:
-    """How far sampler and trainer disagree on the sampled tokens: mean and maximum of |log π_old − log μ|, nats."""
+def logprob_gap(
+    old: Float[Tensor, "B T"], rollout: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"], each: Float[Tensor, "B T"]
+) -> dict[str, Tensor]:
+    """How far sampler and trainer disagree on the sampled tokens: |log π_old − log μ| in nats, weighted by `each`."""
     gap = torch.where(mask, (old - rollout).abs(), 0.0)
-    return {
-        "rollout/logprob_gap_mean": float(gap.sum() / mask.sum().clamp(min=1)),
-        "rollout/logprob_gap_max": float(gap.max()) if gap.numel() else 0.0,
-    }
+    largest = gap.amax() if gap.numel() else gap.sum()
+    return {"rollout/logprob_gap": (each * gap).sum(), "rollout/logprob_gap/max": largest}

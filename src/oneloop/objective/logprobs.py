@@ -3,8 +3,6 @@
 The only shift by one in the library is `before`.
 """
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 import torch

@@ -23,6 +23,7 @@ from oneloop.model.reward import LearnedReward
 from oneloop.model.save import separate_critic, shared_critic
 from oneloop.model.text import Text, end_ids, ignored_sampling
 from oneloop.objective.aggregate import FixedLength
+from oneloop.objective.logprobs import Entropy
 from oneloop.objective.shaping import OverlongPenalty
 from oneloop.ports import Experience, Recorder
 from oneloop.recipes import data
@@ -181,14 +182,22 @@ def assemble(
         temperature=run.temperature if inputs.kind == "prompts" else 1.0,
         max_tokens=run.max_tokens,
         dtype=dtype_of(run),
+        entropy=entropy_of(run, algorithm),
     )
     builder = _Builder(run, algorithm, inputs, recorder, text, learner, device)
     experience = builder.experience()
     measures = builder.measures()
-    notes = [*builder.notes, learner.note]
+    notes = [*builder.notes, learner.note, builder.engine.note if inputs.kind == "prompts" else ""]
     if ignored := ignored_sampling(policy):
         notes.append(f"generation_config.json is read for end tokens only; ignored: {dict(ignored)}")
     return Parts(text, learner, experience, measures, tuple(note for note in notes if note))
+
+
+def entropy_of(run: Run, algorithm: Algorithm) -> Entropy:
+    """Only what the loss or the log asks for."""
+    if isinstance(algorithm, PolicyGradient) and algorithm.entropy:
+        return "gradient"
+    return "value" if run.log_entropy and kind_of(algorithm) == "prompts" else "none"
 
 
 def _optimization(run: Run, algorithm: Algorithm) -> Optimization:
@@ -252,6 +261,7 @@ class _Builder:
             recorder=self.recorder,
             keep=self.algorithm.keep if isinstance(self.algorithm, PolicyGradient) else None,
             max_refills=run.max_refills,
+            score_early=run.score_early and not run.reward_model,
             device=self.device,
         )
 

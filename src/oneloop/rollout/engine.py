@@ -9,7 +9,7 @@ outlive the weights it was computed from.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 
 import torch
@@ -18,12 +18,11 @@ from transformers import PreTrainedModel
 from oneloop.errors import ConfigError
 from oneloop.model.attention import evaluating
 from oneloop.model.probe import packs, plain_head
+from oneloop.ports import Finished
 from oneloop.rollout.decoding import Decoding, Request
 from oneloop.rollout.plain import PlainDecoding
 from oneloop.types import Completion, Sampling
 
-Finished = Callable[[int, Completion], None]
-"""Told a completion and its place in the input."""
 CACHE_BYTES = 4 * 2**30
 """Most memory for keys and values of the rows that are decoded together."""
 
@@ -49,6 +48,7 @@ class Engine:
         cache_bytes: int = CACHE_BYTES,
     ) -> None:
         self.version = 0
+        self.exact = dtype == torch.float32
         self._model, self._max_rows, self._dtype, self._cache_bytes = model, max_rows, dtype, cache_bytes
         self._end_ids = torch.tensor(sorted(end_ids), device=model.device)
         self._fast = packs(model) and plain_head(model)

@@ -1,0 +1,90 @@
+"""From requests to scored trajectories: rewards are computed while the rest of the batch is still being drawn."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from time import perf_counter
+from typing import NamedTuple
+
+from oneloop.experience.episodes import Request, trajectory
+from oneloop.ports import RolloutEngine, Scorer
+from oneloop.types import Completion, Sampling, Trajectory
+
+Decode = Callable[[Sequence[int]], str]
+
+
+class Scored(NamedTuple):
+    trajectories: list[Trajectory]
+    """In the order of the requests."""
+    seconds: float
+    """Spent in the scorer, be it beside the sampling or after it."""
+
+
+def drawn_and_scored(
+    engine: RolloutEngine,
+    decode: Decode,
+    scorer: Scorer,
+    requests: Sequence[Request],
+    sampling: Sampling,
+    *,
+    early: bool,
+) -> Scored:
+    """One scored trajectory per request.
+
+    Args:
+        early: give the scorer each group as soon as its last row has ended, in one thread beside the sampling; a
+            failure ends the sampling. Otherwise the scorer gets everything at once, afterwards.
+    """
+    prompts, seeds = [request.prompt.tokens for request in requests], [request.seed for request in requests]
+    if not early:
+        completions = engine.generate(prompts, sampling, seeds)
+        unscored = [trajectory(request, c, decode) for request, c in zip(requests, completions, strict=True)]
+        start = perf_counter()
+        return Scored(scorer(unscored), perf_counter() - start)
+    beside = _Beside(requests, decode, scorer)
+    try:
+        engine.generate(prompts, sampling, seeds, beside.finished)
+        return beside.result()
+    finally:
+        beside.close()
+
+
+class _Beside:
+    """One thread that scores whole groups in the order in which they are complete."""
+
+    def __init__(self, requests: Sequence[Request], decode: Decode, scorer: Scorer) -> None:
+        self._requests, self._decode, self._scorer = requests, decode, scorer
+        self._members: dict[int, list[int]] = defaultdict(list)
+        for place, request in enumerate(requests):
+            self._members[request.group].append(place)
+        self._done: dict[int, Completion] = {}
+        self._futures: list[tuple[list[int], Future[Scored]]] = []
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="reward")
+
+    def finished(self, place: int, completion: Completion) -> None:
+        self._done[place] = completion
+        group = self._members[self._requests[place].group]
+        if all(member in self._done for member in group):
+            self._futures.append((group, self._pool.submit(self._score, group)))
+        for _, future in self._futures:
+            if future.done() and future.exception() is not None:
+                future.result()  # raises: nothing is gained by sampling on
+
+    def _score(self, places: list[int]) -> Scored:
+        start = perf_counter()
+        unscored = [trajectory(self._requests[place], self._done[place], self._decode) for place in places]
+        return Scored(self._scorer(unscored), perf_counter() - start)
+
+    def result(self) -> Scored:
+        items: dict[int, Trajectory] = {}
+        seconds = 0.0
+        for places, future in self._futures:
+            scored = future.result()
+            items |= zip(places, scored.trajectories, strict=True)
+            seconds += scored.seconds
+        return Scored([items[place] for place in range(len(self._requests))], seconds)
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
