@@ -34,8 +34,7 @@ def plain_head(model: PreTrainedModel) -> bool:
 @torch.no_grad()
 def packs(model: PreTrainedModel) -> bool:
     """Whether rows end to end, prompts shared, give the states that the unchanged model gives each row alone."""
-    rows = _rows(model)
-    line = packed(_batch(rows, model.device))
+    rows, line = _rows(model), probe_line(model)
     watched = _Watched(line)
     with evaluating(model):
         try:
@@ -45,6 +44,11 @@ def packs(model: PreTrainedModel) -> bool:
             return False
     ours = torch.cat([flat[line.place[row, : len(tokens)]] for row, tokens in enumerate(rows)])
     return _known_layers(model) and watched.windows == _windows(model) and _close(ours, theirs)
+
+
+def probe_line(model: PreTrainedModel) -> Packed:
+    """Rows to try a model on, end to end."""
+    return packed(_batch(_rows(model), model.device))
 
 
 class _Watched:

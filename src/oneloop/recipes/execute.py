@@ -23,6 +23,7 @@ from oneloop.model.text import Text
 from oneloop.parallel.checkpoint import read_state, write_state
 from oneloop.recipes import data
 from oneloop.recipes.build import Algorithm, Inputs, Parts, assemble, models_in_memory, read_inputs, resolved
+from oneloop.recipes.memory import Meter
 from oneloop.recipes.signals import StopRequest, stop_request
 from oneloop.record.atomic import clean_temporaries, new_folder, verify
 from oneloop.record.reader import read_run
@@ -94,6 +95,7 @@ def _train(
 ) -> None:
     watched = _Watched(folder, observer)
     checkpoint, damaged = (None, []) if fresh else _latest(folder.path)
+    meter = Meter.begin(folder, run.device)
     parts = assemble(run, algorithm, inputs, watched, checkpoint)
     start, algorithm = _restore(algorithm, parts, folder, checkpoint)
     for error in damaged:
@@ -119,7 +121,7 @@ def _train(
             seed=run.seed,
             start=start,
             measures=parts.measures,
-            hooks=(saver,),
+            hooks=(meter, saver),  # the line of a step stands before its checkpoint, which says how far the files reach
         )
     with new_folder(folder.path / "final") as temporary:
         save_policy(temporary, parts.learner.model, parts.text.tokenizer)

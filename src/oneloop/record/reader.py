@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ class RunRecord:
     config: dict[str, Any]
     metrics: list[dict[str, Any]]
     events: list[dict[str, Any]]
+    memory: list[dict[str, Any]] = field(default_factory=list)
 
     def series(self, name: str) -> tuple[list[int], list[float]]:
         """Steps and values of a metric, where it was logged and finite."""
@@ -54,6 +55,7 @@ def read_run(path: Path) -> RunRecord:
         config=_parsed(config, tomllib.loads) if config.is_file() else {},
         metrics=read_lines(path / "metrics.jsonl"),
         events=read_lines(path / "events.jsonl"),
+        memory=read_lines(path / "memory.jsonl"),
     )
 
 

@@ -26,7 +26,7 @@ from oneloop.record.table import write_rollouts
 from oneloop.types import Trajectory
 
 HEARTBEAT_SECONDS = 10.0
-METRICS, EVENTS = "metrics.jsonl", "events.jsonl"
+METRICS, EVENTS, MEMORY = "metrics.jsonl", "events.jsonl", "memory.jsonl"
 
 _log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class RunFolder:
     def __init__(self, path: Path, lock: IO[str], info: dict[str, Any]) -> None:
         self.path = path
         self._lock, self._info = lock, info
-        self._metrics, self._events = (Lines(path / name) for name in (METRICS, EVENTS))
+        self._metrics, self._events, self._memory = (Lines(path / name) for name in (METRICS, EVENTS, MEMORY))
         self._last_step = self._metrics.last_step()
         self._beat = monotonic()
         self._write_info()
@@ -111,19 +111,25 @@ class RunFolder:
         """One alert in events.jsonl."""
         self._events.append({"step": step, "time": time(), "code": code, "text": text, "fix": fix})
 
+    def memory(self, step: int, values: Mapping[str, int]) -> None:
+        """One line in memory.jsonl, in bytes. Like a table of completions, it ends no run."""
+        try:
+            self._memory.append({"step": step, "time": time(), **values})
+        except OSError as error:
+            self._alert(step, "A_MEMORY", f"memory.jsonl was not written: {error}", "free disk space")
+
     def position(self) -> dict[str, int]:
         """How far the append-only files reach, for a checkpoint."""
-        return {"metrics": self._metrics.size(), "events": self._events.size()}
+        return {name: file.size() for name, file in self._appended().items()}
 
     def rewind(self, position: Mapping[str, int], step: int) -> None:
         """Cut off what was written after a checkpoint, and the tables of steps from `step` on.
 
         Raises: CheckpointError when a file is shorter than it was then: that run's record is lost.
         """
-        files = (("metrics", self._metrics), ("events", self._events))
-        for name, file in files:
+        for name, file in self._appended().items():
             file.check(position.get(name, 0))
-        for name, file in files:
+        for name, file in self._appended().items():
             file.cut(position.get(name, 0))
         for table in (self.path / "rollouts").glob("step_*.parquet"):
             if int(table.stem.removeprefix("step_")) >= step:
@@ -138,7 +144,7 @@ class RunFolder:
     def close(self) -> None:
         """Release the lock, whatever happens to the other files."""
         with ExitStack() as stack:
-            for file in (self._lock, self._events, self._metrics):
+            for file in (self._lock, *self._appended().values()):
                 stack.callback(file.close)
 
     def __enter__(self) -> RunFolder:
@@ -146,6 +152,9 @@ class RunFolder:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+    def _appended(self) -> dict[str, Lines]:
+        return {"metrics": self._metrics, "events": self._events, "memory": self._memory}
 
     def _alert(self, step: int, code: str, text: str, fix: str) -> None:
         """An event about a disk that may be full, so that the event may fail too."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +16,7 @@ from oneloop.batch import Batch
 from oneloop.model.attention import hidden_states
 from oneloop.model.packed import packed
 from oneloop.rollout.cache import Prefilled, SharedPrompts, Slots, padded_places
+from oneloop.rollout.fused import Backbone, Fused, Setting
 from oneloop.rollout.sampler import draw
 from oneloop.types import Completion, Sampling, StopReason
 
@@ -43,7 +45,11 @@ class Ready(NamedTuple):
 
 
 class Decoding:
-    """Continuous batching over `rows` slots."""
+    """Continuous batching over `rows` slots.
+
+    Args:
+        settings: the backbone runs as `Fused`; None: as its modules do.
+    """
 
     def __init__(
         self,
@@ -53,8 +59,10 @@ class Decoding:
         end_ids: Int[Tensor, " E"],
         rows: int,
         version: int,
+        settings: tuple[Setting, ...] | None = None,
     ) -> None:
         self._model, self._sampling, self._end_ids, self._version = model, sampling, end_ids, version
+        self._backbone: Backbone = partial(hidden_states, model) if settings is None else Fused(model, settings)
         self._head: Any = model.get_output_embeddings()
         by_prompt: dict[tuple[int, ...], list[Request]] = {}
         for request in requests:
@@ -106,7 +114,7 @@ class Decoding:
             prompts.append(prompt)
         line = packed(_rows_of(prompts, self._model.device))
         self._prefilled = Prefilled(line)
-        states = hidden_states(self._model, line.tokens, line.positions, self._prefilled)[0]
+        states = self._backbone(line.tokens, line.positions, self._prefilled)[0]
         lengths = [len(prompt) for prompt in prompts]
         rows = torch.arange(len(prompts))
         self._last_states = states[line.place[rows, torch.tensor(lengths) - 1]]
@@ -184,7 +192,7 @@ class Decoding:
         """One forward pass: the newest token of every slot."""
         newest = self._tokens.gather(1, (self._lengths - 1).clamp(min=0)[:, None])
         self._slots.begin()
-        self._states = hidden_states(self._model, newest, self._slots.positions[:, None], self._slots)[:, 0]
+        self._states = self._backbone(newest, self._slots.positions[:, None], self._slots)[:, 0]
         self._slots.end()
 
 

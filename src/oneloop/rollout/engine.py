@@ -20,6 +20,7 @@ from oneloop.model.attention import evaluating
 from oneloop.model.probe import packs, plain_head
 from oneloop.ports import Finished
 from oneloop.rollout.decoding import Decoding, Request
+from oneloop.rollout.fused import settings_of
 from oneloop.rollout.plain import PlainDecoding
 from oneloop.types import Completion, Sampling
 
@@ -52,6 +53,7 @@ class Engine:
         self._model, self._max_rows, self._dtype, self._cache_bytes = model, max_rows, dtype, cache_bytes
         self._end_ids = torch.tensor(sorted(end_ids), device=model.device)
         self._fast = packs(model) and plain_head(model)
+        self._settings = settings_of(model) if self._fast and self.exact else None
         self.note = "" if self._fast else (
             f"{type(model).__name__} is sampled in padded batches that wait for their longest row, because its "
             "attention or its head does more than the built-in engine knows: correct, but slower"
@@ -72,14 +74,18 @@ class Engine:
         """
         self._check_lengths(prompts, sampling)
         requests = [Request(place, tuple(p), seed) for place, (p, seed) in enumerate(zip(prompts, seeds, strict=True))]
-        kind = Decoding if self._fast else PlainDecoding
         done: dict[int, Completion] = {}
         with evaluating(self._model), self._precision():
-            decoding = kind(self._model, requests, sampling, self._end_ids, self._rows(prompts, sampling), self.version)
+            decoding = self._decoding(requests, sampling, self._rows(prompts, sampling))
             for place, completion in decoding.run():
                 done[place] = completion
                 finished(place, completion)
         return [done[place] for place in range(len(prompts))]
+
+    def _decoding(self, requests: list[Request], sampling: Sampling, rows: int) -> Decoding | PlainDecoding:
+        if not self._fast:
+            return PlainDecoding(self._model, requests, sampling, self._end_ids, rows, self.version)
+        return Decoding(self._model, requests, sampling, self._end_ids, rows, self.version, self._settings)
 
     def _rows(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> int:
         """Rows whose cache is sure to fit."""

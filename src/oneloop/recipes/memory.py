@@ -1,0 +1,91 @@
+"""What this process and this machine say about memory, in bytes."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from oneloop.record.writer import RunFolder
+
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+def resident() -> int:
+    """Bytes of this process in memory now; where the kernel does not tell, the most so far."""
+    return _status("VmRSS") or _most_by_getrusage()
+
+
+def peak_resident() -> int:
+    """Most bytes of this process in memory so far, or since `forget_peak`."""
+    return _status("VmHWM") or _most_by_getrusage()
+
+
+def forget_peak() -> None:
+    """Let the peak count from now on, where the kernel permits it."""
+    with suppress(OSError):
+        _CLEAR.write_text("5", encoding="ascii")
+
+
+def installed(device: str) -> int | None:
+    """Bytes that `device` has in all; None for a GPU that this machine does not have.
+
+    On the CPU, a container's limit counts where it is below what the machine has.
+    """
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_properties(device).total_memory if torch.cuda.is_available() else None
+    return min([os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *_container_limits()])
+
+
+@dataclass(frozen=True)
+class Meter:
+    """Hook: one line of memory.jsonl after every step.
+
+    Args:
+        start: resident bytes just before the models were loaded.
+    """
+
+    folder: RunFolder
+    device: str
+    start: int
+
+    @classmethod
+    def begin(cls, folder: RunFolder, device: str) -> Meter:
+        """To be called just before models are loaded: the peak counts from here."""
+        forget_peak()
+        return cls(folder, device, resident())
+
+    def __call__(self, step: int, algorithm: object) -> None:
+        row = {"start_rss": self.start, "rss": resident(), "peak_rss": peak_resident()}
+        if self.device.startswith("cuda"):
+            row["cuda_allocated"] = torch.cuda.memory_allocated(self.device)
+            row["cuda_peak"] = torch.cuda.max_memory_allocated(self.device)
+        self.folder.memory(step, row)
+
+
+def _status(field: str) -> int:
+    """A line of /proc/self/status in bytes; 0 where there is none."""
+    with suppress(OSError):
+        for line in _STATUS.read_text(encoding="ascii", errors="replace").splitlines():
+            if line.startswith(f"{field}:"):
+                return int(line.split()[1]) * 1024
+    return 0
+
+
+def _most_by_getrusage() -> int:
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024
+
+
+def _container_limits() -> list[int]:
+    """Of cgroups, version 2 and 1; "max" and absurdly large numbers mean none."""
+    limits = []
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with suppress(OSError, ValueError):
+            limits.append(int(Path(path).read_text(encoding="ascii")))
+    return limits
