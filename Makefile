@@ -2,10 +2,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PEERS := .venv-peers
 # one thread: a model this small gains nothing from a second one, and everyone gets the same numbers
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test lint bench papers clean
+.PHONY: demo test lint bench bench-quick bench-step bench-peers papers clean
 
 demo: $(VENV)/installed
 	$(BIN)/oneloop demo
@@ -18,8 +19,26 @@ lint: $(VENV)/installed
 	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/pyright
 
-bench: $(VENV)/installed
+# beside TRL, transformers and vLLM, which get environments of their own; takes hours
+bench: $(VENV)/installed bench-peers
+	$(BIN)/python benchmarks/compare.py
+
+bench-quick: $(VENV)/installed bench-peers
+	$(BIN)/python benchmarks/compare.py --rounds 1 --case grpo-fixed-small grpo-ragged sft rollout-fixed peak-12m \
+		--out benchmarks/.cache/quick
+
+# ours alone, by phase of the step
+bench-step: $(VENV)/installed
 	$(BIN)/python benchmarks/step.py
+
+bench-peers: $(PEERS)/trl/installed $(PEERS)/vllm/installed
+
+$(PEERS)/%/installed: benchmarks/peers/%.txt
+	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	# vLLM brings them for pictures and sound; their wheels for CUDA do not load beside a torch for the CPU
+	$(@D)/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	touch $@
 
 papers: $(VENV)/installed
 	$(BIN)/python -c "from oneloop.recipes.explain import papers_page; print(papers_page(), end='')" > docs/papers.md
@@ -30,4 +49,4 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) runs .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(PEERS) benchmarks/.cache runs .pytest_cache .ruff_cache

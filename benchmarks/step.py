@@ -1,4 +1,4 @@
-"""Seconds and tokens per second of whole steps, by method: `make bench`.
+"""Seconds and tokens per second of whole steps, by method: `make bench-step`.
 
 Each method runs a few steps on `scratch:tiny`, one thread, float32; medians over the steps after the first.
 Prints one JSON line per method with the phases of a step and the versions.

@@ -164,7 +164,7 @@ def test_rewind_to_nothing_empties_everything(tmp_path):
         folder.event(0, "A_X", "x")
         folder.trajectories(0, [trajectory()])
         folder.rewind({}, 0)
-        assert folder.position() == {"metrics": 0, "events": 0}
+        assert folder.position() == {"metrics": 0, "events": 0, "memory": 0}
         folder.scalars(0, {"reward": 1.0})
     run = read_run(tmp_path / "run")
     assert (len(run.metrics), run.events, run.rollout_steps()) == (1, [], [])

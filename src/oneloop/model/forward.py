@@ -48,14 +48,16 @@ class Backbone:
 
     Args:
         packs: rows may run end to end, checked once by `oneloop.model.probe.packs`.
+        one_kernel: attention over the whole line is one call, checked once by `oneloop.model.probe.one_kernel`.
     """
 
     model: PreTrainedModel
     packs: bool
+    one_kernel: bool = False
 
     def __call__(self, batch: Batch) -> States:
-        if self.packs and len(batch):
-            line = packed(batch)
+        if self.packs and batch.lengths.any():
+            line = packed(batch, self.one_kernel)
             return States(hidden_states(self.model, line.tokens, line.positions, line)[0], line.place)
         hidden = self.model.base_model(input_ids=known_ids(batch), use_cache=False).last_hidden_state
         return States(

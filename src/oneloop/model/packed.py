@@ -9,14 +9,16 @@ continues. Segments of like length are attended to together, so that no [line, l
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.attention.flex_attention import BlockMask
 
 from oneloop.batch import Batch
+from oneloop.model import flex
 from oneloop.model.attention import Heads
 
 MOST_WASTE = 1.25
@@ -86,21 +88,33 @@ class Packed:
     Args:
         tokens, positions: the line, as one row.
         place: where on the line token t of row b stands; padding stands at 0.
+        line: for the kernel that runs over all of it at once; None: attend bucket by bucket.
     """
 
     tokens: Int[Tensor, "1 N"]
     positions: Int[Tensor, "1 N"]
     place: Int[Tensor, "B T"]
     buckets: tuple[Bucket, ...]
+    line: flex.Line | None
+    masks: dict[int | None, BlockMask] = field(default_factory=dict, repr=False)
+    """By window, made once for all layers."""
 
     def attend(self, heads: Heads) -> Float[Tensor, "1 N heads D"]:
+        if self.line is not None:
+            if heads.window not in self.masks:
+                self.masks[heads.window] = flex.block_mask(self.line, heads.window)
+            return flex.attend(heads, self.masks[heads.window])
         query, key, value = (x[0].transpose(0, 1) for x in (heads.query, heads.key, heads.value))
         pieces = [bucket.attend(query, key, value, heads) for bucket in self.buckets]
         return (pieces[0] if len(pieces) == 1 else torch.cat(pieces))[None]
 
 
-def packed(batch: Batch) -> Packed:
-    """The line of a batch. Every token of every row has a place on it; padding has none."""
+def packed(batch: Batch, one_kernel: bool = False) -> Packed:
+    """The line of a batch. Every token of every row has a place on it; padding has none.
+
+    Args:
+        one_kernel: attend to the whole line at once, which GPUs do faster.
+    """
     lengths, shared = batch.lengths.tolist(), batch.shared.tolist()
     segments = _segments(batch.group.tolist(), lengths, shared)
     counts = torch.tensor([segment.length for segment in segments], dtype=torch.int64)
@@ -114,12 +128,18 @@ def packed(batch: Batch) -> Packed:
             prompt = segments[segment.prompt]
             place[segment.row, : prompt.length] = place[prompt.row, : prompt.length]
     device = batch.tokens.device
+    line = None
+    if one_kernel:
+        own = torch.arange(len(segments)).repeat_interleave(counts)
+        prompts = torch.tensor([segment.prompt for segment in segments], dtype=torch.int64).repeat_interleave(counts)
+        line = flex.Line(own.to(device), prompts.to(device), positions.to(device))
     rows, positions = rows.to(device), positions.to(device)
     return Packed(
         tokens=batch.tokens[rows, positions][None],
         positions=positions[None],
         place=place.to(device),
-        buckets=tuple(_bucket(segments, starts, members, device) for members in _alike(segments)),
+        buckets=() if line else tuple(_bucket(segments, starts, members, device) for members in _alike(segments)),
+        line=line,
     )
 
 

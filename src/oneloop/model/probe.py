@@ -32,6 +32,22 @@ def plain_head(model: PreTrainedModel) -> bool:
 
 
 @torch.no_grad()
+def one_kernel(model: PreTrainedModel) -> bool:
+    """Whether a GPU's kernel for the whole line compiles here, and says what attention in buckets says."""
+    if model.device.type != "cuda" or not packs(model):
+        return False
+    batch = _batch(_rows(model), model.device)
+    buckets, line = packed(batch), packed(batch, one_kernel=True)
+    with evaluating(model):
+        plain = hidden_states(model, buckets.tokens, buckets.positions, buckets)
+        try:
+            ours = hidden_states(model, line.tokens, line.positions, line)
+        except (ImportError, NotImplementedError, RuntimeError, TypeError, ValueError):  # no compiler, odd head sizes
+            return False
+    return _close(ours, plain)
+
+
+@torch.no_grad()
 def packs(model: PreTrainedModel) -> bool:
     """Whether rows end to end, prompts shared, give the states that the unchanged model gives each row alone."""
     rows, line = _rows(model), probe_line(model)
@@ -59,6 +75,8 @@ class _Watched:
         self.windows: dict[int, bool] = {}
 
     def attend(self, heads: Heads) -> Tensor:
+        if heads.layer in self.windows:
+            raise NotImplementedError("a layer that attends twice")  # keys and values are kept by layer
         self.windows[heads.layer] = heads.window is not None
         return self._line.attend(heads)
 

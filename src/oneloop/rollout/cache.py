@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from oneloop.model.attention import Heads
@@ -20,7 +20,7 @@ FIRST_COLUMNS = 64
 class Prefilled:
     """Implements `Layout`: runs another one and keeps the keys and values of its line.
 
-    They are on the line as [N, kv_heads, D], by layer.
+    They are on the line as [N, kv_heads, D], by layer; a model's values can be narrower than its keys.
     """
 
     def __init__(self, line) -> None:
@@ -29,7 +29,9 @@ class Prefilled:
         self.values: dict[int, Tensor] = {}
 
     def attend(self, heads: Heads) -> Tensor:
-        self.keys[heads.layer], self.values[heads.layer] = (x[0].transpose(0, 1) for x in (heads.key, heads.value))
+        self.keys[heads.layer], self.values[heads.layer] = (
+            _kept(x)[0].transpose(0, 1) for x in (heads.key, heads.value)
+        )
         return self._line.attend(heads)
 
 
@@ -50,10 +52,12 @@ class SharedPrompts:
         self.lengths = torch.cat([self.lengths.to(lengths), lengths])
 
     def keep(self, prompts: Int[Tensor, " J"]) -> None:
+        """Drop the others."""
         self.lengths = self.lengths[prompts]
+        longest = int(self.lengths.max()) if len(prompts) else 0
         for table in (self._keys, self._values):
             for layer in table:
-                table[layer] = table[layer].index_select(0, prompts)
+                table[layer] = table[layer][:, :, :longest].index_select(0, prompts)
 
     def point(self, prompt_of: Int[Tensor, " S"]) -> None:
         """Which prompt each slot reads. Slots of one prompt are gathered, so that its keys are read once for them."""
@@ -133,6 +137,11 @@ class Slots:
         """Slots begin after prompts of these lengths, which stand in the shared table."""
         self.filled[slots], self._before[slots] = 0, lengths
 
+    def release(self, slots: Bool[Tensor, " S"]) -> None:
+        """Nobody reads these any more: they start over, or they would walk past the columns and positions there are."""
+        self.filled.masked_fill_(slots, 0)
+        self._before.masked_fill_(slots, 0)
+
     def begin(self) -> None:
         """Before the forward pass of a step: room for its column, and no masks from the last step."""
         self._longest = int(self.filled.max()) + 1
@@ -154,16 +163,14 @@ class Slots:
 
     def attend(self, heads: Heads) -> Float[Tensor, "S 1 heads D"]:
         layer, (count, kv, _, width) = heads.layer, heads.key.shape
+        new_keys, new_values = _kept(heads.key)[:, :, 0], _kept(heads.value)[:, :, 0]
         if layer not in self._keys:
-            self._allocate(layer, heads.key[:, :, 0], self._longest)
+            self._allocate(layer, new_keys, new_values, self._longest)
         keys, values = self._keys[layer], self._values[layer]
         if self._even:
-            keys[:, :, self._longest - 1], values[:, :, self._longest - 1] = heads.key[:, :, 0], heads.value[:, :, 0]
+            keys[:, :, self._longest - 1], values[:, :, self._longest - 1] = new_keys, new_values
         else:
-            keys[self._rows, :, self.filled], values[self._rows, :, self.filled] = (
-                heads.key[:, :, 0],
-                heads.value[:, :, 0],
-            )
+            keys[self._rows, :, self.filled], values[self._rows, :, self.filled] = new_keys, new_values
         query = heads.query.reshape(count, kv, -1, width) * (width**-0.5 if heads.scale is None else heads.scale)
         keys, values = keys[:, :, : self._longest], values[:, :, : self._longest]
         own_mask, shared_mask = self._hidden(heads.window)
@@ -176,7 +183,7 @@ class Slots:
             weights = torch.cat([prompt, own], -1).softmax(-1)
             of_prompt, of_own = weights.split([prompt.shape[-1], own.shape[-1]], -1)
             mixed = torch.matmul(of_own, values).add_(self._shared.mixed(layer, of_prompt))
-        return mixed.reshape(count, 1, -1, width)
+        return mixed.reshape(count, 1, -1, mixed.shape[-1])
 
     def _hidden(self, window: int | None) -> tuple[Tensor | None, Tensor | None]:
         """What to add to the scores of a slot's own columns and of its prompt's: 0 or −∞. Made once a step."""
@@ -192,8 +199,8 @@ class Slots:
 
     def _reserve(self, columns: int, like: Prefilled | None = None) -> None:
         if like is not None and not self._keys:
-            for layer, key in like.keys.items():
-                self._allocate(layer, key, columns)
+            for layer in like.keys:
+                self._allocate(layer, like.keys[layer], like.values[layer], columns)
         capacity = next(iter(self._keys.values())).shape[2]
         if columns <= capacity:
             return
@@ -202,11 +209,17 @@ class Slots:
             for layer, old in table.items():
                 table[layer] = _widened(old, wanted)
 
-    def _allocate(self, layer: int, like: Float[Tensor, "N kv D"], columns: int) -> None:
-        kv, width = like.shape[1:]
-        shape = (len(self._rows), kv, min(max(columns, FIRST_COLUMNS), max(self._most, columns)), width)
-        # zeros, not whatever was there: a hidden column has weight 0, and 0 · NaN is not 0
-        self._keys[layer], self._values[layer] = like.new_zeros(shape), like.new_zeros(shape)
+    def _allocate(self, layer: int, key: Float[Tensor, "N kv D"], value: Float[Tensor, "N kv E"], columns: int) -> None:
+        capacity = min(max(columns, FIRST_COLUMNS), max(self._most, columns))
+        for table, like in ((self._keys, key), (self._values, value)):
+            # zeros, not whatever was there: a hidden column has weight 0, and 0 · NaN is not 0
+            table[layer] = like.new_zeros(len(self._rows), like.shape[1], capacity, like.shape[2])
+
+
+def _kept(x: Tensor) -> Tensor:
+    """As attention reads it: autocast would turn float32 keys, which rotation leaves, to its type again at every step."""
+    kind = x.device.type
+    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
 
 
 def _additive(seen: Tensor) -> Float[Tensor, "S 1 1 C"]:

@@ -106,6 +106,8 @@ class Decoding:
 
     def _prefill(self) -> None:
         """Read the next prompts, end to end in one pass, each once."""
+        if self._shared is not None:
+            self._forget_prompts(self._shared)
         prompts: list[tuple[int, ...]] = []
         first = 0 if self._shared is None else len(self._shared.lengths)
         while self._waiting and (not prompts or sum(map(len, prompts)) + len(self._waiting[0][0]) <= PREFILL_TOKENS):
@@ -122,6 +124,15 @@ class Decoding:
         self._prompt_lengths = torch.tensor(lengths, device=self._model.device)
         if self._shared is not None:
             self._shared.add(self._prefilled, self._places, self._prompt_lengths)
+
+    def _forget_prompts(self, shared: SharedPrompts) -> None:
+        """Drop the prompts that no running row reads."""
+        running = torch.tensor([r is not None for r in self._request], dtype=torch.bool, device=self._model.device)
+        kept, pointers = self._prompt_of[running].unique(return_inverse=True)
+        shared.keep(kept)
+        self._prompt_of = torch.zeros_like(self._prompt_of).masked_scatter_(running, pointers)
+        if len(kept):
+            shared.point(self._prompt_of)
 
     def _seat(self, slots: list[int], ready: list[Ready]) -> None:
         device = self._model.device
@@ -170,8 +181,9 @@ class Decoding:
                     version=self._version,
                 ),
             )
-        # an empty slot goes on with the others until somebody takes it; it must not run out of columns
-        self._lengths.remainder_(self._sampling.max_new_tokens)
+        # an empty slot goes on with the others until somebody takes it
+        self._lengths.masked_fill_(over, 0)
+        self._slots.release(over)
 
     def _shrink(self) -> None:
         """Cut the batch to its running rows when nobody waits and enough have ended."""
@@ -183,10 +195,9 @@ class Decoding:
         self._slots.keep(kept)
         self._seeds, self._lengths, self._states = self._seeds[kept], self._lengths[kept], self._states[kept]
         self._tokens, self._logprobs = self._tokens[kept], self._logprobs[kept]
-        if self._shared is not None and running:
-            prompts, self._prompt_of = self._prompt_of[kept].unique(return_inverse=True)
-            self._shared.keep(prompts)
-            self._shared.point(self._prompt_of)
+        if self._shared is not None:
+            self._prompt_of = self._prompt_of[kept]
+            self._forget_prompts(self._shared)
 
     def _advance(self) -> None:
         """One forward pass: the newest token of every slot."""

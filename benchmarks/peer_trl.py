@@ -1,0 +1,190 @@
+"""TRL's side: its own trainers on the same model, rows and batch, with its best settings for one CPU thread.
+
+A step is timed from on_step_begin to on_step_end. Sampling is inside it (GRPOTrainer samples when a training step asks
+for its inputs); reading and padding a batch of given rows comes before it and is not counted.
+"""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from pathlib import Path
+from statistics import fmean
+from time import perf_counter
+from typing import Any
+
+import torch
+from cases import CASES, ENOUGH, WINDOW, Case
+from datasets import Dataset, disable_progress_bars, load_dataset
+from measured import arguments, emit, forget_peak, mebibytes
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, TrainerCallback
+from trl import (
+    DPOConfig,
+    DPOTrainer,
+    GRPOConfig,
+    GRPOTrainer,
+    RewardConfig,
+    RewardTrainer,
+    SFTConfig,
+    SFTTrainer,
+)
+
+from rewards import exact, spread
+
+
+class Watch(TrainerCallback):
+    """Times steps, and stops when the last rewards are enough."""
+
+    def __init__(self, enough: float = float("inf")) -> None:
+        self.enough, self.reached = enough, False
+        self.begun = self.start = 0.0
+        self.seconds: list[float] = []
+        self.ends: list[float] = []
+        self.losses: list[float] = []
+        self.rewards: list[float] = []
+        self.lengths: list[float] = []
+        self.peak = 0.0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        self.begun = perf_counter()
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        self.start = perf_counter()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        self.ends.append(perf_counter())
+        self.seconds.append(self.ends[-1] - self.start)
+        self.peak = mebibytes("VmHWM")
+        self.reached = len(self.rewards) >= WINDOW and fmean(self.rewards[-WINDOW:]) >= self.enough
+        control.should_training_stop = control.should_training_stop or self.reached
+
+
+def settings(case: Case, args: Namespace, steps: int, rate: float) -> dict[str, Any]:
+    """Float32 on the CPU, nothing recomputed, nothing logged, evaluated or saved; all rows in one optimizer step."""
+    return {
+        "output_dir": str(Path(args.work) / "trl"),
+        "per_device_train_batch_size": case.rows,
+        "gradient_accumulation_steps": 1,
+        "max_steps": steps,
+        "learning_rate": rate,
+        "lr_scheduler_type": "constant",
+        "use_cpu": True,
+        "bf16": False,
+        "gradient_checkpointing": False,
+        "logging_strategy": "no",
+        "report_to": [],
+        "save_strategy": "no",
+        "eval_strategy": "no",
+        "disable_tqdm": True,
+        "dataloader_num_workers": 0,
+        "dataloader_pin_memory": False,
+        "seed": args.seed,
+    }
+
+
+def grpo(case: Case, args: Namespace, watch: Watch, common: dict[str, Any], rows: Dataset) -> GRPOTrainer:
+    function = exact if case.kind == "accuracy" else spread
+
+    def reward(completions: list[str], **columns: Any) -> list[float]:
+        values = function(completions, **columns)
+        watch.rewards.append(fmean(values))
+        watch.lengths.append(fmean(len(ids) for ids in columns["completion_ids"]))
+        return values
+
+    config = GRPOConfig(
+        **common | {"per_device_train_batch_size": case.rows * case.group},
+        num_generations=case.group,
+        max_completion_length=case.max_new_tokens,
+        temperature=1.0,
+        top_k=0,
+        top_p=1.0,
+        beta=case.beta,
+        loss_type="grpo",
+        num_iterations=1,
+        use_transformers_continuous_batching="continuous" in args.engine,
+        transformers_continuous_batching_config=_continuous(case) if "continuous" in args.engine else None,
+    )
+    tokenizer = AutoTokenizer.from_pretrained(args.model, padding_side="left")
+    return GRPOTrainer(
+        model=_model(args), reward_funcs=reward, args=config, train_dataset=rows, processing_class=tokenizer
+    )
+
+
+def _continuous(case: Case) -> dict[str, Any]:
+    """Sizes that it takes from GPU memory otherwise: every request fits at once."""
+    page, samples = 32, case.rows * case.group
+    each = -(-(case.prompt_tokens + case.max_new_tokens) // page) + 1
+    return {
+        "page_size": page,
+        "num_blocks": each * samples,
+        "max_batch_tokens": samples * case.prompt_tokens,
+        "max_requests_per_batch": samples,
+    }
+
+
+def dpo(case: Case, args: Namespace, watch: Watch, common: dict[str, Any], rows: Dataset) -> DPOTrainer:
+    config = DPOConfig(**common, beta=case.beta, max_length=None)
+    tokenizer = AutoTokenizer.from_pretrained(args.model)
+    return DPOTrainer(model=_model(args), args=config, train_dataset=rows, processing_class=tokenizer)
+
+
+def reward_model(case: Case, args: Namespace, watch: Watch, common: dict[str, Any], rows: Dataset) -> RewardTrainer:
+    model = AutoModelForSequenceClassification.from_pretrained(args.model, num_labels=1, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(args.model)
+    config = RewardConfig(**common, max_length=None)
+    return RewardTrainer(model=model, args=config, train_dataset=rows, processing_class=tokenizer)
+
+
+def sft(case: Case, args: Namespace, watch: Watch, common: dict[str, Any], rows: Dataset) -> SFTTrainer:
+    config = SFTConfig(**common, max_length=None, padding_free=args.engine == "trl-padding-free")
+    tokenizer = AutoTokenizer.from_pretrained(args.model)
+    return SFTTrainer(model=_model(args), args=config, train_dataset=rows, processing_class=tokenizer)
+
+
+def _model(args: Namespace) -> Any:
+    return AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32)
+
+
+TRAINERS = {
+    "grpo": grpo,
+    "accuracy": grpo,
+    "dpo": dpo,
+    "memory": dpo,
+    "reward_model": reward_model,
+    "sft": sft,
+}
+
+
+def row_tokens(rows: Dataset) -> int:
+    """Tokens of the prepared rows, to compare with what the other engine counts."""
+    names = [name for name in rows.column_names if name.endswith("_ids")]
+    return sum(len(row[name]) for row in rows for name in names)
+
+
+def main() -> None:
+    args = arguments()
+    torch.set_num_threads(1)
+    disable_progress_bars()
+    case = CASES[args.case]
+    rows = load_dataset("json", data_files=args.data, split="train", cache_dir=str(Path(args.work) / "datasets"))
+    watch = Watch(ENOUGH if case.kind == "accuracy" else float("inf"))
+    rate = float(args.engine.partition("@")[2] or case.learning_rate)
+    steps = case.steps + (case.kind not in ("memory", "accuracy"))
+    before = mebibytes("VmRSS")
+    forget_peak()
+    trainer = TRAINERS[case.kind](case, args, watch, settings(case, args, steps, rate), rows)
+    trainer.add_callback(watch)
+    loss = trainer.train().training_loss
+    values: dict[str, object] = {"loss": loss, "row_tokens": row_tokens(trainer.train_dataset)}
+    if case.kind == "accuracy":
+        values |= {"reached": watch.reached, "seconds": [watch.ends[-1] - watch.begun], "rewards": watch.rewards}
+    elif case.kind == "memory":
+        values |= {"mebibytes": watch.peak - before, "before": before}
+    else:
+        wall = [b - a for a, b in zip(watch.ends, watch.ends[1:], strict=False)]
+        values |= {"seconds": watch.seconds[1:], "wall_seconds": wall}
+        values |= {"tokens": [mean * case.rows * case.group for mean in watch.lengths[1:]]}
+    emit(values)
+
+
+if __name__ == "__main__":
+    main()

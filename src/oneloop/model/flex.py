@@ -1,0 +1,54 @@
+"""Attention over a packed line as one kernel, for GPUs: a rule says who sees whom, and no mask is kept in memory."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+
+from oneloop.model.attention import Heads
+
+
+class Line(NamedTuple):
+    """What the rule reads of each token."""
+
+    segment: Int[Tensor, " N"]
+    prompt: Int[Tensor, " N"]
+    """The segment that its own one continues; −1: none."""
+    position: Int[Tensor, " N"]
+
+
+def block_mask(line: Line, window: int | None) -> BlockMask:
+    """A token sees those up to itself in its own segment, and in the prompt that the segment continues."""
+    segment, prompt, position = line
+
+    def sees(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        near = (segment[query] == segment[key]) | (prompt[query] == segment[key])
+        seen = near & (position[query] >= position[key])
+        return seen if window is None else seen & (position[query] - position[key] < window)
+
+    count = len(segment)
+    make = _compiled(create_block_mask) if segment.is_cuda else create_block_mask
+    return make(sees, None, None, count, count, device=segment.device)
+
+
+def attend(heads: Heads, mask: BlockMask) -> Float[Tensor, "1 N heads D"]:
+    query, key, value = heads.query, heads.key, heads.value
+    kind = query.device.type
+    if torch.is_autocast_enabled(kind):  # the kernel wants one type; autocast does not know it
+        query, key, value = (x.to(torch.get_autocast_dtype(kind)) for x in (query, key, value))
+    run = _compiled(flex_attention) if query.is_cuda else flex_attention
+    grouped = query.shape[1] != key.shape[1]
+    out = run(query.contiguous(), key.contiguous(), value.contiguous(), block_mask=mask, scale=heads.scale,
+              enable_gqa=grouped)  # fmt: skip
+    return out.transpose(1, 2)
+
+
+@cache
+def _compiled(function):
+    """Compiled once, for lines of any length."""
+    return torch.compile(function, dynamic=True)
