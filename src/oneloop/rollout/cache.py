@@ -217,7 +217,7 @@ class Slots:
 
 
 def _kept(x: Tensor) -> Tensor:
-    """As attention reads it: autocast would turn float32 keys, which rotation leaves, to its type again at every step."""
+    """In the type that attention reads: rotation leaves float32 keys, which autocast would turn at every step anew."""
     kind = x.device.type
     return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
 
