@@ -131,7 +131,9 @@ def test_values_describe_the_state_before_each_token() -> None:
         a, b = learner.policy(one), learner.policy(two)
         hidden = model.model(one.tokens).last_hidden_state
     assert torch.equal(a.values, b.values) and not torch.equal(a.final_values, b.final_values)
-    assert torch.allclose(a.values[0, 1:], learner.critic.head(hidden)[0, :-1, 0], atol=1e-6)
+    assert torch.allclose(
+        a.values[0, 1:], learner.critic.head(hidden)[0, :-1, 0], atol=1e-5
+    )  # float32, sums of terms near 10
 
 
 def test_reward_scores_are_transformers_own(tmp_path) -> None:

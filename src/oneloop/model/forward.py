@@ -8,6 +8,7 @@ before they are looked up, and every read-out goes by length.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,7 +18,9 @@ from transformers import PreTrainedModel
 
 from oneloop.batch import Batch, PolicyOutput
 from oneloop.model.attention import hidden_states
+from oneloop.model.fused import Fused, Setting, settings_of
 from oneloop.model.packed import packed
+from oneloop.model.probe import one_kernel, packs
 from oneloop.objective.logprobs import Entropy, before, logits_logprobs, token_logprobs
 
 
@@ -47,18 +50,30 @@ class Backbone:
     """A model without its heads.
 
     Args:
-        packs: rows may run end to end, checked once by `oneloop.model.probe.packs`.
-        one_kernel: attention over the whole line is one call, checked once by `oneloop.model.probe.one_kernel`.
+        packs: rows may run end to end.
+        one_kernel: attention over the whole line is one call.
+        settings: the modules' weights run as `oneloop.model.fused.Fused`; None: as the modules do.
     """
 
     model: PreTrainedModel
     packs: bool
     one_kernel: bool = False
+    settings: tuple[Setting, ...] | None = None
+
+    @classmethod
+    def of(cls, model: PreTrainedModel, dtype: torch.dtype = torch.float32) -> Backbone:
+        """As fast as trials on `model` allow, for forward passes in `dtype`."""
+        if not packs(model):
+            return cls(model, packs=False)
+        return cls(model, True, one_kernel(model, dtype), settings_of(model) if dtype == torch.float32 else None)
 
     def __call__(self, batch: Batch) -> States:
         if self.packs and batch.lengths.any():
             line = packed(batch, self.one_kernel)
-            return States(hidden_states(self.model, line.tokens, line.positions, line)[0], line.place)
+            run = partial(hidden_states, self.model)
+            if self.settings is not None:
+                run = Fused(self.model, self.settings)
+            return States(run(line.tokens, line.positions, line)[0], line.place)
         hidden = self.model.base_model(input_ids=known_ids(batch), use_cache=False).last_hidden_state
         return States(
             hidden.flatten(0, 1), torch.arange(batch.tokens.numel(), device=hidden.device).view_as(batch.tokens)

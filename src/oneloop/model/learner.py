@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from oneloop.batch import Batch, PolicyOutput
 from oneloop.errors import DivergedError
 from oneloop.model.forward import Backbone, CausalReader, final_values_of, reward_scores, score_only, values_of
-from oneloop.model.probe import one_kernel, packs, plain_head
+from oneloop.model.probe import plain_head
 from oneloop.objective.logprobs import Entropy
 
 MOST_SKIPS = 3
@@ -99,7 +99,7 @@ class Learner:
         self._scores = hasattr(policy, "score")
         self._entropy: Entropy = entropy
         plain = not self._scores and plain_head(policy)
-        self._backbone = Backbone(policy, packs(policy) and (plain or self._scores), one_kernel(policy))
+        self._backbone = Backbone.of(policy, dtype) if plain or self._scores else Backbone(policy, packs=False)
         self.note = "" if self._backbone.packs else _slow_note(policy, plain or self._scores)
         self._read = CausalReader(self._backbone, temperature, plain)
         self._read_reference = None
@@ -108,7 +108,7 @@ class Learner:
             self._read_reference = CausalReader(frozen, temperature, plain)
         self._critic_backbone = self._backbone
         if critic is not None and critic.backbone is not None:
-            self._critic_backbone = Backbone(critic.backbone, packs(critic.backbone), one_kernel(critic.backbone))
+            self._critic_backbone = Backbone.of(critic.backbone, dtype)
         self.optimizer = self._make_optimizer()
 
     def _make_optimizer(self) -> torch.optim.AdamW:

@@ -31,20 +31,26 @@ def plain_head(model: PreTrainedModel) -> bool:
         return _close(ours, model(input_ids=torch.tensor(rows, device=model.device), use_cache=False).logits[0])
 
 
-@torch.no_grad()
-def one_kernel(model: PreTrainedModel) -> bool:
-    """Whether a GPU's kernel for the whole line compiles here, and says what attention in buckets says."""
-    if model.device.type != "cuda" or not packs(model):
+def one_kernel(model: PreTrainedModel, dtype: torch.dtype) -> bool:
+    """Whether a GPU's kernel for the whole line compiles here, backward too, and says what attention in buckets says.
+
+    Args:
+        dtype: of the forward passes to come.
+    """
+    if model.device.type != "cuda":
         return False
     batch = _batch(_rows(model), model.device)
     buckets, line = packed(batch), packed(batch, one_kernel=True)
-    with evaluating(model):
-        plain = hidden_states(model, buckets.tokens, buckets.positions, buckets)
+    with evaluating(model), torch.autocast("cuda", dtype, enabled=dtype != torch.float32):
+        with torch.no_grad():
+            plain = hidden_states(model, buckets.tokens, buckets.positions, buckets)
         try:
             ours = hidden_states(model, line.tokens, line.positions, line)
-        except (ImportError, NotImplementedError, RuntimeError, TypeError, ValueError):  # no compiler, odd head sizes
+            if ours.requires_grad:
+                torch.autograd.grad(ours.sum(), next(p for p in model.base_model.parameters() if p.requires_grad))
+        except Exception:  # a missing compiler, an odd head size, too little memory on the chip: whatever it is
             return False
-    return _close(ours, plain)
+    return _close(ours.detach(), plain, dtype)
 
 
 @torch.no_grad()
@@ -124,6 +130,7 @@ def _plain_states(model: PreTrainedModel, rows: list[list[int]]) -> Tensor:
     return torch.cat([model.base_model(input_ids=row, use_cache=False).last_hidden_state[0] for row in batches])
 
 
-def _close(ours: Tensor, theirs: Tensor) -> bool:
-    tolerance = 1e-4 if theirs.dtype == torch.float32 else 5e-2
+def _close(ours: Tensor, theirs: Tensor, dtype: torch.dtype | None = None) -> bool:
+    """`dtype`: that of the products, where the results do not show it."""
+    tolerance = 1e-4 if (dtype or theirs.dtype) == torch.float32 else 5e-2
     return ours.shape == theirs.shape and torch.allclose(ours, theirs, rtol=tolerance, atol=tolerance)

@@ -8,7 +8,6 @@ from transformers import PreTrainedModel
 
 from oneloop.batch import Batch
 from oneloop.model.forward import Backbone, reward_scores
-from oneloop.model.probe import one_kernel, packs
 
 
 class LearnedReward:
@@ -20,10 +19,7 @@ class LearnedReward:
     """
 
     def __init__(self, model: PreTrainedModel, *, max_tokens: int = 16384) -> None:
-        self._backbone, self._max_tokens = (
-            Backbone(model.eval().requires_grad_(False), packs(model), one_kernel(model)),
-            max_tokens,
-        )
+        self._backbone, self._max_tokens = Backbone.of(model.eval().requires_grad_(False)), max_tokens
 
     @torch.no_grad()
     def __call__(

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-CHUNK_BYTES = {"cpu": 16 * 2**20, "cuda": 256 * 2**20}
+CHUNK_BYTES = {"cpu": 16 * 2**20, "cuda": 2**30}
 """Size of one chunk's float32 logits, by device: in reach of a CPU's cache, enough to keep a GPU busy."""
 LEAST_ROWS = 128
 """Fewest tokens of a chunk: with fewer, reading the head's weights costs more than the product."""
@@ -81,19 +81,16 @@ class _HeadLogprobs(torch.autograd.Function):
         product = _product_dtype(hidden)
         wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
         count, head = len(targets), (weight.to(product), None if bias is None else bias.to(product))
-        logprobs, totals = (torch.empty(count, dtype=wide, device=hidden.device) for _ in range(2))
-        entropies = torch.full_like(logprobs, torch.nan)
+        logprobs, entropies = (torch.full((count,), torch.nan, dtype=wide, device=hidden.device) for _ in range(2))
         pieces = _pieces(count, weight.shape[0], hidden.device)
-        logits = None
+        table = None
         for piece in pieces:
-            logits = _logits(hidden[piece].to(product), head, temperature, wide)
-            total = torch.logsumexp(logits, -1)
-            totals[piece] = total
-            logprobs[piece] = logits.gather(-1, targets[piece, None])[:, 0] - total
+            table = torch.log_softmax(_logits(hidden[piece].to(product), head, temperature, wide), -1)
+            logprobs[piece] = table.gather(-1, targets[piece, None])[:, 0]
             if entropy != "none":
-                entropies[piece] = _entropy(logits, total)
-        kept = logits if len(pieces) == 1 else None
-        ctx.save_for_backward(hidden, weight, bias, targets, totals, entropies, kept)
+                entropies[piece] = _entropy(table)
+        kept = table if len(pieces) == 1 else None
+        ctx.save_for_backward(hidden, weight, bias, targets, entropies, kept)
         ctx.settings = (temperature, entropy, product, wide)
         if entropy != "gradient":
             ctx.mark_non_differentiable(entropies)
@@ -102,7 +99,7 @@ class _HeadLogprobs(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        hidden, weight, bias, targets, totals, entropies, kept = ctx.saved_tensors
+        hidden, weight, bias, targets, entropies, kept = ctx.saved_tensors
         temperature, entropy, product, wide = ctx.settings
         head = (weight.to(product), None if bias is None else bias.to(product))
         inputs: Any = (hidden, weight, bias)
@@ -112,9 +109,8 @@ class _HeadLogprobs(torch.autograd.Function):
         )
         for piece in _pieces(len(targets), weight.shape[0], hidden.device):
             states = hidden[piece].to(product)
-            # kept logits are left as they are, for a graph that is walked twice
-            logits = _logits(states, head, temperature, wide) if kept is None else kept.clone()
-            table = logits.sub_(totals[piece, None])  # log p
+            # what was kept stays as it is, for a graph that is walked twice
+            table = torch.log_softmax(_logits(states, head, temperature, wide), -1) if kept is None else kept
             of_entropy = (gradients[1][piece], entropies[piece]) if entropy == "gradient" else None
             slope = _slope(table, targets[piece], gradients[0][piece].to(wide), of_entropy)
             slope = slope if temperature == 1 else slope.div_(temperature)
@@ -132,14 +128,14 @@ class _HeadLogprobs(torch.autograd.Function):
 def _slope(
     table: Tensor, targets: Tensor, of_logprobs: Tensor, of_entropy: tuple[Tensor, Tensor] | None
 ) -> Float[Tensor, "N V"]:
-    """∂loss/∂z from log p, which it overwrites, and the loss's slopes in log-probs and entropy."""
+    """∂loss/∂z from log p and the loss's slopes in log-probs and entropy."""
     if of_entropy is None:
-        table.exp_().mul_(-of_logprobs[:, None])
+        slope = table.exp().mul_(-of_logprobs[:, None])
     else:
         given, entropies = of_entropy
         pull = table.clamp(min=torch.finfo(table.dtype).min).add_(entropies[:, None]).mul_(given[:, None])
-        table.exp_().mul_(pull.add_(of_logprobs[:, None]).neg_())
-    return table.scatter_add_(-1, targets[:, None], of_logprobs[:, None])
+        slope = table.exp().mul_(pull.add_(of_logprobs[:, None]).neg_())
+    return slope.scatter_add_(-1, targets[:, None], of_logprobs[:, None])
 
 
 def _product_dtype(hidden: Tensor) -> torch.dtype:
@@ -160,7 +156,10 @@ def _logits(states: Tensor, head: tuple[Tensor, Tensor | None], temperature: flo
     return logits if temperature == 1 else logits.div_(temperature)
 
 
-def _entropy(logits: Tensor, total: Tensor) -> Tensor:
-    """H = log Σ exp z − Σ p z, where a logit of −inf has probability 0 and gives 0."""
-    table = (logits - total[:, None]).clamp_(min=torch.finfo(logits.dtype).min)
-    return -(table.exp() * table).sum(-1)
+def _entropy(table: Float[Tensor, "N V"]) -> Float[Tensor, " N"]:
+    """H = −Σ p log p, where a log-prob of −inf has probability 0 and gives 0."""
+    found = table.exp().mul_(table).sum(-1).neg_()
+    if bool(found.isnan().any()):
+        finite = table.clamp(min=torch.finfo(table.dtype).min)
+        found = (finite.exp() * finite).sum(-1).neg_()
+    return found

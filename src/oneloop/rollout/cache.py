@@ -1,7 +1,8 @@
 """Keys and values of the rows being decoded: a slot for each row, and one copy of a prompt that several rows share.
 
 Nothing is ever concatenated: a token is written to its column of its slot. Columns are added by doubling, so that a
-long limit costs memory only when rows get there.
+long limit costs memory only when rows get there. Counts and pointers are kept on the CPU, so that asking for one never
+waits for a GPU; `slots`, `prompts` and `lengths` are CPU tensors throughout.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from oneloop.model.attention import Heads
 
-FIRST_COLUMNS = 64
+FIRST_COLUMNS = 128
 
 
 class Prefilled:
@@ -49,7 +50,7 @@ class SharedPrompts:
             for layer, line in theirs.items():
                 new = line[places].transpose(1, 2)
                 mine[layer] = _stacked(mine[layer], new) if layer in mine else new.contiguous()
-        self.lengths = torch.cat([self.lengths.to(lengths), lengths])
+        self.lengths = torch.cat([self.lengths, lengths])
 
     def keep(self, prompts: Int[Tensor, " J"]) -> None:
         """Drop the others."""
@@ -57,20 +58,21 @@ class SharedPrompts:
         longest = int(self.lengths.max()) if len(prompts) else 0
         for table in (self._keys, self._values):
             for layer in table:
-                table[layer] = table[layer][:, :, :longest].index_select(0, prompts)
+                table[layer] = table[layer][:, :, :longest].index_select(0, prompts.to(table[layer].device))
 
     def point(self, prompt_of: Int[Tensor, " S"]) -> None:
         """Which prompt each slot reads. Slots of one prompt are gathered, so that its keys are read once for them."""
-        count = len(self.lengths)
+        count, device = len(self.lengths), next(iter(self._keys.values())).device
         sizes = torch.bincount(prompt_of, minlength=count)
         order = prompt_of.argsort(stable=True)
-        member = torch.arange(len(order), device=order.device) - (sizes.cumsum(0) - sizes)[prompt_of[order]]
+        member = torch.arange(len(order)) - (sizes.cumsum(0) - sizes)[prompt_of[order]]
         width = int(sizes.max())
-        self._back = torch.empty_like(order)
-        self._back[order] = prompt_of[order] * width + member
-        self._members = torch.zeros(count * width, dtype=torch.int64, device=order.device)
-        self._members[self._back[order]] = order
-        self._of_slot = prompt_of
+        back = torch.empty_like(order)
+        back[order] = prompt_of[order] * width + member
+        members = torch.zeros(count * width, dtype=torch.int64)
+        members[back[order]] = order
+        self._back, self._members = back.to(device), members.to(device)
+        self._lengths = self.lengths[prompt_of].to(device)
 
     def scores(self, layer: int, query: Float[Tensor, "S kv rep D"]) -> Float[Tensor, "S kv rep P"]:
         keys = self._keys[layer]
@@ -83,7 +85,7 @@ class SharedPrompts:
     def hidden_from(self, positions: Int[Tensor, " S"], window: int | None) -> Float[Tensor, "S 1 1 P"]:
         """0 where a slot at `positions` sees the column, −∞ where not."""
         column = torch.arange(next(iter(self._keys.values())).shape[2], device=positions.device)
-        seen = column < self.lengths[self._of_slot][:, None]
+        seen = column < self._lengths[:, None]
         seen = seen if window is None else seen & (column > positions[:, None] - window)
         return _additive(seen)
 
@@ -111,8 +113,9 @@ class Slots:
     def __init__(
         self, count: int, most_columns: int, device: torch.device, shared: SharedPrompts | None = None
     ) -> None:
-        self.filled = torch.zeros(count, dtype=torch.int64, device=device)
+        self.filled = torch.zeros(count, dtype=torch.int64)
         self._before = torch.zeros_like(self.filled)  # tokens of the prompt that are not in the slot itself
+        self._column = self.filled.to(device)  # `filled` where the tables are
         self._rows = torch.arange(count, device=device)
         self._most, self._shared = most_columns, shared
         self._keys: dict[int, Tensor] = {}
@@ -130,7 +133,7 @@ class Slots:
         self._reserve(places.shape[1], prefilled)
         for mine, theirs in ((self._keys, prefilled.keys), (self._values, prefilled.values)):
             for layer, line in theirs.items():
-                mine[layer][slots, :, : places.shape[1]] = line[places].transpose(1, 2)
+                mine[layer][slots.to(line.device), :, : places.shape[1]] = line[places].transpose(1, 2)
         self.filled[slots] = lengths
 
     def link(self, slots: Int[Tensor, " A"], lengths: Int[Tensor, " A"]) -> None:
@@ -145,6 +148,7 @@ class Slots:
     def begin(self) -> None:
         """Before the forward pass of a step: room for its column, and no masks from the last step."""
         self._longest = int(self.filled.max()) + 1
+        self._column = self.filled.to(self._rows.device)
         self._even = bool((self.filled == self._longest - 1).all())
         self._masks.clear()
         if self._keys:
@@ -159,7 +163,7 @@ class Slots:
         self._rows = self._rows[: len(slots)]
         for table in (self._keys, self._values):
             for layer in table:
-                table[layer] = table[layer].index_select(0, slots)
+                table[layer] = table[layer].index_select(0, slots.to(table[layer].device))
 
     def attend(self, heads: Heads) -> Float[Tensor, "S 1 heads D"]:
         layer, (count, kv, _, width) = heads.layer, heads.key.shape
@@ -170,7 +174,7 @@ class Slots:
         if self._even:
             keys[:, :, self._longest - 1], values[:, :, self._longest - 1] = new_keys, new_values
         else:
-            keys[self._rows, :, self.filled], values[self._rows, :, self.filled] = new_keys, new_values
+            keys[self._rows, :, self._column], values[self._rows, :, self._column] = new_keys, new_values
         query = heads.query.reshape(count, kv, -1, width) * (width**-0.5 if heads.scale is None else heads.scale)
         keys, values = keys[:, :, : self._longest], values[:, :, : self._longest]
         own_mask, shared_mask = self._hidden(heads.window)
@@ -188,12 +192,14 @@ class Slots:
     def _hidden(self, window: int | None) -> tuple[Tensor | None, Tensor | None]:
         """What to add to the scores of a slot's own columns and of its prompt's: 0 or −∞. Made once a step."""
         if window not in self._masks:
-            column = torch.arange(self._longest, device=self.filled.device)
+            column = torch.arange(self._longest, device=self._column.device)
             own = None
             if not self._even or (window is not None and window < self._longest):
-                seen = column <= self.filled[:, None]
-                own = _additive(seen if window is None else seen & (column > self.filled[:, None] - window))
-            shared = None if self._shared is None else self._shared.hidden_from(self.positions, window)
+                seen = column <= self._column[:, None]
+                own = _additive(seen if window is None else seen & (column > self._column[:, None] - window))
+            shared = None
+            if self._shared is not None:
+                shared = self._shared.hidden_from(self.positions.to(column.device), window)
             self._masks[window] = (own, shared)
         return self._masks[window]
 

@@ -8,15 +8,15 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from oneloop.batch import Batch
 from oneloop.model.attention import hidden_states
+from oneloop.model.fused import Backbone, Fused, Setting, for_few_rows
 from oneloop.model.packed import packed
 from oneloop.rollout.cache import Prefilled, SharedPrompts, Slots, padded_places
-from oneloop.rollout.fused import Backbone, Fused, Setting
 from oneloop.rollout.sampler import draw
 from oneloop.types import Completion, Sampling, StopReason
 
@@ -62,8 +62,10 @@ class Decoding:
         settings: tuple[Setting, ...] | None = None,
     ) -> None:
         self._model, self._sampling, self._end_ids, self._version = model, sampling, end_ids, version
-        self._backbone: Backbone = partial(hidden_states, model) if settings is None else Fused(model, settings)
+        self._backbone: Backbone = partial(hidden_states, model)
         self._head: Any = model.get_output_embeddings()
+        if settings is not None:
+            self._backbone, self._head = Fused(model, settings, few_rows=True), for_few_rows(self._head)
         by_prompt: dict[tuple[int, ...], list[Request]] = {}
         for request in requests:
             by_prompt.setdefault(request.prompt, []).append(request)
@@ -77,20 +79,21 @@ class Decoding:
         columns = sampling.max_new_tokens + (0 if shares else longest)
         self._slots = Slots(count, columns, device, self._shared)
         self._request: list[Request | None] = [None] * count
-        self._prompt_of = torch.zeros(count, dtype=torch.int64, device=device)
+        # on the CPU, as all that decides what happens next; one answer of the device a step is waited for: who ended
+        self._prompt_of, self._lengths = (torch.zeros(count, dtype=torch.int64) for _ in range(2))
         self._seeds = torch.zeros(count, dtype=torch.int64, device=device)
-        self._lengths = torch.zeros(count, dtype=torch.int64, device=device)  # tokens drawn so far
         self._tokens = torch.zeros(count, sampling.max_new_tokens, dtype=torch.int64, device=device)
         self._logprobs = torch.zeros(count, sampling.max_new_tokens, device=device)
         self._states = torch.zeros(0, device=device)  # [S, H]: what the next token is drawn from
+        self._newest = torch.zeros(count, dtype=torch.int64, device=device)
 
     def run(self) -> Iterator[tuple[int, Completion]]:
         while True:
             self._admit()
             if not any(self._request):
                 return
-            token = self._draw()
-            yield from self._finish(token)
+            self._draw()
+            yield from self._finish()
             self._shrink()
             if any(self._request):
                 self._advance()
@@ -121,13 +124,13 @@ class Decoding:
         rows = torch.arange(len(prompts))
         self._last_states = states[line.place[rows, torch.tensor(lengths) - 1]]
         self._first, self._places = first, padded_places(line.place[:, 0].tolist(), lengths, self._model.device)
-        self._prompt_lengths = torch.tensor(lengths, device=self._model.device)
+        self._prompt_lengths = torch.tensor(lengths)
         if self._shared is not None:
             self._shared.add(self._prefilled, self._places, self._prompt_lengths)
 
     def _forget_prompts(self, shared: SharedPrompts) -> None:
         """Drop the prompts that no running row reads."""
-        running = torch.tensor([r is not None for r in self._request], dtype=torch.bool, device=self._model.device)
+        running = torch.tensor([request is not None for request in self._request], dtype=torch.bool)
         kept, pointers = self._prompt_of[running].unique(return_inverse=True)
         shared.keep(kept)
         self._prompt_of = torch.zeros_like(self._prompt_of).masked_scatter_(running, pointers)
@@ -136,74 +139,81 @@ class Decoding:
 
     def _seat(self, slots: list[int], ready: list[Ready]) -> None:
         device = self._model.device
-        where = torch.tensor(slots, device=device)
-        prompt = torch.tensor([item.prompt for item in ready], device=device)
-        lengths = self._prompt_lengths[prompt - self._first]
+        where, prompt = torch.tensor(slots), torch.tensor([item.prompt for item in ready])
+        of_prefill = prompt - self._first
+        lengths = self._prompt_lengths[of_prefill]
         if self._shared is None:
-            self._slots.place(where, self._prefilled, self._places[prompt - self._first], lengths)
+            self._slots.place(where, self._prefilled, self._places[of_prefill.to(device)], lengths)
         else:
             self._slots.link(where, lengths)
             self._prompt_of[where] = prompt
             self._shared.point(self._prompt_of)
-        states = self._last_states[prompt - self._first]
+        self._lengths[where] = 0
+        states, where = self._last_states[of_prefill.to(device)], where.to(device)
         if not len(self._states):
             self._states = states.new_zeros(len(self._request), states.shape[1])
         self._states[where] = states
         self._seeds[where] = torch.tensor([item.request.seed for item in ready], device=device)
-        self._lengths[where] = 0
         for slot, item in zip(slots, ready, strict=True):
             self._request[slot] = item.request
 
-    def _draw(self) -> Int[Tensor, " S"]:
+    def _draw(self) -> None:
         """The next token of every slot."""
-        token, logprob = draw(self._head(self._states), self._sampling, self._seeds, self._lengths)
-        column = self._lengths[:, None]
-        self._tokens.scatter_(1, column, token[:, None])
-        self._logprobs.scatter_(1, column, logprob[:, None])
-        return token
+        lengths = self._lengths.to(self._model.device)
+        self._newest, logprob = draw(self._head(self._states), self._sampling, self._seeds, lengths)
+        self._tokens.scatter_(1, lengths[:, None], self._newest[:, None])
+        self._logprobs.scatter_(1, lengths[:, None], logprob[:, None])
 
-    def _finish(self, token: Int[Tensor, " S"]) -> Iterator[tuple[int, Completion]]:
-        """Completions that end with `token`; their slots are free."""
-        ended = torch.isin(token, self._end_ids)
+    def _finish(self) -> Iterator[tuple[int, Completion]]:
+        """Completions that end with the newest token; their slots are free."""
+        ended = torch.isin(self._newest, self._end_ids).cpu()
         self._lengths += 1
         over = ended | (self._lengths == self._sampling.max_new_tokens)
-        for slot in over.nonzero()[:, 0].tolist():
+        done = [slot for slot in over.nonzero()[:, 0].tolist() if self._request[slot] is not None]
+        if done:
+            yield from self._completions(done, ended)
+        # an empty slot goes on with the others until somebody takes it
+        self._lengths.masked_fill_(over, 0)
+        self._slots.release(over)
+
+    def _completions(self, done: list[int], ended: Bool[Tensor, " S"]) -> Iterator[tuple[int, Completion]]:
+        where, longest = torch.tensor(done, device=self._model.device), int(self._lengths[done].max())
+        tokens, logprobs = (table[where, :longest].tolist() for table in (self._tokens, self._logprobs))
+        for row, slot in enumerate(done):
             request, length = self._request[slot], int(self._lengths[slot])
-            if request is None:
-                continue
+            assert request is not None
             self._request[slot] = None
             yield (
                 request.place,
                 Completion(
-                    tokens=tuple(self._tokens[slot, :length].tolist()),
-                    logprobs=tuple(self._logprobs[slot, :length].tolist()),
+                    tokens=tuple(tokens[row][:length]),
+                    logprobs=tuple(logprobs[row][:length]),
                     stop=StopReason.EOS if bool(ended[slot]) else StopReason.LENGTH,
                     version=self._version,
                 ),
             )
-        # an empty slot goes on with the others until somebody takes it
-        self._lengths.masked_fill_(over, 0)
-        self._slots.release(over)
 
     def _shrink(self) -> None:
         """Cut the batch to its running rows when nobody waits and enough have ended."""
         running = [slot for slot, request in enumerate(self._request) if request is not None]
         if self._ready or self._waiting or len(running) >= SHRINK_AT * len(self._request):
             return
-        kept = torch.tensor(running, dtype=torch.int64, device=self._model.device)
+        kept = torch.tensor(running, dtype=torch.int64)
         self._request = [self._request[slot] for slot in running]
         self._slots.keep(kept)
-        self._seeds, self._lengths, self._states = self._seeds[kept], self._lengths[kept], self._states[kept]
-        self._tokens, self._logprobs = self._tokens[kept], self._logprobs[kept]
+        self._lengths = self._lengths[kept]
         if self._shared is not None:
             self._prompt_of = self._prompt_of[kept]
             self._forget_prompts(self._shared)
+        kept = kept.to(self._model.device)
+        self._seeds, self._states, self._newest = self._seeds[kept], self._states[kept], self._newest[kept]
+        self._tokens, self._logprobs = self._tokens[kept], self._logprobs[kept]
 
     def _advance(self) -> None:
         """One forward pass: the newest token of every slot."""
-        newest = self._tokens.gather(1, (self._lengths - 1).clamp(min=0)[:, None])
         self._slots.begin()
-        self._states = self._backbone(newest, self._slots.positions[:, None], self._slots)[:, 0]
+        positions = self._slots.positions[:, None].to(self._model.device)
+        self._states = self._backbone(self._newest[:, None], positions, self._slots)[:, 0]
         self._slots.end()
 
 

@@ -17,15 +17,17 @@ from transformers import PreTrainedModel
 
 from oneloop.errors import ConfigError
 from oneloop.model.attention import evaluating
+from oneloop.model.fused import settings_of
 from oneloop.model.probe import packs, plain_head
 from oneloop.ports import Finished
 from oneloop.rollout.decoding import Decoding, Request
-from oneloop.rollout.fused import settings_of
 from oneloop.rollout.plain import PlainDecoding
 from oneloop.types import Completion, Sampling
 
 CACHE_BYTES = 4 * 2**30
-"""Most memory for keys and values of the rows that are decoded together."""
+"""Most memory for keys and values of the rows that are decoded together; a GPU may give more."""
+SHARE_OF_FREE = 0.5
+"""Of a GPU's free memory that keys and values may take; the rest is for prompts, logits and fragments."""
 
 
 class Engine:
@@ -36,7 +38,7 @@ class Engine:
         end_ids: tokens that end a completion.
         max_rows: most rows decoded together; fewer where their keys and values could exceed `cache_bytes`.
         dtype: as the trainer's, so that log-probs agree.
-        cache_bytes: for keys and values, counted at full length.
+        cache_bytes: for keys and values, counted at full length; None: `CACHE_BYTES`, or more where a GPU has it free.
     """
 
     def __init__(
@@ -46,7 +48,7 @@ class Engine:
         *,
         max_rows: int = 512,
         dtype: torch.dtype = torch.float32,
-        cache_bytes: int = CACHE_BYTES,
+        cache_bytes: int | None = None,
     ) -> None:
         self.version = 0
         self.exact = dtype == torch.float32
@@ -94,7 +96,16 @@ class Engine:
         width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         of_token = 2 * config.num_hidden_layers * heads * width * self._dtype.itemsize
         of_row = of_token * (max((len(prompt) for prompt in prompts), default=0) + sampling.max_new_tokens)
-        return max(min(self._max_rows, self._cache_bytes // of_row), 1)
+        return max(min(self._max_rows, self._room() // of_row), 1)
+
+    def _room(self) -> int:
+        """Bytes for keys and values."""
+        if self._cache_bytes is not None:
+            return self._cache_bytes
+        if self._model.device.type != "cuda":
+            return CACHE_BYTES
+        held = torch.cuda.memory_reserved(self._model.device) - torch.cuda.memory_allocated(self._model.device)
+        return max(int(SHARE_OF_FREE * (torch.cuda.mem_get_info(self._model.device)[0] + held)), CACHE_BYTES)
 
     def _check_lengths(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> None:
         if any(len(prompt) == 0 for prompt in prompts):

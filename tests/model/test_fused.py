@@ -1,0 +1,188 @@
+"""The put-together backbone is the model's own function, in values and gradients, or it is refused."""
+
+import pytest
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM, GemmaConfig, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
+
+from oneloop.batch import Batch
+from oneloop.model import fused, pointwise
+from oneloop.model.attention import hidden_states
+from oneloop.model.forward import Backbone
+from oneloop.model.fused import Fused, for_few_rows, settings_of
+from oneloop.model.packed import packed
+
+SIZES = {
+    "vocab_size": 60, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+    "intermediate_size": 48, "max_position_embeddings": 256, "pad_token_id": 0,
+}  # fmt: skip
+CONFIGS = {
+    "llama": LlamaConfig(**SIZES),
+    "llama with biases": LlamaConfig(**SIZES, attention_bias=True, mlp_bias=True),
+    "qwen2": Qwen2Config(**SIZES),
+    "qwen3": Qwen3Config(**SIZES, head_dim=16),
+    "mistral": MistralConfig(**SIZES, sliding_window=5, head_dim=8),
+}
+
+
+def make(config):
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config)
+    with torch.no_grad():  # gains of 1 and biases of 0 would hide a mistake
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * (0.3 if parameter.dim() == 1 else 0.1))
+    return model.eval()
+
+
+def batch_of(lengths, shared):
+    """Rows of two groups; the first rows share a prompt."""
+    width = max(lengths)
+    tokens = torch.randint(60, (len(lengths), width), generator=torch.Generator().manual_seed(1))
+    tokens[:, :shared] = tokens[0, :shared]
+    columns = torch.arange(width)
+    inside = columns < torch.tensor(lengths)[:, None]
+    return Batch(
+        tokens=tokens,
+        mask=inside & (columns >= shared),
+        group=torch.arange(len(lengths)) // 3,
+        rewards=torch.zeros(tokens.shape),
+        truncated=torch.zeros(len(lengths), dtype=torch.bool),
+        lengths=torch.tensor(lengths),
+    )
+
+
+BATCHES = {"ragged": batch_of([9, 4, 7, 12, 3], 1), "long shared prompts": batch_of([30, 26, 28, 25, 33], 20)}
+
+
+def states_and_gradients(model, run, line):
+    model.zero_grad()
+    states = run(line.tokens, line.positions, line)
+    slopes = torch.randn(states.shape, generator=torch.Generator().manual_seed(2))
+    (states * slopes).sum().backward()
+    return states.detach(), {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+def same(model, ours, theirs, line):
+    ours, theirs = (states_and_gradients(model, run, line) for run in (ours, theirs))
+    torch.testing.assert_close(ours[0], theirs[0], rtol=1e-5, atol=1e-5)
+    assert ours[1].keys() == theirs[1].keys() and len(ours[1]) > 10
+    for name, gradient in theirs[1].items():
+        torch.testing.assert_close(ours[1][name], gradient, rtol=1e-4, atol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_states_and_all_gradients_are_the_modules_own(name, batch):
+    model, line = make(CONFIGS[name]), packed(BATCHES[batch])
+    settings = settings_of(model)
+    assert settings is not None
+
+    def plain(tokens, positions, layout):
+        return hidden_states(model, tokens, positions, layout)
+
+    for few_rows in (False, True):
+        same(model, Fused(model, settings, few_rows=few_rows), plain, line)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_learner_takes_it_and_sees_new_weights(name):
+    """Matrices are put together for each pass: a step of the optimizer in between must show."""
+    model, batch = make(CONFIGS[name]), BATCHES["ragged"]
+    backbone = Backbone.of(model)
+    assert backbone.settings is not None and Backbone.of(model, torch.bfloat16).settings is None
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.1)
+        ours, theirs = backbone(batch), Backbone(model, packs=True)(batch)
+    torch.testing.assert_close(ours.flat, theirs.flat, rtol=1e-5, atol=1e-5)
+
+
+def hooked(model):
+    model.model.layers[1].mlp.register_forward_hook(lambda module, args, out: out * 2)
+    return model
+
+
+def adapted(model):
+    """A low-rank update beside a projection, as adapters do it."""
+    layer = model.model.layers[0].self_attn
+
+    class Adapted(nn.Module):
+        def __init__(self, base):
+            super().__init__()
+            self.base, self.more = base, nn.Linear(32, base.out_features, bias=False)
+
+        @property
+        def weight(self):
+            return self.base.weight
+
+        bias = None
+
+        def forward(self, x):
+            return self.base(x) + self.more(x)
+
+    layer.v_proj = Adapted(layer.v_proj)
+    return model
+
+
+REFUSED = {
+    "another activation": lambda: make(LlamaConfig(**SIZES, hidden_act="gelu")),
+    "another norm": lambda: make(GemmaConfig(**SIZES, head_dim=8, hidden_activation="silu")),
+    "a hook": lambda: hooked(make(CONFIGS["llama"])),
+    "an adapter": lambda: adapted(make(CONFIGS["llama"])),
+    "half precision": lambda: make(CONFIGS["llama"]).bfloat16(),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_whatever_would_change_the_function_is_refused(name):
+    assert settings_of(REFUSED[name]()) is None
+
+
+def test_a_large_backbone_is_not_copied(monkeypatch):
+    monkeypatch.setattr(fused, "MOST_BYTES", 10_000)
+    assert settings_of(make(CONFIGS["llama"])) is None
+
+
+def unsigned(heads, cos, sin, direction):
+    half = heads.shape[-1] // 2
+    return heads * cos + torch.cat([heads[..., half:], heads[..., :half]], -1) * sin * direction
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("_normed", lambda x, eps: (x / (x.abs().mean(-1, keepdim=True) + eps), torch.ones(1))),
+        ("_gated", lambda both: both.chunk(2, -1)[0].sigmoid() * both.chunk(2, -1)[1]),
+        ("_turned", unsigned),
+    ],
+)
+def test_a_wrong_function_is_noticed_and_the_modules_run(name, wrong, monkeypatch):
+    monkeypatch.setattr(pointwise, name, wrong)
+    assert settings_of(make(CONFIGS["llama"])) is None
+
+
+def wide(*shape):
+    return torch.randn(*shape, dtype=torch.float64, requires_grad=True)
+
+
+def test_each_function_is_its_definition_and_its_gradient_too():
+    torch.manual_seed(0)
+    x, both, heads = wide(5, 6), wide(5, 8), wide(1, 5, 3, 4)
+    angles = torch.rand(1, 5, 1, 2, dtype=torch.float64).repeat(1, 1, 1, 2)
+    cos, sin = angles.cos(), angles.sin()
+    gate, up = both.chunk(2, -1)
+    rotated = torch.cat([-heads[..., 2:], heads[..., :2]], -1)
+    torch.testing.assert_close(pointwise.normed(x, 0.1), x / (x.square().mean(-1, keepdim=True) + 0.1).sqrt())
+    torch.testing.assert_close(pointwise.gated(both), gate * gate.sigmoid() * up)
+    torch.testing.assert_close(pointwise.turned(heads, cos, sin), heads * cos + rotated * sin)
+    assert torch.autograd.gradcheck(lambda t: pointwise.normed(t, 0.1), x)
+    assert torch.autograd.gradcheck(pointwise.gated, both)
+    assert torch.autograd.gradcheck(lambda t: pointwise.turned(t, cos, sin), heads)
+    with torch.no_grad():
+        torch.testing.assert_close(pointwise.turned(pointwise.turned(heads, cos, sin), cos, -sin), heads)
+
+
+def test_a_product_of_few_rows():
+    for bias in (True, False):
+        linear, x = nn.Linear(7, 5, bias=bias), torch.randn(3, 7)
+        torch.testing.assert_close(for_few_rows(linear)(x), linear(x))
