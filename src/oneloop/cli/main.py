@@ -14,6 +14,7 @@ from oneloop.errors import OneloopError
 COMMANDS = {
     "demo": "the main job end to end on the built-in task: no network, no GPU, a few minutes on a laptop",
     "train": "train a model: oneloop train ALGORITHM --model M --data D --reward F --steps N --out DIR",
+    "plan": "the memory bill before anything is loaded; ends with 3 when it does not fit",
     "eval": "score a model's answers on held-out prompts, with 95 % intervals",
     "sample": "print completions of a prompt",
     "explain": "the exact objective of an algorithm or a recipe",
@@ -30,8 +31,8 @@ usage: oneloop COMMAND ...
   oneloop COMMAND --help     flags of a command
   ONELOOP_TRACEBACK=1        show the traceback of an error
 
-exit codes: 0 done; 1 failed while running; 2 bad usage, config or data; 3 finished but a gate failed;
-130, 143 stopped by a signal after saving"""
+exit codes: 0 done; 1 failed while running; 2 bad usage, config or data; 3 finished but a gate failed, or does
+not fit (plan); 130, 143 stopped by a signal after saving"""
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -13,10 +13,10 @@ from oneloop.errors import ConfigError
 T = TypeVar("T")
 
 
-def parse_run(arguments: Sequence[str], usage: str) -> Run:
+def parse_run(arguments: Sequence[str], usage: str, prog: str = "oneloop train") -> Run:
     """`ALGORITHM [--recipe R.toml] [--flag value …]` as a `Run`; tyro ends the process with 2 on a bad flag."""
     rest = list(arguments)
-    recipe = _taken(rest, "--recipe")
+    recipe = taken(rest, "--recipe")
     values = read_recipe(Path(recipe)) if recipe else {}
     named = rest[0] if rest and not rest[0].startswith("-") else None
     asks_help = any(word in ("-h", "--help") for word in rest)
@@ -30,7 +30,7 @@ def parse_run(arguments: Sequence[str], usage: str) -> Run:
 
         named_algorithm(algorithm)
     default = replace(default_run(algorithm), **values)
-    return parse(Run, rest, default=default, prog="oneloop train")
+    return parse(Run, rest, default=default, prog=prog)
 
 
 def parse(kind: type[T], arguments: Sequence[str], *, prog: str, default: T | None = None) -> T:
@@ -42,7 +42,7 @@ def parse(kind: type[T], arguments: Sequence[str], *, prog: str, default: T | No
     return tyro.cli(kind, args=list(arguments), prog=prog, default=default)
 
 
-def _taken(arguments: list[str], flag: str) -> str | None:
+def taken(arguments: list[str], flag: str) -> str | None:
     """Remove `flag VALUE` or `flag=VALUE` from the arguments; returns the value."""
     for place, word in enumerate(arguments):
         if word == flag:

@@ -1,8 +1,8 @@
-"""A small Llama-like backbone with fewer and larger operations, for a CPU, where all but the products is overhead.
+"""A Llama-like backbone with fewer and larger operations, for a CPU, where all but the products is overhead.
 
-Queries, keys and values come from one product, gate and up from another, norms' gains are part of the matrix that
-follows them, residuals are added by the product. The mathematics is the model's own and is compared with it once, with
-its gradient; the matrices are put together anew from the model's weights whenever these may have changed.
+Residuals are added by the product before them; what stands between products is in `oneloop.model.pointwise`. For
+decoding, where calls cost more than arithmetic, queries, keys and values come from one product and gate and up from
+another, from copies made anew for every call of the engine. The mathematics is the model's own, compared with it once.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from transformers import PreTrainedModel
 from transformers.activations import SiLUActivation
 
 from oneloop.model.attention import Heads, Layout, evaluating, hidden_states
-from oneloop.model.pointwise import gated, normed, turned
+from oneloop.model.pointwise import gated, normed, projected, turned
 from oneloop.model.probe import probe_line
 
 MOST_BYTES = 256 * 2**20
-"""Largest backbone that is put together: a larger one gains little, and its copy would be felt."""
+"""Largest backbone that is copied for decoding: a larger one gains little, and its copy would be felt."""
 ACTIVATIONS = (nn.SiLU, SiLUActivation)
 LAYER = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
 ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj"}
@@ -32,22 +32,67 @@ Backbone = Callable[[Tensor, Tensor, Layout], Tensor]
 """Token ids [R, N], positions [R, N] and a layout to last hidden states [R, N, H]."""
 
 
-class _Linear(NamedTuple):
+class _Merged(NamedTuple):
+    """Projections side by side: one product, with the gain of the norm before them in its matrix."""
+
+    matrix: Float[Tensor, "in out"]
+    bias: Float[Tensor, " out"] | None
+    widths: list[int]
+
+    @classmethod
+    def of(cls, gain: Tensor, linears: Sequence[nn.Linear]) -> _Merged:
+        matrix = (torch.cat([linear.weight for linear in linears]) * gain).t().contiguous()
+        bias = None if linears[0].bias is None else torch.cat([linear.bias for linear in linears])
+        return cls(matrix, bias, [linear.out_features for linear in linears])
+
+    def __call__(self, x: Tensor, eps: float) -> Sequence[Tensor]:
+        return _product(normed(x, eps, None), self.matrix, self.bias).split(self.widths, -1)
+
+
+class _Separate(NamedTuple):
+    """A norm and the projections that read it, from the parameters themselves."""
+
+    gain: Tensor
+    linears: Sequence[nn.Linear]
+
+    def __call__(self, x: Tensor, eps: float) -> Sequence[Tensor]:
+        return projected(normed(x, eps, self.gain), self.linears)
+
+
+class _Out(NamedTuple):
+    """A projection that adds to the residual stream."""
+
     matrix: Float[Tensor, "in out"]
     bias: Float[Tensor, " out"] | None
 
+    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
+        return torch.addmm(x if self.bias is None else x + self.bias, y, self.matrix)
+
 
 class _Layer(NamedTuple):
-    qkv: _Linear
-    out: _Linear
-    gate_up: _Linear
-    down: _Linear
+    qkv: _Merged | _Separate
+    out: _Out
+    gate_up: _Merged | _Separate
+    down: _Out
     query_gain: Tensor | None
     key_gain: Tensor | None
 
-    def laid_out(self) -> _Layer:
-        qkv, out, gate_up, down = (x._replace(matrix=x.matrix.contiguous()) for x in self[:4])
-        return self._replace(qkv=qkv, out=out, gate_up=gate_up, down=down)
+    @classmethod
+    def of(cls, layer: Any, few_rows: bool) -> _Layer:
+        attention, mlp, kind = layer.self_attn, layer.mlp, _Merged.of if few_rows else _Separate
+        query_norm, key_norm = (getattr(attention, name, None) for name in ("q_norm", "k_norm"))
+        out, down = (
+            _Out(linear.weight.t().contiguous() if few_rows else linear.weight.t(), linear.bias)
+            for linear in (attention.o_proj, mlp.down_proj)
+        )
+        return cls(
+            kind(layer.input_layernorm.weight, [attention.q_proj, attention.k_proj, attention.v_proj]),
+            out,
+            kind(layer.post_attention_layernorm.weight, [mlp.gate_proj, mlp.up_proj]),
+            down,
+            None if query_norm is None else query_norm.weight,
+            None if key_norm is None else key_norm.weight,
+        )
 
 
 class Setting(NamedTuple):
@@ -61,14 +106,14 @@ class Fused:
     """A backbone as `Backbone`, from the weights that `model` has now and what `settings_of` found out about it.
 
     Args:
-        few_rows: for many calls with tens of tokens rather than thousands: matrices are copied as `for_few_rows` does.
+        few_rows: for many calls with tens of tokens rather than thousands: projections are merged, in copies that are
+            laid out as `for_few_rows` does.
     """
 
     def __init__(self, model: PreTrainedModel, settings: Sequence[Setting], *, few_rows: bool = False) -> None:
         backbone: Any = model.base_model
         self._embedding, self._rotary = backbone.embed_tokens, backbone.rotary_emb
-        merged = map(_merged, backbone.layers)
-        self._layers = [layer.laid_out() for layer in merged] if few_rows else list(merged)
+        self._layers = [_Layer.of(layer, few_rows) for layer in backbone.layers]
         self._settings = settings
         self._gain, self._eps = backbone.norm.weight, _eps(backbone.norm)
         self._width: int = backbone.layers[0].self_attn.head_dim
@@ -77,53 +122,21 @@ class Fused:
         self, tokens: Int[Tensor, "R N"], positions: Int[Tensor, "R N"], layout: Layout
     ) -> Float[Tensor, "R N H"]:
         x = self._embedding(tokens)
-        cos, sin = self._rotary(x, position_ids=positions)
-        turn = (cos[:, :, None].expand(*tokens.shape, 1, -1), sin[:, :, None].expand(*tokens.shape, 1, -1))
+        cos, sin = (turn[:, :, None] for turn in self._rotary(x, position_ids=positions))
         x = x.flatten(0, 1)
         for number, layer in enumerate(self._layers):
-            heads = self._heads(number, layer, _product(normed(x, self._eps), layer.qkv), turn, tokens.shape)
-            x = _added(x, layout.attend(heads).reshape(len(x), -1), layer.out)
-            x = _added(x, gated(_product(normed(x, self._eps), layer.gate_up)), layer.down)
-        return (normed(x, self._eps) * self._gain).view(*tokens.shape, -1)
-
-    def _heads(self, number: int, layer: _Layer, qkv: Tensor, turn: tuple[Tensor, Tensor], shape: torch.Size) -> Heads:
-        heads = qkv.view(*shape, -1, self._width)
-        keys = (layer.qkv.matrix.shape[1] - layer.out.matrix.shape[0]) // (2 * self._width)
-        moved, value = heads.split([heads.shape[2] - keys, keys], 2)  # its backward is one copy; that of slices is not
-        queries = moved.shape[2] - keys
-        if layer.query_gain is not None and layer.key_gain is not None:
-            gains = torch.cat([layer.query_gain.expand(queries, -1), layer.key_gain.expand(keys, -1)])
-            moved = normed(moved, self._eps) * gains
-        query, key = turned(moved, *turn).split([queries, keys], 2)
-        query, key, value = (x.transpose(1, 2) for x in (query, key, value))
-        return Heads(number, query, key, value, *self._settings[number])
+            query, key, value = (y.view(*tokens.shape, -1, self._width) for y in layer.qkv(x, self._eps))
+            if layer.query_gain is not None and layer.key_gain is not None:
+                query, key = normed(query, self._eps, layer.query_gain), normed(key, self._eps, layer.key_gain)
+            query, key, value = (y.transpose(1, 2) for y in (turned(query, cos, sin), turned(key, cos, sin), value))
+            mixed = layout.attend(Heads(number, query, key, value, *self._settings[number]))
+            x = layer.out(x, mixed.reshape(len(x), -1))
+            x = layer.down(x, gated(*layer.gate_up(x, self._eps)))
+        return normed(x, self._eps, self._gain).view(*tokens.shape, -1)
 
 
-def _merged(layer: Any) -> _Layer:
-    attention, mlp = layer.self_attn, layer.mlp
-    norms = [getattr(attention, name, None) for name in ("q_norm", "k_norm")]
-    query_gain, key_gain = (None if norm is None else norm.weight for norm in norms)
-    return _Layer(
-        qkv=_stacked([attention.q_proj, attention.k_proj, attention.v_proj], layer.input_layernorm.weight),
-        out=_Linear(attention.o_proj.weight.t(), attention.o_proj.bias),
-        gate_up=_stacked([mlp.gate_proj, mlp.up_proj], layer.post_attention_layernorm.weight),
-        down=_Linear(mlp.down_proj.weight.t(), mlp.down_proj.bias),
-        query_gain=query_gain,
-        key_gain=key_gain,
-    )
-
-
-def _stacked(linears: list[nn.Linear], gain: Tensor) -> _Linear:
-    bias = None if linears[0].bias is None else torch.cat([linear.bias for linear in linears])
-    return _Linear((torch.cat([linear.weight for linear in linears]) * gain).t(), bias)
-
-
-def _product(x: Tensor, linear: _Linear) -> Tensor:
-    return torch.mm(x, linear.matrix) if linear.bias is None else torch.addmm(linear.bias, x, linear.matrix)
-
-
-def _added(x: Tensor, y: Tensor, linear: _Linear) -> Tensor:
-    return torch.addmm(x if linear.bias is None else x + linear.bias, y, linear.matrix)
+def _product(x: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
+    return torch.mm(x, matrix) if bias is None else torch.addmm(bias, x, matrix)
 
 
 def for_few_rows(linear: nn.Linear) -> Callable[[Tensor], Tensor]:
@@ -131,7 +144,12 @@ def for_few_rows(linear: nn.Linear) -> Callable[[Tensor], Tensor]:
 
     With 64 rows it runs at 124 GFLOP/s where [out, in], the order that modules keep, allows 93 (MKL, one thread).
     """
-    return partial(_product, linear=_Linear(linear.weight.t().contiguous(), linear.bias))
+    return partial(_product, matrix=linear.weight.t().contiguous(), bias=linear.bias)
+
+
+def worth_a_copy(model: PreTrainedModel) -> bool:
+    """Whether decoding shall run with `few_rows`."""
+    return sum(parameter.nbytes for parameter in model.base_model.parameters()) <= MOST_BYTES
 
 
 def _eps(norm: Any) -> float:
@@ -176,9 +194,8 @@ class _Watched:
 
 @torch.no_grad()
 def settings_of(model: PreTrainedModel) -> tuple[Setting, ...] | None:
-    """What `Fused` needs to know; None where it is not worth its copy, or does not say what the modules say."""
-    size = sum(parameter.nbytes for parameter in model.base_model.parameters())
-    if model.device.type != "cpu" or model.dtype != torch.float32 or size > MOST_BYTES or not _shaped(model):
+    """What `Fused` needs to know; None where it does not say what the modules say, or where they run on a GPU."""
+    if model.device.type != "cpu" or model.dtype != torch.float32 or not _shaped(model):
         return None
     line = probe_line(model)
     watched = _Watched(line)

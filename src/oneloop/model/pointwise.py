@@ -7,67 +7,98 @@ beside it keep anyway. Without gradients the plain functions run, since decoding
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd import Function
 from torch.nn import functional as F
 
 
-def _normed(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+def _scale(x: Tensor, eps: float) -> Tensor:
     mean = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1])
-    scale = mean.add_(eps).rsqrt_()
-    return x * scale, scale
+    return mean.add_(eps).rsqrt_()
+
+
+def _normed(x: Tensor, eps: float, gain: Tensor | None) -> Tensor:
+    out = x * _scale(x, eps)
+    return out if gain is None else out.mul_(gain)
 
 
 class _Normed(Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, eps: float) -> Tensor:
-        out, scale = _normed(x, eps)
-        ctx.save_for_backward(out, scale)
-        return out
+    def forward(ctx: Any, x: Tensor, eps: float, gain: Tensor) -> Tensor:
+        scale = _scale(x, eps)
+        ctx.save_for_backward(x, scale, gain)
+        return (x * scale).mul_(gain)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        out, scale = ctx.saved_tensors
-        (g,) = gradients
-        mean = (g * out).mean(-1, keepdim=True)
-        return torch.addcmul(g, out, mean, value=-1).mul_(scale), None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, Tensor]:
+        (g,), (x, scale, gain) = gradients, ctx.saved_tensors
+        along = g * (x * scale)
+        d_gain = along.flatten(0, -2).sum(0)
+        mean = (along @ gain)[..., None].div_(x.shape[-1])
+        # dx = s (g·γ − x̂ · mean(g·γ·x̂)),  x̂ = s x
+        return torch.addcmul(g * gain, x, mean.mul_(scale), value=-1).mul_(scale), None, d_gain
 
 
-def normed(x: Float[Tensor, "... H"], eps: float) -> Float[Tensor, "... H"]:
-    """x / √(mean(x²) + ε): the root-mean-square norm without its gain (Zhang & Sennrich 2019, eq. 4)."""
-    return _Normed.apply(x, eps) if torch.is_grad_enabled() else _normed(x, eps)[0]
+def normed(x: Float[Tensor, "... H"], eps: float, gain: Float[Tensor, " H"] | None) -> Float[Tensor, "... H"]:
+    """γ · x / √(mean(x²) + ε): the root-mean-square norm (Zhang & Sennrich 2019, eq. 4); without γ for no gradients."""
+    if gain is None or not torch.is_grad_enabled():
+        return _normed(x, eps, gain)
+    return _Normed.apply(x, eps, gain)  # pyright: ignore[reportReturnType]
 
 
-def _gated(gate_up: Tensor) -> Tensor:
-    gate, up = gate_up.chunk(2, -1)
+def _gated(gate: Tensor, up: Tensor) -> Tensor:
     return F.silu(gate).mul_(up)
 
 
 class _Gated(Function):
     @staticmethod
-    def forward(ctx: Any, gate_up: Tensor) -> Tensor:
-        ctx.save_for_backward(gate_up)
-        return _gated(gate_up)
+    def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
+        ctx.save_for_backward(gate, up)
+        return _gated(gate, up)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        (gate_up,) = ctx.saved_tensors
-        (g,) = gradients
-        gate, up = gate_up.chunk(2, -1)
-        both = torch.empty_like(gate_up)
-        of_gate, of_up = both.chunk(2, -1)
-        torch.mul(g, F.silu(gate), out=of_up)
-        torch.ops.aten.silu_backward.grad_input(g * up, gate, grad_input=of_gate)
-        return both
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+        (g,), (gate, up) = gradients, ctx.saved_tensors
+        of_gate = g * up
+        torch.ops.aten.silu_backward.grad_input(of_gate, gate, grad_input=of_gate)
+        return of_gate, F.silu(gate).mul_(g)
 
 
-def gated(gate_up: Float[Tensor, "... both"]) -> Float[Tensor, "... I"]:
-    """silu(gate) · up (SwiGLU, Shazeer 2020), of both projections side by side."""
-    return _Gated.apply(gate_up) if torch.is_grad_enabled() else _gated(gate_up)
+def gated(gate: Float[Tensor, "... I"], up: Float[Tensor, "... I"]) -> Float[Tensor, "... I"]:
+    """silu(gate) · up (SwiGLU, Shazeer 2020)."""
+    return _Gated.apply(gate, up) if torch.is_grad_enabled() else _gated(gate, up)  # pyright: ignore[reportReturnType]
+
+
+class _Projected(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, *parameters: Any) -> tuple[Tensor, ...]:
+        weights, biases = parameters[::2], parameters[1::2]
+        ctx.save_for_backward(x, *weights)
+        return tuple(F.linear(x, weight, bias) for weight, bias in zip(weights, biases, strict=True))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, *weights = ctx.saved_tensors
+        d_x = torch.mm(gradients[0], weights[0])
+        for g, weight in zip(gradients[1:], weights[1:], strict=True):
+            d_x.addmm_(g, weight)
+        of_weights, of_biases = ctx.needs_input_grad[1::2], ctx.needs_input_grad[2::2]
+        slopes: list[Tensor | None] = []
+        for g, of_weight, of_bias in zip(gradients, of_weights, of_biases, strict=True):
+            slopes += [torch.mm(g.t(), x) if of_weight else None, g.sum(0) if of_bias else None]
+        return d_x, *slopes
+
+
+def projected(x: Float[Tensor, "N H"], linears: Sequence[nn.Linear]) -> tuple[Tensor, ...]:
+    """x · Wᵀ + b by each of `linears`; the gradients in x are added up inside the products."""
+    if not torch.is_grad_enabled():
+        return tuple(linear(x) for linear in linears)
+    return _Projected.apply(x, *(p for linear in linears for p in (linear.weight, linear.bias)))  # pyright: ignore[reportReturnType]
 
 
 class _Turned(Function):

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-CHUNK_BYTES = {"cpu": 16 * 2**20, "cuda": 2**30}
-"""Size of one chunk's float32 logits, by device: in reach of a CPU's cache, enough to keep a GPU busy."""
+CHUNK_BYTES = {"cpu": 64 * 2**20, "cuda": 2**30}
+"""Size of one chunk's float32 logits, by device. When all fit into one chunk, backward need not compute them again."""
 LEAST_ROWS = 128
 """Fewest tokens of a chunk: with fewer, reading the head's weights costs more than the product."""
 
@@ -117,7 +117,9 @@ class _HeadLogprobs(torch.autograd.Function):
             narrow = slope.to(product)
             if d_hidden is not None:
                 d_hidden[piece] = narrow @ head[0]
-            if d_weight is not None:
+            if d_weight is not None and narrow.dtype == wide:
+                d_weight.addmm_(narrow.T, states)
+            elif d_weight is not None:
                 d_weight += narrow.T @ states
             if d_bias is not None:
                 d_bias += slope.sum(0)

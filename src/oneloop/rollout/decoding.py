@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from oneloop.batch import Batch
 from oneloop.model.attention import hidden_states
-from oneloop.model.fused import Backbone, Fused, Setting, for_few_rows
+from oneloop.model.fused import Backbone, Fused, Setting, for_few_rows, worth_a_copy
 from oneloop.model.packed import packed
 from oneloop.rollout.cache import Prefilled, SharedPrompts, Slots, padded_places
 from oneloop.rollout.sampler import draw
@@ -65,7 +65,9 @@ class Decoding:
         self._backbone: Backbone = partial(hidden_states, model)
         self._head: Any = model.get_output_embeddings()
         if settings is not None:
-            self._backbone, self._head = Fused(model, settings, few_rows=True), for_few_rows(self._head)
+            copied = worth_a_copy(model)
+            self._backbone = Fused(model, settings, few_rows=copied)
+            self._head = for_few_rows(self._head) if copied else self._head
         by_prompt: dict[tuple[int, ...], list[Request]] = {}
         for request in requests:
             by_prompt.setdefault(request.prompt, []).append(request)

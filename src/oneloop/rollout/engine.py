@@ -53,7 +53,7 @@ class Engine:
         self.version = 0
         self.exact = dtype == torch.float32
         self._model, self._max_rows, self._dtype, self._cache_bytes = model, max_rows, dtype, cache_bytes
-        self._end_ids = torch.tensor(sorted(end_ids), device=model.device)
+        self._end_ids = torch.tensor(sorted(end_ids), dtype=torch.int64, device=model.device)
         self._fast = packs(model) and plain_head(model)
         self._settings = settings_of(model) if self._fast and self.exact else None
         self.note = "" if self._fast else (

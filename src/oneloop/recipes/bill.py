@@ -1,0 +1,290 @@
+"""What a run holds in memory, model by model and phase by phase, in bytes. Nothing is loaded to find out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cache, partial
+
+import torch
+from torch import nn
+
+from oneloop.algorithms import Need
+from oneloop.batch import Batch
+from oneloop.config import Run
+from oneloop.experience.pack import Row, collate
+from oneloop.model.attention import hidden_states
+from oneloop.model.fused import Fused, for_few_rows
+from oneloop.model.packed import packed
+from oneloop.recipes.build import Algorithm, dtype_of, entropy_of, kind_of, resolved
+from oneloop.recipes.rehearsal import Cast, Moment, shapes_only, size_of, weightless
+from oneloop.rollout.cache import FIRST_COLUMNS, Prefilled
+from oneloop.rollout.decoding import PREFILL_TOKENS, WORTH_SHARING
+from oneloop.rollout.engine import CACHE_BYTES
+from oneloop.rollout.sampler import draw
+from oneloop.types import Sampling
+
+RUNTIME = {"cpu": 30 * 2**20, "cuda": 0}
+"""What the first steps touch beside tensors: pages of libraries, buffers of products, objects of the run. It is what is
+resident after steps of SFT with a model of 0.9 M parameters, less its tensors; torch's own count on a GPU has none."""
+SAMPLING_RUNTIME = {"cpu": 45 * 2**20, "cuda": 0}
+"""What runs that sample have on top, found in the same way: the library that writes tables of completions, objects."""
+HEAP_WASTE = 0.6
+"""Holes in the heap, as a share of what passes hold in blocks that come from it. torch asks for aligned memory, and
+glibc 2.36 then wants a hole larger than the block: one of the same size is not used again. Measured on the CPU by runs
+beside the same runs with MALLOC_MMAP_THRESHOLD_=65536, which has no heap to waste and takes what the ledger says."""
+MOST_ROWS = 512
+"""The engine's own limit of rows that are decoded together."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lengths:
+    """Tokens that a bill assumes of every row."""
+
+    prompt: int
+    answer: int
+    source: str = "given"
+    """Where the numbers come from, in words."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Everything that is in memory at one phase's worst moment."""
+
+    name: str
+    parts: Mapping[str, int]
+
+    @property
+    def bytes(self) -> int:
+        return sum(self.parts.values())
+
+    @property
+    def in_use(self) -> int:
+        """Without the holes of the heap."""
+        return self.bytes - self.parts.get("heap", 0)
+
+
+@dataclass(frozen=True)
+class Bill:
+    """Bytes by model and item, and by phase. Items reach their sizes at different moments: only a phase adds up."""
+
+    table: Mapping[str, Mapping[str, int]]
+    phases: tuple[Phase, ...]
+
+    @property
+    def peak(self) -> Phase:
+        return max(self.phases, key=lambda phase: phase.bytes)
+
+    @property
+    def bytes(self) -> int:
+        return self.peak.bytes
+
+    @property
+    def in_use(self) -> int:
+        return max(phase.in_use for phase in self.phases)
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """The models of a run without their weights."""
+
+    cast: Cast
+    reference: int
+    """Bytes of its weights; 0: there is none."""
+    reward: Cast | None
+
+    @property
+    def policy(self) -> int:
+        return size_of(self.cast.policy)
+
+    @property
+    def critic(self) -> int:
+        """A critic of its own with its head, or the head alone."""
+        return size_of(self.cast.critic or self.cast.critic_head)
+
+
+def bill(run: Run, lengths: Lengths) -> Bill:
+    """The bill of `run` when every row is as long as `lengths` says.
+
+    Raises: ConfigError for what `oneloop train` would refuse as well, as far as configurations show it.
+    """
+    algorithm = resolved(run)
+    shapes = shapes_of(run, algorithm)
+    samples = kind_of(algorithm) == "prompts"
+    weights = shapes.policy + shapes.reference + shapes.critic + (size_of(shapes.reward.policy) if shapes.reward else 0)
+    standing = {
+        "weights": weights,
+        "optimizer": 2 * (shapes.policy + shapes.critic),  # AdamW's two moments, float32
+        "runtime": RUNTIME[_kind(run)] + (SAMPLING_RUNTIME[_kind(run)] if samples else 0),
+    }
+    batch = assumed_batch(run, algorithm, lengths)
+    mini = next(batch.split(run.groups_per_update))
+    update = shapes.cast.update(algorithm, mini, run.max_tokens)
+    reading = shapes.cast.reading(batch, run.max_tokens)
+    rollout = _rollout(run, lengths, shapes, batch) if samples else {}
+    evaluation = _evaluation(run, lengths, shapes) if samples else {}
+    phases = [
+        *([Phase("rollout", standing | rollout)] if rollout else []),
+        *([Phase("evaluate", standing | evaluation)] if evaluation else []),
+        Phase("prepare", standing | _with_waste("forward pass", reading, run)),
+        Phase("update", standing | _with_waste("gradients and activations", update.worst, run)),
+    ]
+    trained = {"policy": (shapes.policy, update.policy), "critic": (shapes.critic, update.critic)}
+    table: dict[str, dict[str, int]] = {
+        name: {"weights": size, "gradients": size, "optimizer": 2 * size, "activations": kept}
+        for name, (size, kept) in trained.items()
+        if size
+    }
+    table["policy"]["KV cache"] = rollout.get("KV cache", 0)
+    table["policy"]["log-prob chunk"] = chunk_of(run, shapes, mini)
+    table |= {"reference": {"weights": shapes.reference}} if shapes.reference else {}
+    table |= {"reward model": {"weights": size_of(shapes.reward.policy)}} if shapes.reward else {}
+    return Bill(table, tuple(phases))
+
+
+def shapes_of(run: Run, algorithm: Algorithm) -> Shapes:
+    needs: frozenset[Need] = algorithm.needs
+    policy = _model(run.model, "reward model" if run.algorithm == "reward_model" else "policy")
+    critic = head = None
+    if "values" in needs and run.critic == "separate":
+        critic = _model(run.model, "critic")
+        head = critic.score
+    elif "values" in needs:
+        with shapes_only():
+            head = nn.Linear(policy.config.get_text_config().hidden_size, 1)
+    cast = Cast(
+        policy=policy,
+        critic=critic,
+        critic_head=head,  # pyright: ignore[reportArgumentType]
+        temperature=run.temperature if kind_of(algorithm) == "prompts" else 1.0,
+        entropy=entropy_of(run, algorithm),
+        dtype=dtype_of(run),
+        device=_kind(run),
+    )
+    reference = size_of(_model(run.model, "policy")) if "reference" in needs else 0
+    reward = Cast(policy=_model(run.reward_model, "reward model"), device=_kind(run)) if run.reward_model else None
+    return Shapes(cast, reference, reward)
+
+
+_model = cache(weightless)
+
+
+def assumed_batch(run: Run, algorithm: Algorithm, lengths: Lengths) -> Batch:
+    """A step's batch with rows of the assumed lengths, as `algorithm.prepare` would leave it."""
+    size = 1 if kind_of(algorithm) == "demonstrations" else run.group_size
+    rows = [
+        Row(prompt=[0] * lengths.prompt, actions=[0] * lengths.answer, group=group, reward=float(member == 0))
+        for group in range(run.prompts_per_step)
+        for member in range(size)
+    ]
+    batch = collate(rows)
+    zeros = torch.zeros(batch.mask.shape)
+    several = algorithm.epochs > 1 or run.groups_per_update < run.prompts_per_step
+    return replace(
+        batch,
+        advantages=zeros,
+        old_logprobs=zeros if several else None,
+        ref_logprobs=zeros if "reference" in algorithm.needs else None,
+        values=zeros if "values" in algorithm.needs else None,
+        returns=zeros if "values" in algorithm.needs else None,
+    )
+
+
+def chunk_of(run: Run, shapes: Shapes, batch: Batch) -> int:
+    """One chunk of float32 logits: 4·V·min(rows of a chunk, actions of the largest microbatch)."""
+    if hasattr(shapes.cast.policy, "score"):
+        return 0
+    vocabulary = shapes.cast.policy.config.get_text_config().vocab_size
+    actions = int(next(batch.microbatches(run.max_tokens)).mask.sum())
+    return 4 * vocabulary * min(shapes.cast.chunk_rows(vocabulary), actions)
+
+
+def _kind(run: Run) -> str:
+    return "cuda" if run.device.startswith("cuda") else "cpu"
+
+
+def _with_waste(name: str, worst: Moment, run: Run) -> dict[str, int]:
+    """A pass's own memory, and the holes that it leaves in the CPU's heap."""
+    return {name: worst.most, "heap": int(HEAP_WASTE * worst.heap) if _kind(run) == "cpu" else 0}
+
+
+def _rollout(run: Run, lengths: Lengths, shapes: Shapes, batch: Batch) -> dict[str, int]:
+    """What sampling a step, or scoring it with a reward model, holds beside weights and moments."""
+    parts = _sampling(run, lengths, shapes.cast, batch.num_groups, run.group_size)
+    scored = shapes.reward.reading(batch, run.max_tokens) if shapes.reward else Moment(0, 0)
+    return parts if scored.most <= sum(parts.values()) else {"reward model's forward pass": scored.most}
+
+
+def _evaluation(run: Run, lengths: Lengths, shapes: Shapes) -> dict[str, int]:
+    """What sampling answers to held-out prompts holds. A file of them is taken to fill every slot."""
+    if run.eval_data:
+        return _sampling(run, lengths, shapes.cast, MOST_ROWS, run.eval_samples)
+    if run.data.startswith("task:"):
+        return _sampling(run, lengths, shapes.cast, run.eval_size, run.eval_samples)
+    return {}
+
+
+def _sampling(run: Run, lengths: Lengths, cast: Cast, groups: int, size: int) -> dict[str, int]:
+    """One call of the engine for `groups` prompts, `size` answers each.
+
+    KV cache = 2·layers·kv_heads·head_dim·bytes · (rows·columns + shared prompts·their tokens)
+    """
+    config = cast.policy.config.get_text_config()
+    kv = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    of_token = 2 * config.num_hidden_layers * kv * width * cast.dtype.itemsize
+    of_row = of_token * (lengths.prompt + run.max_new_tokens)
+    rows = max(min(MOST_ROWS, CACHE_BYTES // of_row, groups * size), 1)
+    shares = lengths.prompt * (size - 1) >= WORTH_SHARING * size
+    columns = _columns(lengths.answer, run.max_new_tokens) + (0 if shares else lengths.prompt)
+    prompts = min(max(PREFILL_TOKENS // lengths.prompt, 1), groups)
+    of_prompts = of_token * lengths.prompt * max(-(-rows // size), prompts) if shares else 0
+    _, merged = cast.watch(partial(_merged, cast))
+    read, kept = cast.watch(partial(_prefill, cast, prompts, lengths.prompt))
+    drawn, _ = cast.watch(partial(_draw, cast, rows, run))
+    scores = 3 * 4 * rows * config.num_attention_heads * (lengths.prompt + lengths.answer)
+    return {
+        "merged weights": merged,
+        "KV cache": of_token * rows * columns + of_prompts,
+        "prefilled line": kept - merged,
+        "logits and scores": max(read.most - kept, drawn.most + scores),
+    }
+
+
+def _columns(answer: int, limit: int) -> int:
+    """Columns of a slot once an answer is in it: they double, up to the limit."""
+    columns = min(FIRST_COLUMNS, limit)
+    while columns < answer:
+        columns = min(max(2 * columns, 1), max(limit, answer))
+    return columns
+
+
+def _head(cast: Cast) -> nn.Linear:
+    return cast.policy.get_output_embeddings()  # pyright: ignore[reportReturnType]
+
+
+def _merged(cast: Cast) -> tuple[Fused, object] | None:
+    """Matrices that the engine lays out anew for a call; None where the modules' own are used."""
+    settings = cast.backbone.settings
+    if not cast.fast or settings is None or cast.dtype != torch.float32:
+        return None
+    return Fused(cast.policy, settings, few_rows=True), for_few_rows(_head(cast))
+
+
+def _prefill(cast: Cast, prompts: int, length: int) -> tuple[object, Prefilled]:
+    """Prompts read end to end."""
+    rows = [Row(prompt=[0] * length, actions=[], group=number, reward=0.0) for number in range(prompts)]
+    line = packed(collate(rows))
+    layout, merged = Prefilled(line), _merged(cast)
+    backbone = partial(hidden_states, cast.policy) if merged is None else merged[0]
+    backbone(line.tokens, line.positions, layout)
+    return merged, layout
+
+
+def _draw(cast: Cast, rows: int, run: Run) -> object:
+    """The next token of every slot from its logits."""
+    weight = _head(cast).weight
+    states = weight.new_zeros(rows, weight.shape[1])
+    sampling = Sampling(max_new_tokens=run.max_new_tokens, temperature=run.temperature)
+    seeds = torch.zeros(rows, dtype=torch.int64)
+    return draw(states @ weight.T, sampling, seeds, 0)

@@ -1,0 +1,209 @@
+"""`oneloop plan`: the memory bill of a run, whether it fits, the cheapest change, and how it compares with a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from oneloop.algorithms import PolicyGradient
+from oneloop.config import Run
+from oneloop.errors import ConfigError, DataError
+from oneloop.model.load import load_tokenizer
+from oneloop.model.text import Text, end_ids
+from oneloop.recipes import data
+from oneloop.recipes.bill import Bill, Lengths, bill
+from oneloop.recipes.build import kind_of, resolved
+from oneloop.recipes.memory import installed, resident
+from oneloop.recipes.rehearsal import weightless
+from oneloop.record.reader import read_run
+from oneloop.tasks.source import load_rows
+
+DEFAULT_PROMPT = 512
+"""Tokens of a prompt where the data cannot be read."""
+ROWS_READ = 2048
+"""Rows of the data whose lengths are looked at."""
+GIB, MIB = 2**30, 2**20
+
+
+@dataclass(frozen=True)
+class Change:
+    """One setting changed, and the bill after it."""
+
+    flag: str
+    bill: Bill
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A bill beside what the device has, in bytes.
+
+    Args:
+        process: what the process holds before it loads a model: Python and its libraries. 0 on a GPU.
+        available: None where nobody knows.
+        change: the first of `_changes` that makes it fit; where it fits, or none is enough, the one that saves most.
+    """
+
+    lengths: Lengths
+    bill: Bill
+    process: int
+    available: int | None
+    change: Change | None
+
+    @property
+    def needed(self) -> int:
+        return self.process + self.bill.bytes
+
+    @property
+    def fits(self) -> bool:
+        return self.available is None or self.needed <= self.available
+
+
+def plan(run: Run, *, prompt: int = 0, answer: int = 0, available: float | None = None) -> Plan:
+    """The plan of `run`.
+
+    Args:
+        prompt, answer: tokens to assume of every row; 0: the longest that the data and the settings allow.
+        available: GiB; None asks the device.
+    """
+    process = 0 if run.device.startswith("cuda") else resident()  # before anything below adds to it
+    there = installed(run.device) if available is None else int(available * GIB)
+    lengths = assumed_lengths(run, prompt, answer)
+    now = bill(run, lengths)
+    changes = [Change(flag, bill(changed, longer)) for flag, changed, longer in _changes(run, lengths)]
+    saving = [change for change in changes if change.bill.bytes < now.bytes]
+    fitting = [change for change in saving if there is not None and process + change.bill.bytes <= there]
+    fits = there is None or process + now.bytes <= there
+    least = min(saving, key=lambda change: change.bill.bytes, default=None)
+    return Plan(lengths, now, process, there, fitting[0] if fitting and not fits else least)
+
+
+def assumed_lengths(run: Run, prompt: int = 0, answer: int = 0) -> Lengths:
+    """Lengths that were given, else the longest of the data; an answer that is sampled reaches its limit."""
+    if min(prompt, answer) < 0:
+        raise ConfigError(f"--prompt-tokens {prompt}, --answer-tokens {answer}: wanted positive numbers of tokens")
+    sampled = kind_of(resolved(run)) == "prompts"
+    if prompt and (answer or sampled):
+        return Lengths(prompt=prompt, answer=answer or run.max_new_tokens)
+    try:
+        found, source = _longest(run), f"the longest of {run.data}"
+    except (ConfigError, DataError) as error:
+        if run.model.startswith("scratch:") and run.data.startswith("task:"):
+            raise
+        found = (DEFAULT_PROMPT, run.max_new_tokens)
+        source = f"assumed, because {run.data} cannot be read ({error})"
+    return Lengths(
+        prompt=prompt or found[0], answer=answer or (run.max_new_tokens if sampled else found[1]), source=source
+    )
+
+
+def _longest(run: Run) -> tuple[int, int]:
+    """Tokens of the longest prompt and the longest answer among the first rows of the data."""
+    kind = kind_of(resolved(run))
+    rows = load_rows(run.data, kind, size=run.data_size, seed=run.seed)[:ROWS_READ]
+    tokenizer = load_tokenizer(run.model)
+    text = Text(tokenizer, end_ids(weightless(run.model), tokenizer))
+    if kind == "prompts":
+        prompts, _ = data.prompts(rows, text, None, run.max_new_tokens)
+        return max(len(item.tokens) for item in prompts), run.max_new_tokens
+    if kind == "demonstrations":
+        items, _ = data.demonstrations(rows, text, None)
+        return max(len(item.prompt) for item in items), max(len(item.completion) for item in items)
+    pairs, _ = data.pairs(rows, text, None)
+    longest = max(max(len(item.chosen), len(item.rejected)) for item in pairs)
+    return max(len(item.prompt) for item in pairs), longest
+
+
+def _changes(run: Run, lengths: Lengths) -> Iterator[tuple[str, Run, Lengths]]:
+    """Single changes, from those that change no result to those that change most."""
+    for tokens in (run.max_tokens // 2, run.max_tokens // 4, run.max_tokens // 8):
+        if tokens >= lengths.prompt + lengths.answer:
+            yield f"--max-tokens {tokens}", replace(run, max_tokens=tokens), lengths
+    if run.dtype == "float32":
+        yield "--dtype bfloat16", replace(run, dtype="bfloat16"), lengths
+    algorithm = resolved(run)
+    if "values" in algorithm.needs and run.critic == "separate":
+        yield "--critic shared", replace(run, critic="shared"), lengths
+    if isinstance(algorithm, PolicyGradient) and "reference" in algorithm.needs:
+        yield "--set kl=none", replace(run, set=(*run.set, "kl=none")), lengths
+    if kind_of(algorithm) == "prompts" and lengths.answer == run.max_new_tokens > 1:
+        half = run.max_new_tokens // 2
+        yield f"--max-new-tokens {half}", replace(run, max_new_tokens=half), replace(lengths, answer=half)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A bill beside what a run took, in bytes above what its process held before the models were loaded."""
+
+    planned: int
+    in_use: int
+    """The plan without holes in the heap."""
+    measured: int
+
+    def __str__(self) -> str:
+        without = f"; without the heap's holes {size(self.in_use)}, {self.in_use / self.measured:.2f} of it"
+        return (
+            f"planned {size(self.planned)}, measured {size(self.measured)}: the plan is "
+            f"{self.planned / self.measured:.2f} of it{without if self.in_use < self.planned else ''}"
+        )
+
+
+def compare(planned: Bill, folder: Path) -> Comparison:
+    """The bill beside the worst step of a run.
+
+    Raises: ConfigError for a folder without a run, or a run without memory.jsonl.
+    """
+    rows = read_run(folder).memory
+    measured = max(map(_taken, rows), default=0)
+    if measured <= 0:
+        raise ConfigError(f"--against {folder}: memory.jsonl has no step. Fix: the --out folder of a run that took one")
+    return Comparison(planned.bytes, planned.in_use, measured)
+
+
+def _taken(row: dict[str, Any]) -> int:
+    return row["cuda_peak"] if "cuda_peak" in row else row["peak_rss"] - row["start_rss"]
+
+
+def text_of(run: Run, planned: Plan) -> str:
+    """What the command prints."""
+    lengths = planned.lengths
+    lines = [
+        f"{run.algorithm} of {run.model} on {run.device} in {run.dtype}: rows of {lengths.prompt} + {lengths.answer} "
+        f"tokens ({lengths.source}), passes of up to {run.max_tokens}",
+        "",
+        *_table(planned.bill),
+        "",
+    ]
+    peak = planned.bill.peak
+    for phase in planned.bill.phases:
+        parts = " + ".join(f"{name} {size(part)}" for name, part in phase.parts.items() if part)
+        lines.append(f"{phase.name:<9}{size(phase.bytes):>10}{'  peak' if phase is peak else '      '}  = {parts}")
+    process = f" and {size(planned.process)} of the process before it" if planned.process else ""
+    there = "what the device has is unknown: --available GIB" if planned.available is None else size(planned.available)
+    verdict = "fits" if planned.fits else "does not fit"
+    lines += ["", f"{verdict}: {size(peak.bytes)} at the peak{process}; available: {there}", _advice(planned)]
+    return "\n".join(lines)
+
+
+def _table(planned: Bill) -> Sequence[str]:
+    columns = list(dict.fromkeys(item for items in planned.table.values() for item in items))
+    rows = [["", *columns]]
+    for model, items in planned.table.items():
+        rows.append([model, *(size(items[column]) if items.get(column) else "-" for column in columns)])
+    return ["".join([f"{row[0]:<14}", *(f"{cell:>15}" for cell in row[1:])]).rstrip() for row in rows]
+
+
+def _advice(planned: Plan) -> str:
+    if planned.change is None:
+        return "no single change saves anything"
+    after = planned.change.bill.bytes
+    saved = f"{planned.change.flag} saves {size(planned.bill.bytes - after)} (peak {size(after)})"
+    if planned.fits:
+        return f"the change that saves most: {saved}"
+    enough = planned.available is not None and planned.process + after <= planned.available
+    return f"cheapest change that fits: {saved}" if enough else f"no single change is enough; the largest: {saved}"
+
+
+def size(count: int) -> str:
+    return f"{count / GIB:.2f} GiB" if count >= GIB else f"{count / MIB:.1f} MiB"

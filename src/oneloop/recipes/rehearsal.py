@@ -1,0 +1,298 @@
+"""A step without numbers: the real code on tensors that have shapes and no memory, while a ledger counts them.
+
+Models are made from their configuration alone. What autograd keeps, what backward needs for a moment and what a forward
+pass without gradient needs is then not estimated: it is what the operations of the run ask for.
+"""
+
+from __future__ import annotations
+
+import warnings
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from typing import Any
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensor, FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    PreTrainedModel,
+)
+
+from oneloop.batch import Batch, PolicyOutput
+from oneloop.errors import ConfigError
+from oneloop.model import probe
+from oneloop.model.forward import Backbone, CausalReader, final_values_of, reward_scores, score_only, values_of
+from oneloop.model.fused import Setting, settings_of
+from oneloop.model.load import load_policy, quiet
+from oneloop.objective import logprobs
+from oneloop.objective.logprobs import Entropy
+from oneloop.recipes.build import Algorithm
+
+HEAD_CHANGES = ("final_logit_softcapping", "logits_scaling", "logit_scale", "output_multiplier_scale")
+"""Settings of configurations whose logits are more than the output embedding times the last state."""
+HEAP_BLOCK = 32 * 2**20
+"""Larger blocks are maps of their own in glibc's malloc: given back when freed, and never cut up."""
+
+
+@cache
+def shapes_only() -> FakeTensorMode:
+    """Tensors made inside have a shape and no memory. All of them know each other: there is one mode."""
+    return FakeTensorMode(allow_non_fake_inputs=True)
+
+
+def weightless(source: str, kind: str = "policy") -> PreTrainedModel:
+    """A model with every parameter's shape and no parameter's memory, from its configuration.
+
+    Args:
+        kind: "policy" (and reference), "reward model" or "critic": the classes that a run loads for them.
+
+    Raises: ConfigError when there is no configuration, or when the architecture has no such head.
+    """
+    with shapes_only(), quiet():
+        if source.startswith("scratch:"):
+            if kind != "policy":
+                raise ConfigError(
+                    f"--model {source}: a {kind} of its own starts from saved weights. Fix: a trained folder"
+                    + (", or --critic shared" if kind == "critic" else "")
+                )
+            return load_policy(source).eval()
+        classes: dict[str, Any] = {
+            "policy": AutoModelForCausalLM,
+            "reward model": AutoModelForSequenceClassification,
+            "critic": AutoModelForTokenClassification,
+        }
+        options = {} if kind == "policy" else {"num_labels": 1}
+        try:
+            config = AutoConfig.from_pretrained(source, **options)
+            model = classes[kind].from_config(config, dtype=torch.float32)
+        except (OSError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise ConfigError(
+                f"--model {source}: no {kind} can be planned ({reason}). Fix: a folder with config.json, a hub id that "
+                "can be reached, or scratch:tiny"
+            ) from error
+        if kind != "policy" and not isinstance(getattr(model, "score", None), nn.Linear):
+            raise ConfigError(f"--model {source}: {type(model).__name__} has no `score` head for a {kind}")
+        return model.eval()
+
+
+def size_of(model: nn.Module | None) -> int:
+    """Bytes of its parameters, tied ones once."""
+    return 0 if model is None else sum(parameter.nbytes for parameter in model.parameters())
+
+
+class Ledger(TorchDispatchMode):
+    """Counts the storages that operations make and drop, in bytes.
+
+    Args:
+        owners: modules whose parameters and buffers are counted elsewhere.
+    """
+
+    def __init__(self, *owners: nn.Module | None) -> None:
+        super().__init__()
+        self.live = self.most = 0
+        self.heap = self.most_heap = 0
+        """The part in blocks that come from malloc's heap: now, and at the moment of `most`."""
+        known = [x for owner in owners if owner is not None for x in (*owner.parameters(), *owner.buffers())]
+        self._kept = [x.untyped_storage() for x in known]
+        self._seen: dict[int, Any] = {storage._cdata: storage for storage in self._kept}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        try:
+            out = func(*args, **(kwargs or {}))
+        except DataDependentOutputException:
+            if func is not torch.ops.aten._local_scalar_dense.default:
+                raise
+            return torch.zeros((), dtype=args[0].dtype).item()  # code that asks for a number goes on with 0
+        for value in tree_leaves(out):
+            if isinstance(value, FakeTensor):
+                self._note(value.untyped_storage())
+        return out
+
+    def _note(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._seen:
+            return
+        of_heap = size if size < HEAP_BLOCK else 0
+
+        def gone(_: object) -> None:
+            self._seen.pop(key, None)
+            self.live, self.heap = self.live - size, self.heap - of_heap
+
+        self._seen[key] = weakref.ref(storage, gone)
+        self.live, self.heap = self.live + size, self.heap + of_heap
+        if self.live > self.most:
+            self.most, self.most_heap = self.live, self.heap
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Memory at its worst moment, in bytes."""
+
+    most: int
+    heap: int
+    """Share of it in blocks below `HEAP_BLOCK`."""
+
+
+@dataclass(frozen=True)
+class Update:
+    """One optimizer step: gradients, and what forward and backward passes hold."""
+
+    worst: Moment
+    policy: int
+    """What autograd keeps of the policy's largest microbatch, in bytes."""
+    critic: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cast:
+    """The models of a run, weightless, in the roles that the learner gives them.
+
+    Args:
+        critic_head: V_φ's head; None without a critic.
+        critic: its own backbone; None where it reads the policy's states.
+    """
+
+    policy: PreTrainedModel
+    critic_head: nn.Module | None = None
+    critic: PreTrainedModel | None = None
+    temperature: float = 1.0
+    entropy: Entropy = "value"
+    dtype: torch.dtype = torch.float32
+    device: str = "cpu"
+    held: dict[str, int] = field(default_factory=dict)
+    """Most bytes that a forward pass of each model left behind."""
+
+    @cached_property
+    def backbone(self) -> Backbone:
+        return backbone_of(self.policy, self.device)
+
+    @cached_property
+    def critic_backbone(self) -> Backbone:
+        return self.backbone if self.critic is None else backbone_of(self.critic, self.device)
+
+    @cached_property
+    def fast(self) -> bool:
+        """Whether the built-in engine decodes it with continuous batching."""
+        return self.backbone.packs and plain_head(self.policy)
+
+    def chunk_rows(self, vocabulary: int) -> int:
+        """Tokens of one chunk of logits on the run's device."""
+        return max(logprobs.CHUNK_BYTES[self.device] // (4 * vocabulary), logprobs.LEAST_ROWS)
+
+    def ledger(self) -> Ledger:
+        assert self.backbone and self.critic_backbone  # tried out before anything is counted
+        return Ledger(self.policy, self.critic, self.critic_head)
+
+    def forward(self, batch: Batch, ledger: Ledger, entropy: Entropy) -> PolicyOutput:
+        """As the learner's forward pass."""
+        before = ledger.live
+        if hasattr(self.policy, "score"):
+            out = score_only(reward_scores(self.backbone, batch), batch)
+            self._hold("policy", ledger.live - before)
+            return out
+        plain = plain_head(self.policy)
+        logprobs, entropies, states = CausalReader(self.backbone, self.temperature, plain)(batch, entropy)
+        after = ledger.live
+        self._hold("policy", after - before)
+        if self.critic_head is None:
+            return PolicyOutput(logprobs, entropies)
+        if self.critic is not None or states is None:
+            states = self.critic_backbone(batch)
+        values = values_of(self.critic_head, states)
+        final = final_values_of(self.critic_head, states, batch.lengths)
+        self._hold("critic", ledger.live - after)
+        return PolicyOutput(logprobs, entropies, values=values, final_values=final)
+
+    def _hold(self, name: str, size: int) -> None:
+        self.held[name] = max(self.held.get(name, 0), size)
+
+    def update(self, algorithm: Algorithm, batch: Batch, max_tokens: int) -> Update:
+        """One optimizer step on `batch`, which `algorithm.prepare` has filled.
+
+        Two microbatches tell all: the first without gradients, the second beside them.
+        """
+        ledger = self.ledger()
+        self.held.clear()
+        with self._as_on_device(), ledger, self._precision(), warnings.catch_warnings():
+            # a loss on the device and log-probs beside it make torch look at a gradient that nobody asks for
+            warnings.simplefilter("ignore", UserWarning)
+            for micro, _ in zip(batch.microbatches(max_tokens), range(2), strict=False):
+                self._pass(algorithm, micro, batch, ledger)
+        for owner in (self.policy, self.critic, self.critic_head):
+            for parameter in () if owner is None else owner.parameters():
+                parameter.grad = None
+        return Update(Moment(ledger.most, ledger.most_heap), self.held["policy"], self.held.get("critic", 0))
+
+    def _pass(self, algorithm: Algorithm, micro: Batch, batch: Batch, ledger: Ledger) -> None:
+        loss = algorithm.loss(self.forward(micro, ledger, self.entropy), micro, batch.size)
+        loss.value.backward()
+
+    @torch.no_grad()
+    def reading(self, batch: Batch, max_tokens: int) -> Moment:
+        """The forward pass without gradient over the largest piece of `batch`."""
+        ledger = self.ledger()
+        with self._as_on_device(), ledger, self._precision():
+            out = self.forward(next(batch.microbatches(max_tokens)), ledger, "none")
+        del out
+        return Moment(ledger.most, ledger.most_heap)
+
+    def watch(self, run: Callable[[], object]) -> tuple[Moment, int]:
+        """The worst moment of a call without gradient, and the bytes that its result keeps."""
+        ledger = self.ledger()
+        with torch.no_grad(), ledger, self._precision():
+            result = run()
+            kept = ledger.live
+        del result
+        return Moment(ledger.most, ledger.most_heap), kept
+
+    def _precision(self):
+        return nullcontext() if self.dtype == torch.float32 else torch.autocast("cpu", dtype=self.dtype)
+
+    @contextmanager
+    def _as_on_device(self) -> Iterator[None]:
+        """Weightless tensors say that they are on the CPU; log-probs are to be cut into the chunks of the device."""
+        chunks = dict(logprobs.CHUNK_BYTES)
+        logprobs.CHUNK_BYTES["cpu"] = chunks["cpu" if self.device == "cpu" else "cuda"]
+        try:
+            yield
+        finally:
+            logprobs.CHUNK_BYTES.update(chunks)
+
+
+def packs(model: PreTrainedModel) -> bool:
+    """Whether rows run end to end, as far as shapes can tell."""
+    return _passes(probe.packs, model)
+
+
+@cache
+def backbone_of(model: PreTrainedModel, device: str) -> Backbone:
+    """As `Backbone.of` makes it. A GPU's kernel for the whole line keeps what attention in buckets keeps."""
+    runs_on = packs(model)
+    merged = runs_on and device == "cpu" and _passes(settings_of, model)
+    plain = [Setting(None, None)] * model.config.get_text_config().num_hidden_layers
+    return Backbone(model, runs_on, settings=tuple(plain) if merged else None)
+
+
+def _passes(trial: Callable[[PreTrainedModel], object], model: PreTrainedModel) -> bool:
+    """Whether a trial would hold if it depends on shapes alone: it then gets as far as comparing numbers."""
+    try:
+        return bool(trial(model))
+    except DataDependentOutputException:
+        return True
+
+
+def plain_head(model: PreTrainedModel) -> bool:
+    """Whether logits are the output embedding of the last state: as the probe finds out, read off the configuration."""
+    config = model.config.get_text_config()
+    changed = any(getattr(config, name, None) not in (None, 1, 1.0) for name in HEAD_CHANGES)
+    return isinstance(model.get_output_embeddings(), nn.Linear) and not changed

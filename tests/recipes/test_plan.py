@@ -1,0 +1,213 @@
+"""The memory bill: bytes worked out by hand, identities between bills, and a real run beside its plan."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import LlamaConfig
+
+from oneloop.cli.main import run as command
+from oneloop.config import Run, default_run
+from oneloop.errors import ConfigError
+from oneloop.recipes.bill import HEAP_WASTE, Bill, Lengths, bill
+from oneloop.recipes.plan import compare, plan
+from oneloop.recipes.rehearsal import Cast, Ledger, size_of, weightless
+
+# hidden 8, 2 layers, 2 heads, intermediate 12, vocabulary 10
+#   a layer:   q, k, v, o 4·8·8 = 256; gate, up, down 3·8·12 = 288; two norms 16            → 560
+#   backbone:  embedding 10·8 = 80; 2·560 = 1120; last norm 8                               → 1208
+#   policy:    backbone and an output embedding of 80                                       → 1288 parameters
+BACKBONE, POLICY = 4 * 1208, 4 * 1288
+LENGTHS = Lengths(prompt=6, answer=10)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A configuration, and nothing else."""
+    path = tmp_path_factory.mktemp("model")
+    settings: dict[str, Any] = {"hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 2, "vocab_size": 10}
+    config = LlamaConfig(**settings, num_attention_heads=2, num_key_value_heads=2, tie_word_embeddings=False)
+    config.architectures = ["LlamaForCausalLM"]
+    config.save_pretrained(path)
+    return path
+
+
+def run_of(folder: Path, algorithm: str, **changes: Any) -> Run:
+    small = {"prompts_per_step": 4, "minibatch": 0, "max_new_tokens": 10, "max_tokens": 32, "eval_size": 1}
+    return replace(default_run(algorithm), model=str(folder), **(small | changes))
+
+
+def billed(folder: Path, algorithm: str, **changes: Any) -> Bill:
+    return bill(run_of(folder, algorithm, **changes), LENGTHS)
+
+
+def standing(of: Bill) -> tuple[int, int]:
+    """Weights and moments, which every phase holds."""
+    (pair,) = {(phase.parts["weights"], phase.parts["optimizer"]) for phase in of.phases}
+    return pair
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "changes", "weights", "trained"),
+    [
+        ("sft", {}, POLICY, POLICY),
+        ("dpo", {}, 2 * POLICY, POLICY),  # and a reference, of which there are weights alone
+        ("grpo", {}, 2 * POLICY, POLICY),
+        ("grpo", {"set": ("kl=none",)}, POLICY, POLICY),
+        ("dapo", {}, POLICY, POLICY),
+        # V(s) = w·h + b: 8 + 1 parameters
+        ("ppo", {}, 2 * POLICY + 36, POLICY + 36),
+        # a backbone of its own with the same head
+        ("ppo", {"critic": "separate"}, 2 * POLICY + BACKBONE + 36, POLICY + BACKBONE + 36),
+        # the head has no bias, and there is no output embedding
+        ("reward_model", {}, BACKBONE + 32, BACKBONE + 32),
+    ],
+)
+def test_weights_and_moments_by_hand(
+    folder: Path, algorithm: str, changes: dict[str, Any], weights: int, trained: int
+) -> None:
+    assert standing(billed(folder, algorithm, **changes)) == (weights, 2 * trained)
+
+
+def test_the_table_names_every_model(folder: Path) -> None:
+    table = billed(folder, "ppo", critic="separate", reward_model=str(folder)).table
+    assert set(table) == {"policy", "critic", "reference", "reward model"}
+    assert table["policy"]["gradients"] == POLICY and table["policy"]["optimizer"] == 2 * POLICY
+    assert table["critic"]["gradients"] == BACKBONE + 36
+    assert table["reference"] == {"weights": POLICY}
+    assert table["reward model"] == {"weights": BACKBONE + 32}
+    # 16 tokens a row, so 2 rows of 10 actions in a pass of 32: 20 actions of 10 logits, 4 bytes each
+    assert table["policy"]["log-prob chunk"] == 20 * 10 * 4
+    # keys and values of 2 layers and 8 numbers, 4 bytes: 128 a token; 4 rows of 6 + 10 columns
+    assert table["policy"]["KV cache"] == 128 * 4 * 16
+
+
+def test_tied_embeddings_count_once(folder: Path, tmp_path: Path) -> None:
+    settings = json.loads((folder / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(settings | {"tie_word_embeddings": True}))
+    assert size_of(weightless(str(tmp_path))) == POLICY - 4 * 80
+
+
+def test_without_kl_exactly_the_reference_goes(folder: Path) -> None:
+    """Apart from the forward passes, whose loss has one term less."""
+    full, less = (billed(folder, "grpo", set=changes) for changes in ((), ("kl=none",)))
+    assert full.phases[0].bytes - less.phases[0].bytes == POLICY
+    assert full.table.keys() - less.table.keys() == {"reference"}
+
+
+def test_activations_grow_in_step_with_the_tokens_of_a_pass(folder: Path) -> None:
+    """Merged matrices are kept once, everything else by token: twice the rows added, twice the bytes added."""
+    # 16 tokens a row: passes of 2, 4 and 8 rows
+    bills = [billed(folder, "sft", prompts_per_step=16, max_tokens=tokens) for tokens in (32, 64, 128)]
+    two, four, eight = (each.table["policy"]["activations"] for each in bills)
+    assert eight - four == pytest.approx(2 * (four - two), rel=0.02)
+
+
+def test_half_precision_halves_the_cache_and_no_weights(folder: Path) -> None:
+    wide, narrow = (billed(folder, "grpo", dtype=dtype) for dtype in ("float32", "bfloat16"))
+    assert standing(wide) == standing(narrow)
+    assert narrow.table["policy"]["KV cache"] * 2 == wide.table["policy"]["KV cache"]
+
+
+def test_a_gpu_has_no_heap_to_waste(folder: Path) -> None:
+    cpu, gpu = (billed(folder, "sft", device=device) for device in ("cpu", "cuda"))
+    moment = "gradients and activations"
+    assert gpu.phases[-1].parts["heap"] == 0
+    assert cpu.phases[-1].parts["heap"] == int(HEAP_WASTE * cpu.phases[-1].parts[moment])
+
+
+def test_what_autograd_keeps_is_what_a_real_pass_keeps(folder: Path) -> None:
+    """The ledger beside real tensors: bytes of the storages that the real graph saves for backward."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from oneloop.batch import Batch
+    from oneloop.model.forward import Backbone
+    from oneloop.recipes.bill import assumed_batch
+    from oneloop.recipes.build import resolved
+
+    run = run_of(folder, "sft")
+    batch: Batch = next(assumed_batch(run, resolved(run), LENGTHS).microbatches(32))
+    real = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder), dtype=torch.float32).eval()
+    own = {x.untyped_storage().data_ptr() for x in (*real.parameters(), *real.buffers())}
+    kept: dict[int, int] = {}
+
+    def keep(x: torch.Tensor) -> torch.Tensor:
+        if x.untyped_storage().data_ptr() not in own and x.is_floating_point():
+            kept[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        states = Backbone(real, packs=True)(batch)
+    cast = Cast(policy=weightless(str(folder)))
+    ledger = Ledger(cast.policy)
+    with ledger:
+        planned = Backbone(cast.policy, packs=True)(batch)
+    assert planned.flat.shape == states.flat.shape
+    # the ledger also has what Python still holds: the last state, 32 tokens of 8 numbers
+    assert ledger.live == pytest.approx(sum(kept.values()), rel=0.05)
+
+
+def test_the_command_end_to_end(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(["plan", "grpo", "--model", "scratch:tiny", "--max-tokens", "256", "--prompts-per-step", "4"]) == 0
+    shown = capsys.readouterr().out
+    assert "policy" in shown and "reference" in shown and "rollout" in shown and "update" in shown
+    assert "fits: " in shown and " saves " in shown
+
+
+def test_what_does_not_fit_ends_with_3_and_says_what_would(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(["plan", "sft", "--model", "scratch:tiny", "--available", "0.01", "--max-tokens", "128"]) == 3
+    shown = capsys.readouterr().out
+    assert "does not fit" in shown and "no single change is enough" in shown
+
+
+def test_the_cheapest_change_that_fits(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Room for passes of half as many tokens, not for the whole: the first change that fits, not the largest saving."""
+    run = run_of(folder, "sft", prompts_per_step=16, max_tokens=256)
+    monkeypatch.setattr("oneloop.recipes.plan.resident", lambda: 1000)
+    whole, half, quarter = (bill(replace(run, max_tokens=tokens), LENGTHS).bytes for tokens in (256, 128, 64))
+    assert whole > half > quarter
+    roomy, tight, none = (
+        plan(run, prompt=6, answer=10, available=(1000 + there) / 2**30) for there in (whole + 8, half + 8, 8)
+    )
+    assert roomy.fits and not tight.fits and not none.fits
+    assert tight.change is not None and tight.change.flag == "--max-tokens 128"
+    assert none.change is not None and none.change.bill.bytes <= quarter
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--available", "much"], "--available much: wanted a positive number of GiB"),
+        (["--prompt-tokens", "0"], "--prompt-tokens 0: wanted a positive whole number"),
+        (["--against", "nowhere"], "nowhere is not a run folder"),
+        (["--model", "./nowhere"], "--model ./nowhere"),
+    ],
+)
+def test_what_is_wrong_is_named(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    model = [] if "--model" in arguments else ["--model", "scratch:tiny"]
+    assert command(["plan", "sft", *model, *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_separate_critic_of_a_model_from_nothing_is_refused() -> None:
+    with pytest.raises(ConfigError, match="--critic shared"):
+        plan(replace(default_run("ppo"), model="scratch:tiny", critic="separate"))
+
+
+def test_a_real_run_beside_its_plan(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A loose bound: so small a model is mostly runtime, and this process has run others before it."""
+    flags = ["sft", "--model", "scratch:tiny", "--prompts-per-step", "64", "--data-size", "64", "--eval-size", "8"]
+    flags += ["--max-tokens", "512"]
+    out = str(tmp_path / "run")
+    assert command(["train", *flags, "--steps", "2", "--out", out]) == 0
+    rows = [json.loads(line) for line in (tmp_path / "run" / "memory.jsonl").read_text().splitlines()]
+    assert command(["plan", *flags, "--against", out]) == 0
+    shown = capsys.readouterr().out
+    assert "planned " in shown and "measured " in shown and "without the heap's holes" in shown
+    run = replace(default_run("sft"), model="scratch:tiny", prompts_per_step=64, max_tokens=512, data_size=64)
+    beside = compare(plan(run).bill, Path(out))
+    assert beside.measured == max(row["peak_rss"] - row["start_rss"] for row in rows)
+    assert 0.25 < beside.planned / beside.measured < 4 and beside.in_use < beside.planned
