@@ -23,7 +23,7 @@ from oneloop.model.text import Text
 from oneloop.parallel.checkpoint import read_state, write_state
 from oneloop.recipes import data
 from oneloop.recipes.build import Algorithm, Inputs, Parts, assemble, models_in_memory, read_inputs, resolved
-from oneloop.recipes.memory import Meter, keep_freed
+from oneloop.recipes.memory import Meter, settle_malloc
 from oneloop.recipes.signals import StopRequest, stop_request
 from oneloop.record.atomic import clean_temporaries, new_folder, verify
 from oneloop.record.reader import read_run
@@ -46,8 +46,6 @@ def execute(run: Run, observer: Observer) -> Path:
 
     Raises: ConfigError and DataError before step 0; RewardError, DivergedError and Stopped while training.
     """
-    if run.device == "cpu":
-        keep_freed()
     algorithm = resolved(run)
     inputs = read_inputs(run, algorithm)
     out = Path(run.out)
@@ -99,6 +97,8 @@ def _train(
     checkpoint, damaged = (None, []) if fresh else _latest(folder.path)
     meter = Meter.begin(folder, run.device)
     parts = assemble(run, algorithm, inputs, watched, checkpoint)
+    if run.device == "cpu":
+        settle_malloc(max(parameter.nbytes for parameter in parts.learner.named_parameters().values()))
     start, algorithm = _restore(algorithm, parts, folder, checkpoint)
     for error in damaged:
         watched.event(start, "A_CHECKPOINT", f"{error}; falling back to the one before", "look at the disk")

@@ -15,7 +15,9 @@ import torch
 
 from oneloop.record.writer import RunFolder
 
-_TRIM_THRESHOLD, _MMAP_MAX = -1, -4
+SMALL = 64 * 2**20
+"""Bytes of a parameter from which its temporary copies matter more than the time to get new pages."""
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
 """Names of settings in glibc's malloc.h."""
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -36,16 +38,28 @@ def forget_peak() -> None:
         _CLEAR.write_text("5", encoding="ascii")
 
 
-def keep_freed() -> None:
-    """Let malloc keep what is freed, instead of asking the kernel for zeroed pages again for every large tensor.
+def keeps_freed(largest: int) -> bool:
+    """Whether `settle_malloc` has freed memory kept, where the largest parameter has this many bytes."""
+    return largest <= SMALL
 
-    A training step on a CPU is a tenth faster, at 12 M parameters; what the process holds stays at its peak between
-    steps, and the peak is higher by about 5 %. Settings in the environment (MALLOC_...) win. glibc only.
+
+def settle_malloc(largest: int) -> None:
+    """Tell glibc's malloc what to do with tensors that are freed, by the bytes of the largest parameter.
+
+    A small one: keep everything, instead of asking the kernel for zeroed pages again; an update at 12 M parameters
+    takes a tenth less time. A large one, which means a large vocabulary: give blocks back at once, so that none of its
+    size lies about unused; DPO with a vocabulary of 152k takes a quarter less memory. The environment's MALLOC_... win.
     """
-    if platform.libc_ver()[0] == "glibc" and not any(name.startswith("MALLOC_") for name in os.environ):
-        libc = ctypes.CDLL(None)
+    if platform.libc_ver()[0] != "glibc" or any(name.startswith("MALLOC_") for name in os.environ):
+        return
+    libc = ctypes.CDLL(None)
+    if keeps_freed(largest):
         libc.mallopt(_MMAP_MAX, 0)
         libc.mallopt(_TRIM_THRESHOLD, -1)
+    else:
+        libc.mallopt(_MMAP_MAX, 2**16)
+        libc.mallopt(_TRIM_THRESHOLD, 2**20)
+        libc.mallopt(_MMAP_THRESHOLD, 2**20)
 
 
 def installed(device: str) -> int | None:

@@ -39,8 +39,6 @@ from oneloop.recipes.build import Algorithm
 
 HEAD_CHANGES = ("final_logit_softcapping", "logits_scaling", "logit_scale", "output_multiplier_scale")
 """Settings of configurations whose logits are more than the output embedding times the last state."""
-HEAP_BLOCK = 32 * 2**20
-"""Larger blocks are maps of their own in glibc's malloc: given back when freed, and never cut up."""
 
 
 @cache
@@ -100,8 +98,6 @@ class Ledger(TorchDispatchMode):
     def __init__(self, *owners: nn.Module | None) -> None:
         super().__init__()
         self.live = self.most = 0
-        self.heap = self.most_heap = 0
-        """The part in blocks that come from malloc's heap: now, and at the moment of `most`."""
         known = [x for owner in owners if owner is not None for x in (*owner.parameters(), *owner.buffers())]
         self._kept = [x.untyped_storage() for x in known]
         self._seen: dict[int, Any] = {storage._cdata: storage for storage in self._kept}
@@ -122,32 +118,22 @@ class Ledger(TorchDispatchMode):
         key, size = storage._cdata, storage.nbytes()
         if key in self._seen:
             return
-        of_heap = size if size < HEAP_BLOCK else 0
 
         def gone(_: object) -> None:
             self._seen.pop(key, None)
-            self.live, self.heap = self.live - size, self.heap - of_heap
+            self.live -= size
 
         self._seen[key] = weakref.ref(storage, gone)
-        self.live, self.heap = self.live + size, self.heap + of_heap
-        if self.live > self.most:
-            self.most, self.most_heap = self.live, self.heap
-
-
-@dataclass(frozen=True)
-class Moment:
-    """Memory at its worst moment, in bytes."""
-
-    most: int
-    heap: int
-    """Share of it in blocks below `HEAP_BLOCK`."""
+        self.live += size
+        self.most = max(self.most, self.live)
 
 
 @dataclass(frozen=True)
 class Update:
     """One optimizer step: gradients, and what forward and backward passes hold."""
 
-    worst: Moment
+    most: int
+    """Bytes at the worst moment."""
     policy: int
     """What autograd keeps of the policy's largest microbatch, in bytes."""
     critic: int
@@ -231,29 +217,29 @@ class Cast:
         for owner in (self.policy, self.critic, self.critic_head):
             for parameter in () if owner is None else owner.parameters():
                 parameter.grad = None
-        return Update(Moment(ledger.most, ledger.most_heap), self.held["policy"], self.held.get("critic", 0))
+        return Update(ledger.most, self.held["policy"], self.held.get("critic", 0))
 
     def _pass(self, algorithm: Algorithm, micro: Batch, batch: Batch, ledger: Ledger) -> None:
         loss = algorithm.loss(self.forward(micro, ledger, self.entropy), micro, batch.size)
         loss.value.backward()
 
     @torch.no_grad()
-    def reading(self, batch: Batch, max_tokens: int) -> Moment:
-        """The forward pass without gradient over the largest piece of `batch`."""
+    def reading(self, batch: Batch, max_tokens: int) -> int:
+        """Bytes of the forward pass without gradient over the largest piece of `batch`, at its worst moment."""
         ledger = self.ledger()
         with self._as_on_device(), ledger, self._precision():
             out = self.forward(next(batch.microbatches(max_tokens)), ledger, "none")
         del out
-        return Moment(ledger.most, ledger.most_heap)
+        return ledger.most
 
-    def watch(self, run: Callable[[], object]) -> tuple[Moment, int]:
-        """The worst moment of a call without gradient, and the bytes that its result keeps."""
+    def watch(self, run: Callable[[], object]) -> tuple[int, int]:
+        """Bytes at the worst moment of a call without gradient, and those that its result keeps."""
         ledger = self.ledger()
         with torch.no_grad(), ledger, self._precision():
             result = run()
             kept = ledger.live
         del result
-        return Moment(ledger.most, ledger.most_heap), kept
+        return ledger.most, kept
 
     def _precision(self):
         return nullcontext() if self.dtype == torch.float32 else torch.autocast("cpu", dtype=self.dtype)

@@ -1,0 +1,69 @@
+"""What a run does to the process's memory, and writes down about it."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from oneloop.config import default_run
+from oneloop.recipes.execute import execute
+from oneloop.recipes.memory import SMALL, installed
+from oneloop.record.reader import read_run
+
+FAULTS = """
+import resource
+import sys
+import torch
+from oneloop.recipes.memory import settle_malloc
+for largest in map(int, sys.argv[1:]):
+    settle_malloc(largest)
+for _ in range(3):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    tensor = torch.ones(16 * 2**20)
+    del tensor
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def faults(*largest: int, **environment: str) -> int:
+    """Pages that the kernel gives to the third tensor of 64 MiB, each freed before the next."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    command = [sys.executable, "-c", FAULTS, *map(str, largest)]
+    return int(subprocess.run(command, env=clean | environment, capture_output=True, check=True).stdout)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc's malloc")
+def test_freed_memory_is_kept_for_small_parameters_unless_the_environment_says_otherwise() -> None:
+    """64 MiB are 16384 pages of 4 KiB. A second run in the same process may have other parameters."""
+    small, large = SMALL, SMALL + 1
+    assert faults() > 10_000 and faults(small) < 100
+    assert faults(large) > 10_000 and faults(small, large) > 10_000 and faults(large, small) < 100
+    assert faults(small, MALLOC_TRIM_THRESHOLD_="1000000") > 10_000
+
+
+class Quiet:
+    def say(self, text: str) -> None: ...
+
+    def step(self, step: int, values: object) -> None: ...
+
+
+def test_every_step_has_a_line_of_memory(tmp_path: Path) -> None:
+    run = replace(default_run("sft"), model="scratch:tiny", steps=2, prompts_per_step=4, data_size=16, eval_size=4)
+    out = execute(replace(run, out=str(tmp_path / "run")), Quiet())
+    lines = [json.loads(line) for line in (out / "memory.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [0, 1] and read_run(out).memory == lines
+    for line in lines:
+        assert line["start_rss"] > 0 and 0 < line["rss"] <= line["peak_rss"]
+    assert lines[0]["peak_rss"] <= lines[1]["peak_rss"]
+
+
+def test_a_machine_has_memory_and_an_absent_gpu_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = installed("cpu")
+    assert there is not None and there > 2**28
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert installed("cuda") is None
