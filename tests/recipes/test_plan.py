@@ -1,6 +1,8 @@
 """The memory bill: bytes worked out by hand, identities between bills, and a real run beside its plan."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -198,11 +200,11 @@ def test_a_separate_critic_of_a_model_from_nothing_is_refused() -> None:
 
 
 def test_a_real_run_beside_its_plan(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A loose bound: so small a model is mostly runtime, and this process has run others before it."""
+    """A loose bound, since so small a model is mostly runtime. A process of its own has nothing to use again."""
     flags = ["sft", "--model", "scratch:tiny", "--prompts-per-step", "64", "--data-size", "64", "--eval-size", "8"]
     flags += ["--max-tokens", "512"]
     out = str(tmp_path / "run")
-    assert command(["train", *flags, "--steps", "2", "--out", out]) == 0
+    subprocess.run([sys.executable, "-m", "oneloop", "train", *flags, "--steps", "2", "--out", out], check=True)
     rows = [json.loads(line) for line in (tmp_path / "run" / "memory.jsonl").read_text().splitlines()]
     assert command(["plan", *flags, "--against", out]) == 0
     shown = capsys.readouterr().out
