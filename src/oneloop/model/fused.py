@@ -161,7 +161,7 @@ def _shaped(model: PreTrainedModel) -> bool:
     backbone: Any = model.base_model
     if {name for name, _ in backbone.named_children()} != {"embed_tokens", "layers", "norm", "rotary_emb"}:
         return False
-    return all(
+    return _bare(backbone.norm) and all(
         {name for name, _ in layer.named_children()} == LAYER
         and {name for name, _ in layer.self_attn.named_children()} - {"q_norm", "k_norm"} == ATTENTION
         and {name for name, _ in layer.mlp.named_children()} == MLP
