@@ -14,14 +14,14 @@ from oneloop.batch import Batch
 from oneloop.config import Run
 from oneloop.experience.pack import Row, collate
 from oneloop.model.attention import hidden_states
-from oneloop.model.fused import Fused, for_few_rows
+from oneloop.model.fused import Fused, for_few_rows, worth_a_copy
 from oneloop.model.packed import packed
 from oneloop.recipes.build import Algorithm, dtype_of, entropy_of, kind_of, resolved
 from oneloop.recipes.memory import keeps_freed
 from oneloop.recipes.rehearsal import Cast, shapes_only, size_of, weightless
 from oneloop.rollout.cache import FIRST_COLUMNS, Prefilled
 from oneloop.rollout.decoding import PREFILL_TOKENS, WORTH_SHARING
-from oneloop.rollout.engine import CACHE_BYTES
+from oneloop.rollout.engine import CACHE_BYTES, MOST_ROWS
 from oneloop.rollout.sampler import draw
 from oneloop.types import Sampling
 
@@ -35,8 +35,6 @@ HEAP_WASTE = 0.4
 aligned memory, and glibc 2.36 then wants a hole larger than the block: one of the same size is not used again. Measured
 by runs beside the same runs with MALLOC_MMAP_THRESHOLD_=65536, which has no heap to waste and takes what the ledger
 says: 0.15 to 0.18 for GRPO, 0.30 to 0.35 for DPO, 0.56 to 0.68 for SFT and PPO, alike for models of two sizes."""
-MOST_ROWS = 512
-"""The engine's own limit of rows that are decoded together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -268,11 +266,13 @@ def _head(cast: Cast) -> nn.Linear:
 
 
 def _merged(cast: Cast) -> tuple[Fused, object] | None:
-    """Matrices that the engine lays out anew for a call; None where the modules' own are used."""
+    """The backbone of a call of the engine, with the matrices that it copies for it; None where the modules run."""
     settings = cast.backbone.settings
     if not cast.fast or settings is None or cast.dtype != torch.float32:
         return None
-    return Fused(cast.policy, settings, few_rows=True), for_few_rows(_head(cast))
+    copied = worth_a_copy(cast.policy)
+    head = for_few_rows(_head(cast)) if copied else None
+    return Fused(cast.policy, settings, few_rows=copied), head
 
 
 def _prefill(cast: Cast, prompts: int, length: int) -> tuple[object, Prefilled]:

@@ -26,6 +26,8 @@ from oneloop.types import Completion, Sampling
 
 CACHE_BYTES = 4 * 2**30
 """Most memory for keys and values of the rows that are decoded together; a GPU may give more."""
+MOST_ROWS = 512
+"""Most rows decoded together, whatever the memory."""
 SHARE_OF_FREE = 0.5
 """Of a GPU's free memory that keys and values may take; the rest is for prompts, logits and fragments."""
 
@@ -46,7 +48,7 @@ class Engine:
         model: PreTrainedModel,
         end_ids: Sequence[int],
         *,
-        max_rows: int = 512,
+        max_rows: int = MOST_ROWS,
         dtype: torch.dtype = torch.float32,
         cache_bytes: int | None = None,
     ) -> None:
