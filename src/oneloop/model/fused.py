@@ -23,9 +23,12 @@ from oneloop.model.probe import probe_line
 
 MOST_BYTES = 256 * 2**20
 """Largest backbone that is copied for decoding: a larger one gains little, and its copy would be felt."""
+GAP = 16
+"""Numbers between rows of a copy: one line of the cache."""
 ACTIVATIONS = (nn.SiLU, SiLUActivation)
 LAYER = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
 ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj"}
+NORMS = ("q_norm", "k_norm")
 MLP = {"gate_proj", "up_proj", "down_proj", "act_fn"}
 
 Backbone = Callable[[Tensor, Tensor, Layout], Tensor]
@@ -38,14 +41,16 @@ class _Merged(NamedTuple):
     matrix: Float[Tensor, "in out"]
     bias: Float[Tensor, " out"] | None
     widths: list[int]
+    """Of the parts that come out: each projection's, or those of several that are used alike."""
 
     @classmethod
-    def of(cls, gain: Tensor, linears: Sequence[nn.Linear]) -> _Merged:
-        matrix = (torch.cat([linear.weight for linear in linears]) * gain).t().contiguous()
+    def of(cls, gain: Tensor, *parts: Sequence[nn.Linear]) -> _Merged:
+        linears = [linear for part in parts for linear in part]
+        matrix = _in_out(torch.cat([linear.weight for linear in linears]) * gain)
         bias = None if linears[0].bias is None else torch.cat([linear.bias for linear in linears])
-        return cls(matrix, bias, [linear.out_features for linear in linears])
+        return cls(matrix, bias, [sum(linear.out_features for linear in part) for part in parts])
 
-    def __call__(self, x: Tensor, eps: float) -> Sequence[Tensor]:
+    def __call__(self, x: Tensor, eps: Tensor) -> Sequence[Tensor]:
         return _product(normed(x, eps, None), self.matrix, self.bias).split(self.widths, -1)
 
 
@@ -55,7 +60,7 @@ class _Separate(NamedTuple):
     gain: Tensor
     linears: Sequence[nn.Linear]
 
-    def __call__(self, x: Tensor, eps: float) -> Sequence[Tensor]:
+    def __call__(self, x: Tensor, eps: Tensor) -> Sequence[Tensor]:
         return projected(normed(x, eps, self.gain), self.linears)
 
 
@@ -66,33 +71,47 @@ class _Out(NamedTuple):
     bias: Float[Tensor, " out"] | None
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
-        return torch.addmm(x if self.bias is None else x + self.bias, y, self.matrix)
+        x = x if self.bias is None else x + self.bias
+        return torch.addmm(x, y, self.matrix) if torch.is_grad_enabled() else x.addmm_(y, self.matrix)
 
 
 class _Layer(NamedTuple):
     qkv: _Merged | _Separate
+    """Queries, keys and values; queries and keys in one part where they are merged."""
+    gains: Sequence[Tensor | None]
+    """Of the norms of queries and keys, for each part that they come in."""
     out: _Out
     gate_up: _Merged | _Separate
     down: _Out
-    query_gain: Tensor | None
-    key_gain: Tensor | None
 
     @classmethod
     def of(cls, layer: Any, few_rows: bool) -> _Layer:
-        attention, mlp, kind = layer.self_attn, layer.mlp, _Merged.of if few_rows else _Separate
-        query_norm, key_norm = (getattr(attention, name, None) for name in ("q_norm", "k_norm"))
-        out, down = (
-            _Out(linear.weight.t().contiguous() if few_rows else linear.weight.t(), linear.bias)
-            for linear in (attention.o_proj, mlp.down_proj)
-        )
+        attention, mlp = layer.self_attn, layer.mlp
+        query, key, value = attention.q_proj, attention.k_proj, attention.v_proj
+        gains = [getattr(attention, name).weight if hasattr(attention, name) else None for name in NORMS]
+        before, between = layer.input_layernorm.weight, layer.post_attention_layernorm.weight
+        out, down = attention.o_proj, mlp.down_proj
+        if not few_rows:
+            return cls(
+                _Separate(before, [query, key, value]),
+                gains,
+                _Out(out.weight.t(), out.bias),
+                _Separate(between, [mlp.gate_proj, mlp.up_proj]),
+                _Out(down.weight.t(), down.bias),
+            )
         return cls(
-            kind(layer.input_layernorm.weight, [attention.q_proj, attention.k_proj, attention.v_proj]),
-            out,
-            kind(layer.post_attention_layernorm.weight, [mlp.gate_proj, mlp.up_proj]),
-            down,
-            None if query_norm is None else query_norm.weight,
-            None if key_norm is None else key_norm.weight,
+            _Merged.of(before, [query, key], [value]),
+            [_by_head(gains, [linear.out_features // attention.head_dim for linear in (query, key)])],
+            _Out(_in_out(out.weight), out.bias),
+            _Merged.of(between, [mlp.gate_proj], [mlp.up_proj]),
+            _Out(_in_out(down.weight), down.bias),
         )
+
+
+def _by_head(gains: Sequence[Tensor | None], counts: Sequence[int]) -> Float[Tensor, "heads D"] | None:
+    """Gains for so many heads each, one below the other."""
+    below = [gain.expand(count, -1) for gain, count in zip(gains, counts, strict=True) if gain is not None]
+    return torch.cat(below) if below else None
 
 
 class Setting(NamedTuple):
@@ -115,8 +134,10 @@ class Fused:
         self._embedding, self._rotary = backbone.embed_tokens, backbone.rotary_emb
         self._layers = [_Layer.of(layer, few_rows) for layer in backbone.layers]
         self._settings = settings
-        self._gain, self._eps = backbone.norm.weight, _eps(backbone.norm)
-        self._width: int = backbone.layers[0].self_attn.head_dim
+        self._gain, self._eps = backbone.norm.weight, torch.tensor(_eps(backbone.norm))
+        attention = backbone.layers[0].self_attn
+        self._width: int = attention.head_dim
+        self._heads = [linear.out_features // self._width for linear in (attention.q_proj, attention.k_proj)]
 
     def __call__(
         self, tokens: Int[Tensor, "R N"], positions: Int[Tensor, "R N"], layout: Layout
@@ -125,14 +146,18 @@ class Fused:
         cos, sin = (turn[:, :, None] for turn in self._rotary(x, position_ids=positions))
         x = x.flatten(0, 1)
         for number, layer in enumerate(self._layers):
-            query, key, value = (y.view(*tokens.shape, -1, self._width) for y in layer.qkv(x, self._eps))
-            if layer.query_gain is not None and layer.key_gain is not None:
-                query, key = normed(query, self._eps, layer.query_gain), normed(key, self._eps, layer.key_gain)
-            query, key, value = (y.transpose(1, 2) for y in (turned(query, cos, sin), turned(key, cos, sin), value))
+            *parts, value = (y.view(*tokens.shape, -1, self._width) for y in layer.qkv(x, self._eps))
+            heads = [turned(y, cos, sin) for y in self._normed(parts, layer.gains)]
+            query, key = heads if len(heads) == 2 else heads[0].split_with_sizes(self._heads, 2)
+            query, key, value = (y.transpose(1, 2) for y in (query, key, value))
             mixed = layout.attend(Heads(number, query, key, value, *self._settings[number]))
             x = layer.out(x, mixed.reshape(len(x), -1))
             x = layer.down(x, gated(*layer.gate_up(x, self._eps)))
         return normed(x, self._eps, self._gain).view(*tokens.shape, -1)
+
+    def _normed(self, parts: Sequence[Tensor], gains: Sequence[Tensor | None]) -> Sequence[Tensor]:
+        pairs = zip(parts, gains, strict=True)
+        return [y if gain is None else normed(y, self._eps, gain) for y, gain in pairs]
 
 
 def _product(x: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
@@ -140,11 +165,18 @@ def _product(x: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def for_few_rows(linear: nn.Linear) -> Callable[[Tensor], Tensor]:
-    """The product of a few rows with `linear`, from a copy laid out as [in, out].
+    """The product of a few rows with `linear`, from a copy laid out by `_in_out`."""
+    return partial(_product, matrix=_in_out(linear.weight), bias=linear.bias)
 
-    With 64 rows it runs at 124 GFLOP/s where [out, in], the order that modules keep, allows 93 (MKL, one thread).
+
+def _in_out(weight: Float[Tensor, "out in"]) -> Float[Tensor, "in out"]:
+    """A copy whose rows lie one behind the other, each with a gap after it.
+
+    With few rows on the left, MKL reads it faster than the order that modules keep; without the gap, rows of 2048 or
+    4096 numbers fall onto the same lines of the cache, and it reads them slower. `benchmarks/few_rows.py` shows both.
     """
-    return partial(_product, matrix=linear.weight.t().contiguous(), bias=linear.bias)
+    matrix = weight.new_empty(weight.shape[1], weight.shape[0] + GAP)[:, : weight.shape[0]]
+    return matrix.copy_(weight.t())
 
 
 def worth_a_copy(model: PreTrainedModel) -> bool:
@@ -163,7 +195,7 @@ def _shaped(model: PreTrainedModel) -> bool:
         return False
     return _bare(backbone.norm) and all(
         {name for name, _ in layer.named_children()} == LAYER
-        and {name for name, _ in layer.self_attn.named_children()} - {"q_norm", "k_norm"} == ATTENTION
+        and {name for name, _ in layer.self_attn.named_children()} in (ATTENTION, ATTENTION | set(NORMS))
         and {name for name, _ in layer.mlp.named_children()} == MLP
         and isinstance(layer.mlp.act_fn, ACTIVATIONS)
         and _bare(layer)

@@ -17,19 +17,19 @@ from torch.autograd import Function
 from torch.nn import functional as F
 
 
-def _scale(x: Tensor, eps: float) -> Tensor:
-    mean = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1])
-    return mean.add_(eps).rsqrt_()
+def _scale(x: Tensor, eps: Tensor) -> Tensor:
+    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return torch.addcmul(eps, norm, norm, value=1 / x.shape[-1]).rsqrt_()
 
 
-def _normed(x: Tensor, eps: float, gain: Tensor | None) -> Tensor:
+def _normed(x: Tensor, eps: Tensor, gain: Tensor | None) -> Tensor:
     out = x * _scale(x, eps)
     return out if gain is None else out.mul_(gain)
 
 
 class _Normed(Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, eps: float, gain: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, eps: Tensor, gain: Tensor) -> Tensor:
         scale = _scale(x, eps)
         ctx.save_for_backward(x, scale, gain)
         return (x * scale).mul_(gain)
@@ -44,8 +44,13 @@ class _Normed(Function):
         return torch.addcmul(g * gain, x, mean.mul_(scale), value=-1).mul_(scale), None, d_gain
 
 
-def normed(x: Float[Tensor, "... H"], eps: float, gain: Float[Tensor, " H"] | None) -> Float[Tensor, "... H"]:
-    """γ · x / √(mean(x²) + ε): the root-mean-square norm (Zhang & Sennrich 2019, eq. 4); without γ for no gradients."""
+def normed(
+    x: Float[Tensor, "... H"], eps: Float[Tensor, ""], gain: Float[Tensor, "... H"] | None
+) -> Float[Tensor, "... H"]:
+    """γ · x / √(mean(x²) + ε): the root-mean-square norm (Zhang & Sennrich 2019, eq. 4).
+
+    Without gradients, γ can be missing, or one of its own for each head; with them it is [H].
+    """
     if gain is None or not torch.is_grad_enabled():
         return _normed(x, eps, gain)
     return _Normed.apply(x, eps, gain)  # pyright: ignore[reportReturnType]
