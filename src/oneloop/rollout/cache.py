@@ -114,6 +114,7 @@ class Slots:
         self, count: int, most_columns: int, device: torch.device, shared: SharedPrompts | None = None
     ) -> None:
         self.filled = torch.zeros(count, dtype=torch.int64)
+        self._idle = torch.zeros(count, dtype=torch.bool)
         self._before = torch.zeros_like(self.filled)  # tokens of the prompt that are not in the slot itself
         self._column = self.filled.to(device)  # `filled` where the tables are
         self._rows = torch.arange(count, device=device)
@@ -134,20 +135,21 @@ class Slots:
         for mine, theirs in ((self._keys, prefilled.keys), (self._values, prefilled.values)):
             for layer, line in theirs.items():
                 mine[layer][slots.to(line.device), :, : places.shape[1]] = line[places].transpose(1, 2)
-        self.filled[slots] = lengths
+        self.filled[slots], self._idle[slots] = lengths, False
 
     def link(self, slots: Int[Tensor, " A"], lengths: Int[Tensor, " A"]) -> None:
         """Slots begin after prompts of these lengths, which stand in the shared table."""
-        self.filled[slots], self._before[slots] = 0, lengths
+        self.filled[slots], self._before[slots], self._idle[slots] = 0, lengths, False
 
     def release(self, slots: Bool[Tensor, " S"]) -> None:
-        """Nobody reads these any more: they start over, or they would walk past the columns and positions there are."""
-        self.filled.masked_fill_(slots, 0)
+        """Nobody reads these any more: they follow the longest of the others, and so never walk past the columns."""
+        self._idle |= slots
         self._before.masked_fill_(slots, 0)
 
     def begin(self) -> None:
         """Before the forward pass of a step: room for its column, and no masks from the last step."""
-        self._longest = int(self.filled.max()) + 1
+        self._longest = int(self.filled.masked_fill(self._idle, 0).max()) + 1
+        self.filled.masked_fill_(self._idle, self._longest - 1)
         self._column = self.filled.to(self._rows.device)
         self._even = bool((self.filled == self._longest - 1).all())
         self._masks.clear()
@@ -158,12 +160,16 @@ class Slots:
         self.filled += 1
 
     def keep(self, slots: Int[Tensor, " L"]) -> None:
-        """Drop the other slots."""
-        self.filled, self._before = self.filled[slots], self._before[slots]
+        """These, in this order, become the first `L` slots; the others are dropped."""
+        self.filled, self._before, self._idle = self.filled[slots], self._before[slots], self._idle[slots]
         self._rows = self._rows[: len(slots)]
+        moved = (slots != torch.arange(len(slots))).nonzero()[:, 0]
+        to, since = moved.to(self._rows.device), slots[moved].to(self._rows.device)
+        used = int(self.filled.max())
         for table in (self._keys, self._values):
-            for layer in table:
-                table[layer] = table[layer].index_select(0, slots.to(table[layer].device))
+            for layer, rows in table.items():
+                rows[to, :, :used] = rows[since, :, :used]
+                table[layer] = rows[: len(slots)]
 
     def attend(self, heads: Heads) -> Float[Tensor, "S 1 heads D"]:
         layer, (count, kv, _, width) = heads.layer, heads.key.shape

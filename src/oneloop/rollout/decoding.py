@@ -20,7 +20,7 @@ from oneloop.rollout.cache import Prefilled, SharedPrompts, Slots, padded_places
 from oneloop.rollout.sampler import draw
 from oneloop.types import Completion, Sampling, StopReason
 
-SHRINK_AT = 0.75
+SHRINK_AT = 0.85
 """With nobody waiting, the batch is cut to its running rows when fewer than this share are left."""
 PREFILL_TOKENS = 4096
 """Prompt tokens of one prefill: enough to keep matrix products busy."""
@@ -179,10 +179,10 @@ class Decoding:
         self._slots.release(over)
 
     def _completions(self, done: list[int], ended: Bool[Tensor, " S"]) -> Iterator[tuple[int, Completion]]:
-        where, longest = torch.tensor(done, device=self._model.device), int(self._lengths[done].max())
-        tokens, logprobs = (table[where, :longest].tolist() for table in (self._tokens, self._logprobs))
-        for row, slot in enumerate(done):
-            request, length = self._request[slot], int(self._lengths[slot])
+        where, lengths = torch.tensor(done, device=self._model.device), self._lengths[done].tolist()
+        tokens, logprobs = (table[where, : max(lengths)].tolist() for table in (self._tokens, self._logprobs))
+        for row, (slot, length, by_end) in enumerate(zip(done, lengths, ended[done].tolist(), strict=True)):
+            request = self._request[slot]
             assert request is not None
             self._request[slot] = None
             yield (
@@ -190,7 +190,7 @@ class Decoding:
                 Completion(
                     tokens=tuple(tokens[row][:length]),
                     logprobs=tuple(logprobs[row][:length]),
-                    stop=StopReason.EOS if bool(ended[slot]) else StopReason.LENGTH,
+                    stop=StopReason.EOS if by_end else StopReason.LENGTH,
                     version=self._version,
                 ),
             )
@@ -198,10 +198,13 @@ class Decoding:
     def _shrink(self) -> None:
         """Cut the batch to its running rows when nobody waits and enough have ended."""
         running = [slot for slot, request in enumerate(self._request) if request is not None]
-        if self._ready or self._waiting or len(running) >= SHRINK_AT * len(self._request):
+        if not running or self._ready or self._waiting or len(running) >= SHRINK_AT * len(self._request):
             return
-        kept = torch.tensor(running, dtype=torch.int64)
-        self._request = [self._request[slot] for slot in running]
+        # those that lie behind the cut move into the gaps before it; the others stay where they are
+        behind = iter(running[::-1])
+        order = [slot if self._request[slot] is not None else next(behind) for slot in range(len(running))]
+        kept = torch.tensor(order, dtype=torch.int64)
+        self._request = [self._request[slot] for slot in order]
         self._slots.keep(kept)
         self._lengths = self._lengths[kept]
         if self._shared is not None:

@@ -63,18 +63,22 @@ def draw(
     """Tokens by inversion of the distribution function, and their log-probs in nats.
 
     Token a is drawn when Σ_{v<a} w_v ≤ u·Σ_v w_v < Σ_{v≤a} w_v, with w = exp(z − max z) and u from `uniform`. The sums
-    run over blocks of tokens first and then inside one block, in float64, so that nothing of the vocabulary's size is
-    sorted or accumulated.
+    run over blocks of tokens first and then inside one block, and add up in float64, so that nothing of the
+    vocabulary's size is sorted or accumulated.
     """
     wide = _supported(logits, sampling)
-    peak, likeliest = wide.max(-1)
+    peak = wide.amax(-1)
     count, vocabulary = wide.shape
-    weights = wide.new_zeros(count, -(-vocabulary // BLOCK) * BLOCK)
-    torch.exp(wide - peak[:, None], out=weights[:, :vocabulary])
+    weights = wide.new_empty(count, -(-vocabulary // BLOCK) * BLOCK)
+    weights[:, vocabulary:] = 0
+    torch.sub(wide, peak[:, None], out=weights[:, :vocabulary]).exp_()
     blocks = weights.view(count, -1, BLOCK)
-    reached = blocks.sum(-1, dtype=torch.float64).cumsum(-1)
+    reached = blocks.sum(-1).double().cumsum(-1)
     total = reached[:, -1]
-    tokens = likeliest if sampling.temperature == 0 else _inverted(blocks, reached, uniform(seeds, position) * total)
+    if sampling.temperature == 0:
+        tokens = wide.argmax(-1)
+    else:
+        tokens = _inverted(blocks, reached, uniform(seeds, position) * total)
     return tokens, wide.gather(-1, tokens[:, None])[:, 0] - peak - total.log().float()
 
 
