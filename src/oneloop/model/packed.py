@@ -20,6 +20,7 @@ from torch.nn.attention.flex_attention import BlockMask
 from oneloop.batch import Batch
 from oneloop.model import flex
 from oneloop.model.attention import Heads
+from oneloop.model.pieces import Places, gathered
 
 MOST_WASTE = 1.25
 """Segments share a call while the padded area stays within this factor of their tokens."""
@@ -56,10 +57,13 @@ class Bucket:
     keys: Int[Tensor, " SK"] | None
     kept: Int[Tensor, " N"] | None
 
-    def taken(self, line: Float[Tensor, "N heads D"], places: Tensor | None) -> Float[Tensor, "S heads _ D"]:
-        """The segments side by side."""
-        picked = line[self.start : self.stop] if places is None else line.index_select(0, places)
-        return picked.view(self.count, -1, *line.shape[1:]).transpose(1, 2)
+    @property
+    def of_queries(self) -> Places:
+        return slice(self.start, self.stop) if self.queries is None else self.queries
+
+    @property
+    def of_keys(self) -> Places:
+        return self.of_queries if self.keys is None else self.keys
 
     def visible(self, queries: int, keys: int, window: int | None, device: torch.device) -> Bool[Tensor, "Q K"] | None:
         """Which keys each query sees; None: just those up to itself. Padding stands behind every real key."""
@@ -70,8 +74,8 @@ class Bucket:
         return (key <= query) if window is None else (key <= query) & (key > query - window)
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, heads: Heads) -> Float[Tensor, "N heads D"]:
-        q = self.taken(query, self.queries)
-        k, v = (self.taken(x, self.queries if self.keys is None else self.keys) for x in (key, value))
+        """Of the pieces at `of_queries` to those at `of_keys`."""
+        q, k, v = (x.view(self.count, -1, *x.shape[1:]).transpose(1, 2) for x in (query, key, value))
         seen = self.visible(q.shape[2], k.shape[2], heads.window, q.device)
         grouped = q.shape[1] != k.shape[1]
         out = F.scaled_dot_product_attention(
@@ -105,8 +109,11 @@ class Packed:
                 self.masks[heads.window] = flex.block_mask(self.line, heads.window)
             return flex.attend(heads, self.masks[heads.window])
         query, key, value = (x[0].transpose(0, 1) for x in (heads.query, heads.key, heads.value))
-        pieces = [bucket.attend(query, key, value, heads) for bucket in self.buckets]
-        return (pieces[0] if len(pieces) == 1 else torch.cat(pieces))[None]
+        queries = gathered(query, [bucket.of_queries for bucket in self.buckets])
+        keys, values = (gathered(x, [bucket.of_keys for bucket in self.buckets]) for x in (key, value))
+        parts = zip(self.buckets, queries, keys, values, strict=True)
+        mixed = [bucket.attend(q, k, v, heads) for bucket, q, k, v in parts]
+        return (mixed[0] if len(mixed) == 1 else torch.cat(mixed))[None]
 
 
 def packed(batch: Batch, one_kernel: bool = False) -> Packed:
@@ -123,10 +130,11 @@ def packed(batch: Batch, one_kernel: bool = False) -> Packed:
     positions = _spans(torch.tensor([segment.begin for segment in segments], dtype=torch.int64), counts)
     place = torch.zeros(batch.tokens.shape, dtype=torch.int64)
     place[rows, positions] = torch.arange(len(rows))
-    for segment in segments:
-        if segment.prompt >= 0:
-            prompt = segments[segment.prompt]
-            place[segment.row, : prompt.length] = place[prompt.row, : prompt.length]
+    continuing = [segment for segment in segments if segment.prompt >= 0]
+    before = torch.tensor([segment.begin for segment in continuing], dtype=torch.int64)
+    column = _spans(torch.zeros_like(before), before)
+    of_row = torch.tensor([segment.row for segment in continuing], dtype=torch.int64).repeat_interleave(before)
+    place[of_row, column] = _spans(starts[[segment.prompt for segment in continuing]], before)
     device = batch.tokens.device
     line = None
     if one_kernel:
