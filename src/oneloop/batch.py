@@ -7,7 +7,7 @@ token values.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
@@ -92,7 +92,7 @@ class Batch:
 
     @property
     def num_groups(self) -> int:
-        return len(self._groups())
+        return len(self._members())
 
     def rows(self, index: Int[Tensor, " R"]) -> Batch:
         """The rows at `index`, in that order."""
@@ -103,17 +103,20 @@ class Batch:
 
     def shuffle(self, rng: torch.Generator) -> Batch:
         """Groups in random order; the rows of a group stay together and in order."""
-        groups = self._groups()
+        groups = self._members()
         order = torch.randperm(len(groups), generator=rng).tolist()
-        return self.rows(torch.cat([groups[i] for i in order])) if groups else self
+        return self._taken(groups[i] for i in order) if groups else self
 
     def split(self, groups: int) -> Iterator[Batch]:
         """Minibatches of that many whole groups; the last one may be smaller, and nothing is dropped."""
         if groups < 1:
             raise ValueError(f"split({groups}): a minibatch needs at least 1 group")
-        members = self._groups()
+        members = self._members()
         for start in range(0, len(members), groups):
-            yield self.rows(torch.cat(members[start : start + groups]))
+            yield self._taken(members[start : start + groups])
+
+    def _taken(self, groups: Iterable[Sequence[int]]) -> Batch:
+        return self.rows(torch.tensor([row for rows in groups for row in rows], device=self.mask.device))
 
     def microbatches(self, max_tokens: int) -> Iterator[Batch]:
         """The rows in `pieces`, each trimmed to its longest row."""
@@ -133,7 +136,7 @@ class Batch:
 
         units = [
             unit
-            for rows in (members.tolist() for members in self._groups())
+            for rows in self._members()
             for unit in ([rows] if len(rows) == 2 or cost(rows) <= max_tokens else [[row] for row in rows])
         ]
         pending: list[int] = []
@@ -176,9 +179,9 @@ class Batch:
     def _tensors(self) -> list[tuple[str, Tensor]]:
         return [(f.name, value) for f in fields(self) if (value := getattr(self, f.name)) is not None]
 
-    def _groups(self) -> list[Int[Tensor, " G"]]:
+    def _members(self) -> list[list[int]]:
         """Row numbers of each group, in order of first appearance."""
         members: dict[int, list[int]] = {}
         for row, group in enumerate(self.group.tolist()):
             members.setdefault(group, []).append(row)
-        return [torch.tensor(rows, device=self.group.device) for rows in members.values()]
+        return list(members.values())

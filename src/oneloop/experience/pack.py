@@ -28,13 +28,14 @@ class Row:
 
 def collate(rows: Sequence[Row], device: torch.device | str = "cpu") -> Batch:
     """Rows end with their last action and are padded on the right; masks come from lengths."""
-    lengths = [len(row.prompt) + len(row.actions) for row in rows]
-    width = max(lengths)
-    mask = torch.zeros(len(rows), width, dtype=torch.bool)
+    prompts = torch.tensor([len(row.prompt) for row in rows])
+    lengths = prompts + torch.tensor([len(row.actions) for row in rows])
+    width = int(lengths.max())
+    column = torch.arange(width)
+    trained = torch.tensor([row.trained for row in rows])
+    mask = trained[:, None] & (column >= prompts[:, None]) & (column < lengths[:, None])
     rewards = torch.zeros(len(rows), width)
-    for number, (row, length) in enumerate(zip(rows, lengths, strict=True)):
-        mask[number, len(row.prompt) : length] = row.trained
-        rewards[number, length - 1] = row.reward
+    rewards[torch.arange(len(rows)), lengths - 1] = torch.tensor([row.reward for row in rows], dtype=rewards.dtype)
     sampled = [[0.0] * len(row.prompt) + list(row.logprobs) for row in rows if row.logprobs is not None]
     return Batch(
         tokens=_padded([[*row.prompt, *row.actions] for row in rows], width, torch.int64),
@@ -43,7 +44,7 @@ def collate(rows: Sequence[Row], device: torch.device | str = "cpu") -> Batch:
         rewards=rewards,
         truncated=torch.tensor([row.truncated for row in rows]),
         rollout_logprobs=_padded(sampled, width, torch.float32) if len(sampled) == len(rows) else None,
-        lengths=torch.tensor(lengths),
+        lengths=lengths,
     ).to(device)
 
 

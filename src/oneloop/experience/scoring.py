@@ -61,6 +61,7 @@ class _Beside:
             self._members[request.group].append(place)
         self._done: dict[int, Completion] = {}
         self._futures: list[tuple[list[int], Future[Scored]]] = []
+        self._passed = 0  # of the futures, in their order: known to have ended well
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="reward")
 
     def finished(self, place: int, completion: Completion) -> None:
@@ -68,9 +69,9 @@ class _Beside:
         group = self._members[self._requests[place].group]
         if all(member in self._done for member in group):
             self._futures.append((group, self._pool.submit(self._score, group)))
-        for _, future in self._futures:
-            if future.done() and future.exception() is not None:
-                future.result()  # raises: nothing is gained by sampling on
+        while self._passed < len(self._futures) and (future := self._futures[self._passed][1]).done():
+            future.result()  # raises where the scorer did: nothing is gained by sampling on
+            self._passed += 1
 
     def _score(self, places: list[int]) -> Scored:
         start = perf_counter()
