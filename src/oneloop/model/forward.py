@@ -93,11 +93,13 @@ class CausalReader:
     Args:
         plain_head: logits are `lm_head(hidden)` and nothing else, checked once by `oneloop.model.probe.plain_head`. If
             not, the whole model is called: correct for any architecture, but it holds logits for every position.
+        chunk_bytes: as for `token_logprobs`.
     """
 
     backbone: Backbone
     temperature: float
     plain_head: bool
+    chunk_bytes: int | None = None
 
     def __call__(
         self, batch: Batch, entropy: Entropy
@@ -114,6 +116,7 @@ class CausalReader:
                 temperature=self.temperature,
                 bias=head.bias,
                 entropy=entropy,
+                chunk_bytes=self.chunk_bytes,
             )
         else:
             logits = model(input_ids=known_ids(batch), use_cache=False).logits

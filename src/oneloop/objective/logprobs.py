@@ -37,6 +37,7 @@ def token_logprobs(
     temperature: float = 1.0,
     bias: Float[Tensor, " V"] | None = None,
     entropy: Entropy = "gradient",
+    chunk_bytes: int | None = None,
 ) -> tuple[Float[Tensor, " N"], Float[Tensor, " N"]]:
     """Log-probs of `targets` and the entropy of their distributions, both in nats and float32.
 
@@ -44,11 +45,16 @@ def token_logprobs(
 
     Computed chunk by chunk; backward recomputes each chunk's logits instead of keeping them, unless there is but one.
 
+    Args:
+        chunk_bytes: size of one chunk's float32 logits; None: as `CHUNK_BYTES` has it for the device.
+
     Raises: ValueError for a temperature that is not positive.
     """
     if not temperature > 0:
         raise ValueError(f"temperature is {temperature}; log-probs need a positive one (greedy decoding has none)")
-    return _HeadLogprobs.apply(hidden, weight, bias, targets, temperature, entropy)  # pyright: ignore[reportReturnType]
+    kind = "cpu" if hidden.device.type == "cpu" else "cuda"
+    pieces = _pieces(len(targets), weight.shape[0], CHUNK_BYTES[kind] if chunk_bytes is None else chunk_bytes)
+    return _HeadLogprobs.apply(hidden, weight, bias, targets, temperature, entropy, pieces)  # pyright: ignore[reportReturnType]
 
 
 def logits_logprobs(
@@ -77,12 +83,12 @@ class _HeadLogprobs(torch.autograd.Function):
         targets: Tensor,
         temperature: float,
         entropy: Entropy,
+        pieces: list[slice],
     ) -> tuple[Tensor, Tensor]:
         product = _product_dtype(hidden)
         wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
         count, head = len(targets), (weight.to(product), None if bias is None else bias.to(product))
         logprobs, entropies = (torch.full((count,), torch.nan, dtype=wide, device=hidden.device) for _ in range(2))
-        pieces = _pieces(count, weight.shape[0], hidden.device)
         table = None
         for piece in pieces:
             table = torch.log_softmax(_logits(hidden[piece].to(product), head, temperature, wide), -1)
@@ -91,7 +97,7 @@ class _HeadLogprobs(torch.autograd.Function):
                 entropies[piece] = _entropy(table)
         kept = table if len(pieces) == 1 else None
         ctx.save_for_backward(hidden, weight, bias, targets, entropies, kept)
-        ctx.settings = (temperature, entropy, product, wide)
+        ctx.settings = (temperature, entropy, product, wide, pieces)
         if entropy != "gradient":
             ctx.mark_non_differentiable(entropies)
         return logprobs, entropies
@@ -100,14 +106,14 @@ class _HeadLogprobs(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         hidden, weight, bias, targets, entropies, kept = ctx.saved_tensors
-        temperature, entropy, product, wide = ctx.settings
+        temperature, entropy, product, wide, pieces = ctx.settings
         head = (weight.to(product), None if bias is None else bias.to(product))
         inputs: Any = (hidden, weight, bias)
         d_hidden, d_weight, d_bias = (
             torch.zeros_like(x, dtype=wide) if wanted else None
             for x, wanted in zip(inputs, ctx.needs_input_grad, strict=False)
         )
-        for piece in _pieces(len(targets), weight.shape[0], hidden.device):
+        for piece in pieces:
             states = hidden[piece].to(product)
             # what was kept stays as it is, for a graph that is walked twice
             table = torch.log_softmax(_logits(states, head, temperature, wide), -1) if kept is None else kept
@@ -124,7 +130,7 @@ class _HeadLogprobs(torch.autograd.Function):
             if d_bias is not None:
                 d_bias += slope.sum(0)
         given = zip((d_hidden, d_weight, d_bias), inputs, strict=True)
-        return *(None if d is None else d.to(x.dtype) for d, x in given), None, None, None
+        return *(None if d is None else d.to(x.dtype) for d, x in given), None, None, None, None
 
 
 def _slope(
@@ -146,8 +152,13 @@ def _product_dtype(hidden: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
 
 
-def _pieces(count: int, vocabulary: int, device: torch.device) -> list[slice]:
-    rows = max(CHUNK_BYTES["cpu" if device.type == "cpu" else "cuda"] // (4 * vocabulary), LEAST_ROWS)
+def chunk_rows(chunk_bytes: int, vocabulary: int) -> int:
+    """Tokens of one chunk."""
+    return max(chunk_bytes // (4 * vocabulary), LEAST_ROWS)
+
+
+def _pieces(count: int, vocabulary: int, chunk_bytes: int) -> list[slice]:
+    rows = chunk_rows(chunk_bytes, vocabulary)
     return [slice(start, min(start + rows, count)) for start in range(0, count, rows)]
 
 

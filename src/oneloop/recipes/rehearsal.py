@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import warnings
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import Any
@@ -33,8 +33,7 @@ from oneloop.model import probe
 from oneloop.model.forward import Backbone, CausalReader, final_values_of, reward_scores, score_only, values_of
 from oneloop.model.fused import Setting, settings_of
 from oneloop.model.load import load_policy, quiet
-from oneloop.objective import logprobs
-from oneloop.objective.logprobs import Entropy
+from oneloop.objective.logprobs import CHUNK_BYTES, Entropy, chunk_rows
 from oneloop.recipes.build import Algorithm
 
 HEAD_CHANGES = ("final_logit_softcapping", "logits_scaling", "logit_scale", "output_multiplier_scale")
@@ -173,7 +172,7 @@ class Cast:
 
     def chunk_rows(self, vocabulary: int) -> int:
         """Tokens of one chunk of logits on the run's device."""
-        return max(logprobs.CHUNK_BYTES[self.device] // (4 * vocabulary), logprobs.LEAST_ROWS)
+        return chunk_rows(CHUNK_BYTES[self.device], vocabulary)
 
     def ledger(self) -> Ledger:
         assert self.backbone and self.critic_backbone  # tried out before anything is counted
@@ -186,8 +185,9 @@ class Cast:
             out = score_only(reward_scores(self.backbone, batch), batch)
             self._hold("policy", ledger.live - before)
             return out
-        plain = plain_head(self.policy)
-        logprobs, entropies, states = CausalReader(self.backbone, self.temperature, plain)(batch, entropy)
+        # weightless tensors say that they are on the CPU; the chunks are to be those of the device
+        read = CausalReader(self.backbone, self.temperature, plain_head(self.policy), CHUNK_BYTES[self.device])
+        logprobs, entropies, states = read(batch, entropy)
         after = ledger.live
         self._hold("policy", after - before)
         if self.critic_head is None:
@@ -209,7 +209,7 @@ class Cast:
         """
         ledger = self.ledger()
         self.held.clear()
-        with self._as_on_device(), ledger, self._precision(), warnings.catch_warnings():
+        with ledger, self._precision(), warnings.catch_warnings():
             # a loss on the device and log-probs beside it make torch look at a gradient that nobody asks for
             warnings.simplefilter("ignore", UserWarning)
             for micro, _ in zip(batch.microbatches(max_tokens), range(2), strict=False):
@@ -227,7 +227,7 @@ class Cast:
     def reading(self, batch: Batch, max_tokens: int) -> int:
         """Bytes of the forward pass without gradient over the largest piece of `batch`, at its worst moment."""
         ledger = self.ledger()
-        with self._as_on_device(), ledger, self._precision():
+        with ledger, self._precision():
             out = self.forward(next(batch.microbatches(max_tokens)), ledger, "none")
         del out
         return ledger.most
@@ -243,16 +243,6 @@ class Cast:
 
     def _precision(self):
         return nullcontext() if self.dtype == torch.float32 else torch.autocast("cpu", dtype=self.dtype)
-
-    @contextmanager
-    def _as_on_device(self) -> Iterator[None]:
-        """Weightless tensors say that they are on the CPU; log-probs are to be cut into the chunks of the device."""
-        chunks = dict(logprobs.CHUNK_BYTES)
-        logprobs.CHUNK_BYTES["cpu"] = chunks["cpu" if self.device == "cpu" else "cuda"]
-        try:
-            yield
-        finally:
-            logprobs.CHUNK_BYTES.update(chunks)
 
 
 def packs(model: PreTrainedModel) -> bool:
