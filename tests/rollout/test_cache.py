@@ -116,6 +116,36 @@ def test_slots_attend_as_rows_written_out(shares, window):
 
 
 @pytest.mark.parametrize("shares", [False, True])
+def test_a_prompt_longer_than_all_before_moves_whole(shares):
+    """Seated in the last slot and moved to the first before a step has been taken with it."""
+    rows = written(3, shares, None)
+    rows.seat(rows.read([2, 3, 1]), [(0, 0), (1, 1), (2, 2)])
+    assert max(rows.step() for _ in range(2)) < 1e-5
+    rows.seat(rows.read([20, 1]), [(2, 0)], first=3)
+    rows.keep([2, 1])
+    assert max(rows.step() for _ in range(3)) < 1e-5
+
+
+@pytest.mark.parametrize("shares", [False, True])
+def test_a_free_slot_keeps_step_with_the_others_until_it_is_taken(shares):
+    """Equal rows need no mask, whoever has ended; where rows differ, a free slot is never past the longest."""
+    rows = written(3, shares, None)
+    rows.seat(rows.read([4, 4, 4]), [(0, 0), (1, 1), (2, 2)])
+    rows.step()
+    del rows.rows[1]
+    rows.slots.release(torch.tensor([False, True, False]))
+    assert max(rows.step() for _ in range(3)) < 1e-5
+    assert len(set(rows.slots.filled.tolist())) == 1 and rows.slots._masks[None][0] is None
+    rows.seat(rows.read([2, 1]), [(1, 0)], first=3)
+    assert max(rows.step() for _ in range(2)) < 1e-5
+    assert rows.slots._masks[None][0] is not None and len(set(rows.slots.filled.tolist())) == 2
+    del rows.rows[0], rows.rows[2]
+    rows.slots.release(torch.tensor([True, False, True]))
+    assert max(rows.step() for _ in range(2)) < 1e-5
+    assert len(set(rows.slots.filled.tolist())) == 1  # the others came back to the one that runs
+
+
+@pytest.mark.parametrize("shares", [False, True])
 def test_columns_double_and_stop_at_the_most(shares, monkeypatch):
     """64, 128, then 150 columns and not 256."""
     monkeypatch.setattr(cache, "FIRST_COLUMNS", 64)
