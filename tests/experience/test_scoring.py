@@ -1,5 +1,6 @@
 """Rewards beside the sampling: the same trajectories, and a failure that stops the sampling."""
 
+from concurrent.futures import Future
 from threading import Event, get_ident
 from time import sleep
 
@@ -90,6 +91,21 @@ def test_a_failure_ends_the_sampling() -> None:
     with pytest.raises(RewardError, match="no grader at home"):
         scored(engine, reward, early=True)
     assert len(engine.ended) < 6
+
+
+def test_rewards_are_asked_for_once_and_not_by_every_row(monkeypatch) -> None:
+    """With all rewards there at once: one question for each group, and none twice."""
+    asked = []
+    done = Future.done
+
+    def counted(future):
+        asked.append(id(future))
+        future.result(timeout=20)
+        return done(future)
+
+    monkeypatch.setattr(Future, "done", counted)
+    scored(Engine(range(6)), by_seed, early=True)
+    assert len(asked) == len(set(asked)) == 3
 
 
 def test_a_failure_of_the_engine_is_its_own() -> None:
