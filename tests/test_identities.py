@@ -26,7 +26,6 @@ from oneloop.algorithms import (
     SFT,
     Preference,
 )  # fmt: skip
-from oneloop.batch import Size
 from oneloop.objective.advantage import GAE
 from oneloop.objective.aggregate import TokenMean
 from oneloop.objective.correction import TruncatedImportance
@@ -118,7 +117,7 @@ def test_padding_and_masked_content_do_not_change_the_gradient(algorithm, junk):
     again = algorithm.prepare(padded(ragged_batch(0, group_size(algorithm)), 5, junk), fresh)
     torch.testing.assert_close(gradient(algorithm, models, [again], again.size), naive, rtol=1e-9, atol=1e-11)
     # the mutant: a mean over slots instead of actions
-    slots = Size(wide.mask.numel(), batch.size.sequences + 3)
+    slots = batch.size._replace(tokens=wide.mask.numel(), sequences=batch.size.sequences + 3)
     assert far(gradient(algorithm, models, [wide], slots), naive)
 
 

@@ -161,8 +161,20 @@ class PolicyGradient:
         mask = scored(batch.rewards, batch.mask)  # a row without a score has no loss either: no KL, no value error
         mask = mask if self.drop is None else self.drop(mask, batch.truncated)
         advantages = torch.where(mask, credit.advantages, 0.0)
+        inert = ~mask.any(1)
+        if one_update and self._needs_advantage:
+            inert = inert | ~advantages.any(1)
         old = batch.old_logprobs if self._asks_old(one_update) else None
-        return replace(batch, advantages=advantages, returns=credit.returns, mask=mask, old_logprobs=old)
+        return replace(batch, advantages=advantages, returns=credit.returns, mask=mask, old_logprobs=old, inert=inert)
+
+    @property
+    def _needs_advantage(self) -> bool:
+        """Whether a row without advantage has neither loss nor gradient: no other term of the loss reaches it.
+
+        Asked for the only update of a batch. A later one moves such a row's ratios, which `approx_kl` must see.
+        """
+        pulled = self.kl is not None and self.kl.at == "loss" and "reference" in self.needs
+        return self.surrogate.proportional and not (pulled or self.entropy or self.critic)
 
     def _asks_old(self, one_update: bool) -> bool:
         """Whether π_old is needed before the first forward pass, or differs from what that pass will say."""
@@ -225,7 +237,7 @@ class PolicyGradient:
     def _stats(
         self, out: PolicyOutput, old: Tensor, gradient_zero: Bool[Tensor, "B T"], batch: Batch, size: Size
     ) -> dict[str, Tensor]:
-        mask, each = batch.mask, TokenMean()(batch.mask, size)
+        mask, each = batch.mask, TokenMean()(batch.mask, size._replace(tokens=size.seen))
         log_ratio = bounded_log_ratio(out.logprobs.detach(), old, mask)
         stats = {}
         if out.entropy is not None:

@@ -23,6 +23,9 @@ class Size(NamedTuple):
     """Action tokens."""
     sequences: int
     """Rows with at least one action token."""
+    seen: int
+    """Action tokens that the update's forward passes see, without those of inert rows: what a statistic of the passes
+    divides by."""
 
 
 class PolicyOutput(NamedTuple):
@@ -61,6 +64,8 @@ class Batch:
         truncated: cut by the length limit (neither an end token nor the environment stopped it).
         rollout_logprobs: log μ of the sampled tokens, nats.
         old_logprobs, ref_logprobs, values, advantages, returns: filled by `Algorithm.prepare`.
+        inert: rows that cannot move the weights, also told by `Algorithm.prepare`: their loss is 0 and has no gradient.
+            They count in the loss's denominators like every row, and no pass of the update is spent on them.
         lengths: tokens of each row without padding; left out, a row ends with its last action.
     """
 
@@ -75,6 +80,7 @@ class Batch:
     values: Float[Tensor, "B T"] | None = None
     advantages: Float[Tensor, "B T"] | None = None
     returns: Float[Tensor, "B T"] | None = None
+    inert: Bool[Tensor, " B"] | None = None
     lengths: Int[Tensor, " B"] = None  # pyright: ignore[reportAssignmentType]  # filled below, never None after
 
     def __post_init__(self) -> None:
@@ -87,8 +93,8 @@ class Batch:
 
     @property
     def size(self) -> Size:
-        """Action tokens, and rows with at least one."""
-        return Size(int(self.mask.sum()), int(self.mask.any(1).sum()))
+        """Action tokens, rows with at least one, and action tokens of the rows in `microbatches`."""
+        return Size(int(self.mask.sum()), int(self.mask.any(1).sum()), int(self._moving().mask.sum()))
 
     @property
     def num_groups(self) -> int:
@@ -119,9 +125,17 @@ class Batch:
         return self.rows(torch.tensor([row for rows in groups for row in rows], device=self.mask.device))
 
     def microbatches(self, max_tokens: int) -> Iterator[Batch]:
-        """The rows in `pieces`, each trimmed to its longest row."""
-        for rows in self.pieces(max_tokens):
-            yield self.rows(rows).trimmed()
+        """The rows that are not inert, in `pieces`, each trimmed to its longest row."""
+        moving = self._moving()
+        for rows in moving.pieces(max_tokens):
+            yield moving.rows(rows).trimmed()
+
+    def _moving(self) -> Batch:
+        """Without the inert rows. Where all are, the shortest stays: its gradient of 0 is what the optimizer gets."""
+        if self.inert is None or not bool(self.inert.any()):
+            return self
+        rows = (~self.inert).nonzero()[:, 0]
+        return self.rows(rows if len(rows) else self.lengths.argmin()[None])
 
     def pieces(self, max_tokens: int) -> Iterator[Int[Tensor, " R"]]:
         """Row numbers of pieces of at most `max_tokens` tokens: padding not counted, a shared prompt counted once.

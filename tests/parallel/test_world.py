@@ -88,7 +88,7 @@ def work(rank: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=RANKS)
     world = Distributed()
     found = {
-        "total": world.total(Size(3 + rank, 2)),
+        "total": world.total(Size(3 + rank, 2, 1 + rank)),
         "gathered": world.gather(torch.full((1 + rank, 2 + rank), float(rank + 1))),
         "mine": world.mine(torch.arange(3.0)[:, None].expand(3, 3), torch.zeros(1 + rank, 2 + rank)),
         "sum": world.sum({"a": float(rank + 1), "b/max": float(rank)}),
@@ -125,7 +125,7 @@ def found(tmp_path_factory) -> list[dict]:
 
 def test_sizes_rows_and_statistics_add_up(found) -> None:
     for rank, mine in enumerate(found):
-        assert tuple(mine["total"]) == (7, 4)
+        assert tuple(mine["total"]) == (7, 4, 3)
         assert mine["gathered"].tolist() == [[1.0, 1.0, 0.0], [2.0, 2.0, 2.0], [2.0, 2.0, 2.0]]
         assert mine["mine"][:, 0].tolist() == [[0.0], [1.0, 2.0]][rank]
         assert mine["mine"].shape == (1 + rank, 2 + rank)

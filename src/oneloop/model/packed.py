@@ -194,9 +194,6 @@ def _bucket(segments: Sequence[Segment], starts: Tensor, members: list[int], dev
     if shared:
         before = starts[[segment.prompt for segment in picked]][:, None] + torch.arange(shared)
         keys = torch.cat([before, queries], 1)
-        if shared <= width:  # cheaper to ask for the shared tokens again, in a plain causal call, than to mask
-            queries, keys = keys, None
-            inside = torch.cat([torch.zeros_like(before, dtype=torch.bool), inside], 1)
     even = bool(inside.all())
     return Bucket(
         start=int(begins[0]),

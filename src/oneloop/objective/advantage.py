@@ -4,6 +4,7 @@ All see action tokens only: masked slots are skipped, so padding, tool output an
 credit nor let it decay. A row with a reward that is not finite was not scored: it gets 0 and leaves every mean.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -168,11 +169,10 @@ class GroupRelative:
         *,
         bootstrap: Float[Tensor, " B"] | None = None,
     ) -> Credit:
-        def centre(rewards: Tensor) -> Tensor:
-            difference = rewards - rewards.mean()
-            return difference if self.scale == "none" else difference / (rewards.std(correction=self.ddof) + self.eps)
+        def scaled(error: Tensor, count: Tensor, squares: Tensor) -> Tensor:
+            return error if self.scale == "none" else error / ((squares / (count - self.ddof)).sqrt() + self.eps)
 
-        return _by_group(rewards, mask, group, centre)
+        return _by_group(rewards, mask, group, scaled)
 
     @property
     def formula(self) -> str:
@@ -201,26 +201,37 @@ class LeaveOneOut:
         bootstrap: Float[Tensor, " B"] | None = None,
     ) -> Credit:
         # R_i − (S − R_i)/(G − 1) = (R_i − mean) · G/(G − 1)
-        return _by_group(rewards, mask, group, lambda r: (r - r.mean()) * len(r) / (len(r) - 1))
+        return _by_group(rewards, mask, group, lambda error, count, squares: error * count / (count - 1))
 
     @property
     def formula(self) -> str:
         return "Âᵢ = Rᵢ − 1/(G−1) · Σ_{j≠i} Rⱼ"
 
 
-def _by_group(rewards: Tensor, mask: Tensor, group: Tensor, centre) -> Credit:
-    """`centre` applied to the rewards of each group (float64), broadcast to the row's actions.
+Scaled = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Of each row's Rᵢ − mean R, its group's size, and its group's Σⱼ (Rⱼ − mean R)², in float64."""
+
+
+def _by_group(rewards: Tensor, mask: Tensor, group: Tensor, scaled: Scaled) -> Credit:
+    """`scaled`, at the actions of each row.
 
     Equal rewards give exactly 0: a residue of rounding divided by a tiny std must not become an advantage.
     """
     live = scored(rewards, mask)
-    total = row_rewards(rewards, live).double()
-    credit = torch.zeros_like(total)
-    for number in group[live.any(1)].unique():
-        rows = (group == number) & live.any(1)
-        members = total[rows]
-        if len(members) > 1 and bool(members.max() > members.min()):
-            credit[rows] = centre(members)
+    rows = live.any(1).nonzero()[:, 0]
+    total = row_rewards(rewards, live).double()[rows]
+    names, number = group[rows].unique(return_inverse=True)
+
+    def over_group(values: Tensor, how: str) -> Tensor:
+        start = values.new_zeros(len(names))
+        return start.scatter_reduce(0, number, values, how, include_self=False)[number]
+
+    error = total - over_group(total, "mean")
+    count = over_group(torch.ones_like(total), "sum")
+    advantages = scaled(error, count, over_group(error.square(), "sum"))
+    differ = over_group(total, "amax") > over_group(total, "amin")
+    credit = torch.zeros(len(mask), dtype=total.dtype, device=total.device)
+    credit[rows] = torch.where(differ, advantages, 0.0)
     return Credit(torch.where(live, credit[:, None].to(rewards.dtype), 0.0), None)
 
 

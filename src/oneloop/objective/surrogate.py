@@ -21,6 +21,8 @@ class Surrogate(Protocol):
 
     uses_old: bool
     """Whether the ratio to π_old is taken."""
+    proportional: bool
+    """Whether a token with advantage 0 has no loss and no gradient, so that no pass need be spent on it."""
 
     def __call__(
         self,
@@ -57,6 +59,7 @@ class ScoreFunction:
     """
 
     uses_old = False
+    proportional = True
 
     def __call__(
         self,
@@ -98,6 +101,7 @@ class ClippedRatio:
     dual: float | None = None
 
     uses_old = True
+    proportional = True
 
     def __post_init__(self) -> None:
         if not (0 <= self.low <= 1 and self.high >= 0):
@@ -168,6 +172,7 @@ class ClippedWeight:
     high: float | None = 4.0
 
     uses_old = True
+    proportional = True
 
     def __call__(
         self,
