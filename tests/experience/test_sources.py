@@ -129,7 +129,7 @@ def test_the_refill_is_bounded_and_says_so() -> None:
 def test_nothing_kept_leaves_nothing_to_train() -> None:
     source, notes = rollouts({"a": [1.0, 1.0], "b": [0.0, 0.0]}, keep=MixedOutcome(), max_refills=2)
     batch = source.batch(0)
-    assert batch.size == (0, 0) and len(batch) > 0
+    assert batch.size == (0, 0, 0) and len(batch) > 0
     assert notes.codes == ["A_REFILL", "A_DEAD"]
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import fmean, pstdev
+from math import sqrt
+from statistics import fmean
 
 from oneloop.types import Completion, Prompt, Reward, Trajectory
 
@@ -36,12 +37,18 @@ def reward_scalars(items: Sequence[Trajectory]) -> dict[str, float]:
     scored = [item.reward.value for item in items if item.reward.value is not None]
     scalars = {"rewards/unscored": float(len(items) - len(scored))}
     if scored:
-        scalars = {"reward": fmean(scored), "reward_std": pstdev(scored), **scalars}
+        scalars = {"reward": fmean(scored), "reward_std": _std(scored), **scalars}
     for name in dict.fromkeys(name for item in items for name in item.reward.parts):
         parts = [part for item in items if (part := item.reward.parts.get(name)) is not None]
         if parts:
-            scalars |= {f"rewards/{name}/mean": fmean(parts), f"rewards/{name}/std": pstdev(parts)}
+            scalars |= {f"rewards/{name}/mean": fmean(parts), f"rewards/{name}/std": _std(parts)}
     return scalars
+
+
+def _std(values: Sequence[float]) -> float:
+    """With ddof 0. (`statistics.pstdev` adds fractions up exactly, which a step of short answers would feel.)"""
+    mean = fmean(values)
+    return sqrt(fmean((value - mean) ** 2 for value in values))
 
 
 def length_scalars(items: Sequence[Trajectory]) -> dict[str, float]:

@@ -1,10 +1,12 @@
 """From rows of token ids to a `Batch`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
+import numpy as np
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from oneloop.batch import Batch
@@ -32,24 +34,28 @@ def collate(rows: Sequence[Row], device: torch.device | str = "cpu") -> Batch:
     lengths = prompts + torch.tensor([len(row.actions) for row in rows])
     width = int(lengths.max())
     column = torch.arange(width)
-    trained = torch.tensor([row.trained for row in rows])
-    mask = trained[:, None] & (column >= prompts[:, None]) & (column < lengths[:, None])
+    inside = column < lengths[:, None]
+    acted = inside & (column >= prompts[:, None])
     rewards = torch.zeros(len(rows), width)
     rewards[torch.arange(len(rows)), lengths - 1] = torch.tensor([row.reward for row in rows], dtype=rewards.dtype)
-    sampled = [[0.0] * len(row.prompt) + list(row.logprobs) for row in rows if row.logprobs is not None]
+    logprobs = [row.logprobs for row in rows if row.logprobs is not None]
     return Batch(
-        tokens=_padded([[*row.prompt, *row.actions] for row in rows], width, torch.int64),
-        mask=mask,
+        tokens=_filled(inside, chain.from_iterable((*row.prompt, *row.actions) for row in rows), torch.int64),
+        mask=acted & torch.tensor([row.trained for row in rows])[:, None],
         group=torch.tensor([row.group for row in rows]),
         rewards=rewards,
         truncated=torch.tensor([row.truncated for row in rows]),
-        rollout_logprobs=_padded(sampled, width, torch.float32) if len(sampled) == len(rows) else None,
+        rollout_logprobs=_filled(acted, chain(*logprobs), torch.float32) if len(logprobs) == len(rows) else None,
         lengths=lengths,
     ).to(device)
 
 
-def _padded(rows: Sequence[Sequence[float | int]], width: int, dtype: torch.dtype) -> Shaped[Tensor, "B T"]:
-    return torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], dtype=dtype)
+def _filled(places: Bool[Tensor, "B T"], values: Iterable[float], dtype: torch.dtype) -> Shaped[Tensor, "B T"]:
+    """The values in order of rows, 0 elsewhere; through numpy, which takes a list of numbers ten times faster."""
+    line = torch.from_numpy(np.fromiter(values, np.float64 if dtype.is_floating_point else np.int64)).to(dtype)
+    if len(line) != int(places.sum()):
+        raise ValueError(f"{len(line)} values for {int(places.sum())} places: every action needs one")
+    return torch.zeros(places.shape, dtype=dtype).masked_scatter_(places, line)
 
 
 def action_means(values: Float[Tensor, "B T"], batch: Batch) -> list[float | None]:

@@ -59,6 +59,7 @@ class _Beside:
         self._members: dict[int, list[int]] = defaultdict(list)
         for place, request in enumerate(requests):
             self._members[request.group].append(place)
+        self._missing = {number: len(places) for number, places in self._members.items()}
         self._done: dict[int, Completion] = {}
         self._futures: list[tuple[list[int], Future[Scored]]] = []
         self._passed = 0  # of the futures, in their order: known to have ended well
@@ -66,8 +67,10 @@ class _Beside:
 
     def finished(self, place: int, completion: Completion) -> None:
         self._done[place] = completion
-        group = self._members[self._requests[place].group]
-        if all(member in self._done for member in group):
+        number = self._requests[place].group
+        self._missing[number] -= 1
+        if not self._missing[number]:
+            group = self._members[number]
             self._futures.append((group, self._pool.submit(self._score, group)))
         while self._passed < len(self._futures) and (future := self._futures[self._passed][1]).done():
             future.result()  # raises where the scorer did: nothing is gained by sampling on

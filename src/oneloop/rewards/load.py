@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cached_property
 from hashlib import sha256
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
@@ -29,6 +31,14 @@ class NamedReward:
     def __post_init__(self) -> None:
         if not isfinite(self.weight):
             raise ConfigError(f"the weight of reward {self.name} is {self.weight}; wanted a finite number")
+
+    @cached_property
+    def parameters(self) -> Mapping[str, inspect.Parameter] | None:
+        """What the function takes; None: some compiled ones do not tell."""
+        try:
+            return inspect.signature(self.function).parameters
+        except (TypeError, ValueError):
+            return None
 
 
 def load_reward(spec: str) -> NamedReward:

@@ -100,9 +100,8 @@ def _arguments(items: Sequence[Trajectory]) -> dict[str, list[Any]]:
 
 def _taken(reward: NamedReward, arguments: dict[str, list[Any]]) -> dict[str, list[Any]]:
     """The arguments that the function names, or all of them if it takes any."""
-    try:
-        taken = inspect.signature(reward.function).parameters
-    except (TypeError, ValueError):  # some compiled functions do not tell
+    taken = reward.parameters
+    if taken is None:
         return arguments
     by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     for name, parameter in taken.items():
@@ -157,9 +156,10 @@ def _number(name: str, place: int, value: Any) -> float | None:
 
 def _real(value: Any) -> float | None:
     """None for what is not one real number: text, arrays, and complex numbers, of which float() may drop a half."""
-    is_complex = issubclass(type(value), Complex) and not issubclass(type(value), Real)
-    if is_complex or isinstance(value, _NO_VALUES) or (getattr(value, "shape", ()) or ()):
-        return None
+    if not isinstance(value, (float, int)):  # what most are, and cheaper to ask for than the abstract types below
+        is_complex = issubclass(type(value), Complex) and not issubclass(type(value), Real)
+        if is_complex or isinstance(value, _NO_VALUES) or (getattr(value, "shape", ()) or ()):
+            return None
     try:
         return float(value)
     except Exception:
