@@ -1,5 +1,6 @@
 """Rows end to end are the rows alone, in outputs and gradients, for every kind of attention; mutants are not."""
 
+from contextlib import contextmanager
 from copy import copy, deepcopy
 from dataclasses import replace
 
@@ -20,7 +21,7 @@ from transformers import (
 )
 
 from oneloop.batch import Batch, PolicyOutput
-from oneloop.model import forward, packed
+from oneloop.model import buckets, forward, packed, segments
 from oneloop.model.forward import Backbone
 from oneloop.model.learner import Critic, Learner, Optimization
 from oneloop.model.reward import LearnedReward
@@ -151,13 +152,23 @@ def same_gradients(ours, theirs):
         assert (ours[name] - wanted).abs().max() <= 1e-5 * max(1.0, float(wanted.abs().max())), name
 
 
+@contextmanager
+def families_up_to(tokens):
+    """Families of at most so many tokens, in however few rows."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(segments, "FAMILY_TOKENS", tokens)
+        patch.setattr(segments, "MEAN_CONTINUATION", tokens)
+        yield
+
+
 def parity(learner, batch):
-    """Packed, right padded and alone: the same numbers and the same gradient."""
+    """Packed, with and without families, right padded and alone: the same numbers and the same gradient."""
     assert learner._backbone.packs
     wanted = alone(learner, batch)
     slope = gradients(learner, objective(wanted, batch))
-    for reader in (learner, padding(learner)):
-        out = reader.policy(batch)
+    for reader, most in ((learner, 0), (learner, 30), (learner, 10**6), (padding(learner), 0)):
+        with families_up_to(most):
+            out = reader.policy(batch)
         same_outputs(out, wanted, batch)
         same_gradients(gradients(learner, objective(out, batch)), slope)
 
@@ -285,38 +296,53 @@ def shifted_on_the_line(monkeypatch):
 
 
 def another_groups_prompt(monkeypatch):
-    real = packed._bucket
+    real = packed.buckets
 
-    def wrapped(segments, starts, members, device):
-        prompts = [place for place, segment in enumerate(segments) if segment.prompt < 0 and segment.begin == 0]
-        like = {place: [p for p in prompts if segments[p].length == segments[place].length] for place in prompts}
-        swapped = [
-            s if s.prompt < 0 else replace(s, prompt=next((p for p in like[s.prompt] if p != s.prompt), s.prompt))
-            for s in segments
-        ]
-        return real(swapped, starts, members, device)
+    def wrapped(order, starts, line):
+        prompts = [place for place, segment in enumerate(order.segments) if segment.prompt < 0 and segment.begin == 0]
+        length = {place: order.segments[place].length for place in prompts}
 
-    monkeypatch.setattr(packed, "_bucket", wrapped)
+        def other(prompt):
+            return next((p for p in prompts if p != prompt and length[p] == length[prompt]), prompt)
+
+        swapped = [s if s.prompt < 0 else replace(s, prompt=other(s.prompt)) for s in order.segments]
+        return real(order._replace(segments=swapped), starts, line)
+
+    monkeypatch.setattr(packed, "buckets", wrapped)
+
+
+def relatives_seen(monkeypatch):
+    """In a family, a row sees what another one goes on with."""
+
+    def causal(line, query, key, window):
+        return line.position[query] >= line.position[key]
+
+    monkeypatch.setattr(buckets, "sees", causal)
 
 
 def future_seen(monkeypatch):
     """The causal rule is dropped, so that a row sees what comes after it."""
     monkeypatch.setattr(
-        packed.Bucket, "visible", lambda self, q, k, window, device: torch.ones(q, k, dtype=torch.bool, device=device)
+        buckets.Bucket, "visible", lambda self, q, k, window, device: torch.ones(q, k, dtype=torch.bool, device=device)
     )
 
 
+ANYWHERE = [unrestarted, one_causal_call, shifted_on_the_line, future_seen]
+
+
 @pytest.mark.parametrize(
-    "mutate", [unrestarted, one_causal_call, shifted_on_the_line, another_groups_prompt, future_seen]
+    ("mutate", "most"),
+    [*((mutate, most) for mutate in ANYWHERE for most in (0, 30)), (another_groups_prompt, 0), (relatives_seen, 30)],
 )
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
-def test_a_mutant_would_show(name, mutate, monkeypatch):
+def test_a_mutant_would_show(name, mutate, most, monkeypatch):
     learner, batch = make_learner(make(CONFIGS[name])), layout(LAYOUTS["long prompts"] + [(9, 4, "AA"), (8, 3, "AAA")])
     wanted = alone(learner, batch)
-    same_outputs(learner.policy(batch), wanted, batch)
-    mutate(monkeypatch)
-    with pytest.raises(AssertionError):
+    with families_up_to(most):
         same_outputs(learner.policy(batch), wanted, batch)
+        mutate(monkeypatch)
+        with pytest.raises(AssertionError):
+            same_outputs(learner.policy(batch), wanted, batch)
 
 
 def watched_calls(monkeypatch):
@@ -347,32 +373,44 @@ def test_no_mask_and_no_call_is_as_large_as_the_line(monkeypatch, name):
     assert seen == [528]
     areas = [q[0] * q[2] * k[2] for q, k, _ in calls]
     # rows alone would compare Σ n² = 32 · 33 · 65 / 6 = 11440 pairs in each of 2 layers
-    assert sum(areas) / 2 <= packed.MOST_WASTE**2 * 11440
+    assert sum(areas) / 2 <= buckets.MOST_WASTE**2 * 11440
     assert max(areas) < 528**2 / 16
     assert all(mask is None or mask <= 32 * 32 for _, _, mask in calls)
     assert name == "mistral" or all(mask is None for _, _, mask in calls), "full attention needs no mask here"
 
 
+@pytest.mark.parametrize("most", [0, 100])
 @pytest.mark.parametrize("seed", range(5))
-def test_padding_inside_a_call_stays_small(seed):
+def test_padding_inside_a_call_stays_small(seed, most):
     """Slots for own tokens are ≤ 1.25 times the own tokens of a call; each token of the line is in one call."""
     rng = torch.Generator().manual_seed(seed)
     counts = torch.randint(0, 40, (40,), generator=rng).tolist()
     batch = layout([(place // 4, 1 + 8 * (place // 4 % 3), "A" * count) for place, count in enumerate(counts)])
-    line = packed.packed(batch)
+    with families_up_to(most):
+        line = packed.packed(batch)
+    assert any(bucket.line for bucket in line.buckets) == (most > 0)
     covered = []
     for bucket in line.buckets:
         tokens = bucket.stop - bucket.start
         queries = tokens if bucket.queries is None else bucket.queries.numel()
         kept = tokens if bucket.kept is None else bucket.kept.numel()
-        keys = queries if bucket.keys is None else bucket.keys.numel()
-        row = int((line.place == bucket.start).nonzero()[0, 0])
-        begin = int(line.positions[0, bucket.start])
-        assert begin in (0, int(batch.shared[row]))
-        own = max(queries, keys) - bucket.count * begin
-        assert kept == tokens <= own <= packed.MOST_WASTE * tokens
+        assert kept == tokens <= queries <= buckets.MOST_WASTE * tokens
+        if bucket.keys is not None:
+            row = int((line.place == bucket.start).nonzero()[0, 0])
+            begin = int(line.positions[0, bucket.start])
+            assert begin == int(batch.shared[row]) and bucket.keys.numel() == queries + bucket.count * begin
         covered += range(bucket.start, bucket.stop)
     assert covered == list(range(line.tokens.shape[1]))
+
+
+def test_short_answers_to_a_short_prompt_are_one_call():
+    """3 groups of 6 + 8 · 3 tokens: one call of 3 trees, not one for 3 prompts and one for 24 answers."""
+    short = layout([(group, 6, "AAA") for group in range(3) for _ in range(8)])
+    (bucket,) = packed.packed(short).buckets
+    assert (bucket.count, bucket.stop - bucket.start, bucket.queries) == (3, 90, None)
+    long = layout([(group, 6, "A" * 12) for group in range(3) for _ in range(8)])
+    assert [bucket.count for bucket in packed.packed(long).buckets] == [3, 24]
+    assert [bucket.count for bucket in packed.packed(short, one_kernel=True).buckets] == []
 
 
 def test_a_shared_prompt_passes_through_the_model_once():

@@ -22,18 +22,22 @@ class Line(NamedTuple):
     position: Int[Tensor, " N"]
 
 
-def block_mask(line: Line, window: int | None) -> BlockMask:
-    """A token sees those up to itself in its own segment, and in the prompt that the segment continues."""
+def sees(line: Line, query: Tensor, key: Tensor, window: int | None) -> Tensor:
+    """Whether the tokens at `query` see those at `key`: up to themselves in their own segment and the prompt before it.
+
+    Line positions of any shapes that broadcast; the rule is a boolean of that shape.
+    """
     segment, prompt, position = line
+    near = (segment[query] == segment[key]) | (prompt[query] == segment[key])
+    seen = near & (position[query] >= position[key])
+    return seen if window is None else seen & (position[query] - position[key] < window)
 
-    def sees(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        near = (segment[query] == segment[key]) | (prompt[query] == segment[key])
-        seen = near & (position[query] >= position[key])
-        return seen if window is None else seen & (position[query] - position[key] < window)
 
-    count = len(segment)
-    make = _compiled(create_block_mask) if segment.is_cuda else create_block_mask
-    return make(sees, None, None, count, count, device=segment.device)
+def block_mask(line: Line, window: int | None) -> BlockMask:
+    """`sees` for the kernel, which asks it for blocks of the line."""
+    count, device = len(line.segment), line.segment.device
+    make = _compiled(create_block_mask) if line.segment.is_cuda else create_block_mask
+    return make(lambda batch, head, query, key: sees(line, query, key, window), None, None, count, count, device=device)
 
 
 def attend(heads: Heads, mask: BlockMask) -> Float[Tensor, "1 N heads D"]:

@@ -1,0 +1,65 @@
+"""Why short answers are attended to together with their prompt: one layer's attention, forward and backward, both ways.
+
+`apart` takes the prompts in one call and what continues them in another; `family` takes each prompt with all that
+continues it as one tree. 256 answers, 4 heads of 32, one thread, float32, in turn.
+"""
+
+from __future__ import annotations
+
+from statistics import median
+from time import perf_counter
+
+import torch
+from measured import emit
+
+from oneloop.batch import Batch
+from oneloop.model import segments
+from oneloop.model.attention import Heads
+from oneloop.model.packed import Packed, packed
+
+SIZES = ((5, 4, 4), (5, 4, 16), (30, 3, 8), (60, 3, 16), (8, 6, 8), (10, 8, 4), (8, 8, 16), (16, 16, 8))
+"""Tokens of the prompt, tokens of an answer, answers to a prompt."""
+ANSWERS, HEADS, WIDTH, ROUNDS = 256, 4, 32, 15
+
+
+def line(prompt: int, answer: int, group: int, *, family: bool) -> Packed:
+    before = segments.FAMILY_TOKENS, segments.MEAN_CONTINUATION
+    segments.FAMILY_TOKENS = segments.MEAN_CONTINUATION = 10**9 if family else 0
+    rows, length = ANSWERS, prompt + answer
+    mask = (torch.arange(length) >= prompt).expand(rows, -1)
+    try:
+        return packed(
+            Batch(
+                tokens=torch.zeros(rows, length, dtype=torch.int64),
+                mask=mask,
+                group=torch.arange(rows) // group,
+                rewards=torch.zeros(rows, length),
+                truncated=torch.zeros(rows, dtype=torch.bool),
+            )
+        )
+    finally:
+        segments.FAMILY_TOKENS, segments.MEAN_CONTINUATION = before
+
+
+def milliseconds(prompt: int, answer: int, group: int) -> dict[str, float]:
+    lines = {name: line(prompt, answer, group, family=name == "family") for name in ("apart", "family")}
+    tokens = lines["apart"].tokens.shape[1]
+    query, key, value = (torch.randn(1, tokens, HEADS, WIDTH, requires_grad=True) for _ in range(3))
+    seconds: dict[str, list[float]] = {name: [] for name in lines}
+    for _ in range(ROUNDS):
+        for name, layout in lines.items():
+            start = perf_counter()
+            q, k, v = (x.transpose(1, 2) for x in (query, key, value))
+            layout.attend(Heads(0, q, k, v, None, None)).sum().backward()
+            seconds[name].append(perf_counter() - start)
+    found = {name: round(1000 * median(times), 2) for name, times in seconds.items()}
+    return found | {"ratio": round(found["family"] / found["apart"], 2)}
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    emit({f"{prompt} + {group} x {answer}": milliseconds(prompt, answer, group) for prompt, answer, group in SIZES})
+
+
+if __name__ == "__main__":
+    main()
