@@ -306,7 +306,9 @@ class Preference:
         *,
         one_update: bool = False,
     ) -> Batch:
-        return replace(batch, ref_logprobs=models.reference(batch)) if "reference" in self.needs else batch
+        """π_ref, unless the batch brings it: for fixed data it can be known beforehand."""
+        known = "reference" not in self.needs or batch.ref_logprobs is not None
+        return batch if known else replace(batch, ref_logprobs=models.reference(batch))
 
     def loss(self, out: PolicyOutput, batch: Batch, size: Size) -> Loss:
         chosen, rejected = pairs(batch.group, row_rewards(batch.rewards, batch.mask))

@@ -56,7 +56,7 @@ def standing(of: Bill) -> tuple[int, int]:
     ("algorithm", "changes", "weights", "trained"),
     [
         ("sft", {}, POLICY, POLICY),
-        ("dpo", {}, 2 * POLICY, POLICY),  # and a reference, of which there are weights alone
+        ("dpo", {}, POLICY, POLICY),  # the reference is asked before step 0, and gone when training begins
         ("grpo", {}, 2 * POLICY, POLICY),
         ("grpo", {"set": ("kl=none",)}, POLICY, POLICY),
         ("dapo", {}, POLICY, POLICY),

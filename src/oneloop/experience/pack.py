@@ -24,6 +24,8 @@ class Row:
     truncated: bool = False
     logprobs: Sequence[float] | None = None
     """log μ of each action, where the row was sampled."""
+    ref_logprobs: Sequence[float] | None = None
+    """log π_ref of each action, where it is known already."""
     trained: bool = True
     """False: the row stays in the batch for the record, but no token of it is an action."""
 
@@ -38,14 +40,19 @@ def collate(rows: Sequence[Row], device: torch.device | str = "cpu") -> Batch:
     acted = inside & (column >= prompts[:, None])
     rewards = torch.zeros(len(rows), width)
     rewards[torch.arange(len(rows)), lengths - 1] = torch.tensor([row.reward for row in rows], dtype=rewards.dtype)
-    logprobs = [row.logprobs for row in rows if row.logprobs is not None]
+
+    def of_actions(given: Iterable[Sequence[float] | None]) -> Float[Tensor, "B T"] | None:
+        known = [numbers for numbers in given if numbers is not None]
+        return _filled(acted, chain(*known), torch.float32) if len(known) == len(rows) else None
+
     return Batch(
         tokens=_filled(inside, chain.from_iterable((*row.prompt, *row.actions) for row in rows), torch.int64),
         mask=acted & torch.tensor([row.trained for row in rows])[:, None],
         group=torch.tensor([row.group for row in rows]),
         rewards=rewards,
         truncated=torch.tensor([row.truncated for row in rows]),
-        rollout_logprobs=_filled(acted, chain(*logprobs), torch.float32) if len(logprobs) == len(rows) else None,
+        rollout_logprobs=of_actions(row.logprobs for row in rows),
+        ref_logprobs=of_actions(row.ref_logprobs for row in rows),
         lengths=lengths,
     ).to(device)
 

@@ -1,9 +1,12 @@
 """Preference pairs: a group of two, the chosen answer with reward 1 and the rejected one with 0."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from array import array
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from oneloop.batch import Batch
 from oneloop.experience.pack import Row, collate
@@ -17,16 +20,54 @@ class Pair:
     prompt: Sequence[int]
     chosen: Sequence[int]
     rejected: Sequence[int]
+    reference: tuple[Sequence[float], Sequence[float]] | None = None
+    """log π_ref of each token of the two answers, nats; None: to be asked for at every step."""
 
 
 def pair_batch(items: Sequence[Pair], device: torch.device | str = "cpu") -> Batch:
     rows = []
     for number, item in enumerate(items):
-        rows.append(Row(prompt=item.prompt, actions=item.chosen, group=number, reward=1.0))
-        rows.append(Row(prompt=item.prompt, actions=item.rejected, group=number, reward=0.0))
+        chosen, rejected = item.reference or (None, None)
+        rows.append(Row(prompt=item.prompt, actions=item.chosen, group=number, reward=1.0, ref_logprobs=chosen))
+        rows.append(Row(prompt=item.prompt, actions=item.rejected, group=number, reward=0.0, ref_logprobs=rejected))
     return collate(rows, device)
 
 
 def Pairs(items: Sequence[Pair], *, per_step: int, seed: int, device: torch.device | str = "cpu") -> FixedData:
     """Experience of a fixed set of preferences, `per_step` pairs a step."""
     return FixedData(Stream(items, seed), lambda chosen: pair_batch(chosen, device), per_step)
+
+
+Reference = Callable[[Batch], Float[Tensor, "B T"]]
+"""A batch to log π_ref of its tokens."""
+
+
+def with_reference(
+    items: Sequence[Pair],
+    reference: Reference,
+    *,
+    per_step: int,
+    seed: int,
+    steps: int,
+    device: torch.device | str = "cpu",
+) -> list[Pair]:
+    """The pairs with π_ref's log-probs in those that `Pairs` will draw in so many steps: nobody asks for them again.
+
+    Each is read in the batch of the step that draws it first, so that the numbers are those of a run that asks at every
+    step, and do not depend on how long the run is.
+    """
+    known = list(items)
+    places = Stream(range(len(items)), seed)
+    unread = set(range(len(items)))
+    for _ in range(steps):
+        if not unread:
+            break
+        drawn = places.take(per_step)
+        if not unread.isdisjoint(drawn):
+            batch = pair_batch([items[place] for place in drawn], device)
+            rows = [array("f", row[acted].tolist()) for row, acted in zip(reference(batch), batch.mask, strict=True)]
+            for member, place in enumerate(drawn):
+                if place in unread:
+                    known[place] = replace(items[place], reference=(rows[2 * member], rows[2 * member + 1]))
+            unread.difference_update(drawn)
+    return known

@@ -16,7 +16,7 @@ from oneloop.experience.pack import Row, collate
 from oneloop.model.attention import hidden_states
 from oneloop.model.fused import Fused, for_few_rows, worth_a_copy
 from oneloop.model.packed import packed
-from oneloop.recipes.build import Algorithm, dtype_of, entropy_of, kind_of, resolved
+from oneloop.recipes.build import Algorithm, dtype_of, entropy_of, holds_reference, kind_of, resolved
 from oneloop.recipes.memory import keeps_freed
 from oneloop.recipes.rehearsal import Cast, shapes_only, size_of, weightless
 from oneloop.rollout.cache import FIRST_COLUMNS, Prefilled
@@ -161,7 +161,7 @@ def shapes_of(run: Run, algorithm: Algorithm) -> Shapes:
         dtype=dtype_of(run),
         device=_kind(run),
     )
-    reference = size_of(_model(run.model, "policy")) if "reference" in needs else 0
+    reference = size_of(_model(run.model, "policy")) if holds_reference(algorithm) else 0
     reward = Cast(policy=_model(run.reward_model, "reward model"), device=_kind(run)) if run.reward_model else None
     return Shapes(cast, reference, reward)
 

@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from oneloop.algorithms import Need, PolicyGradient, Preference
+from oneloop.batch import Batch
 from oneloop.config import Run
 from oneloop.errors import ConfigError
 from oneloop.experience.demonstrations import Demonstrations, demonstration_batch
 from oneloop.experience.evaluation import Every, Generation, generation_scalars, loss_scalars
-from oneloop.experience.pairs import Pairs, pair_batch
+from oneloop.experience.pairs import Pairs, Reference, pair_batch, with_reference
 from oneloop.experience.rollouts import Rollouts
 from oneloop.model.learner import Critic, Learner, Optimization
 from oneloop.model.load import load_policy, load_reward_model, load_tokenizer
@@ -27,6 +30,7 @@ from oneloop.objective.logprobs import Entropy
 from oneloop.objective.shaping import OverlongPenalty
 from oneloop.ports import Experience, Recorder
 from oneloop.recipes import data
+from oneloop.recipes.memory import settle_malloc
 from oneloop.recipes.overrides import named_algorithm, overridden
 from oneloop.rewards import NamedReward, RewardScorer, load_reward
 from oneloop.rollout.engine import Engine
@@ -94,9 +98,20 @@ def _fitted(algorithm: PolicyGradient, max_new_tokens: int) -> PolicyGradient:
 
 
 def models_in_memory(run: Run, algorithm: Algorithm) -> list[str]:
-    """Every model that the run holds."""
-    names = {"reference": "reference", "values": f"{run.critic} critic"}
-    return ["policy", *(names[need] for need in sorted(algorithm.needs)), *["reward model"] * bool(run.reward_model)]
+    """Every model that the run holds while it trains."""
+    critic = [f"{run.critic} critic"] * ("values" in algorithm.needs)
+    reference, reward = ["reference"] * holds_reference(algorithm), ["reward model"] * bool(run.reward_model)
+    return ["policy", *reference, *critic, *reward]
+
+
+def holds_reference(algorithm: Algorithm) -> bool:
+    """Whether π_ref is asked at every step, and so stays in memory."""
+    return "reference" in algorithm.needs and not asks_reference_first(algorithm)
+
+
+def asks_reference_first(algorithm: Algorithm) -> bool:
+    """Whether π_ref is asked about all data before step 0: pairs stand fixed, and so does what it says of them."""
+    return "reference" in algorithm.needs and kind_of(algorithm) == "preferences"
 
 
 def kind_of(algorithm: Algorithm) -> data.Kind:
@@ -173,24 +188,42 @@ def assemble(
     load = load_reward_model if run.algorithm == "reward_model" else load_policy
     policy: PreTrainedModel = load(checkpoint / "policy" if checkpoint else run.model, seed=run.seed).to(device)  # pyright: ignore[reportArgumentType]
     text = Text(tokenizer, end_ids(policy, tokenizer))
-    reference = load_policy(run.model, seed=run.seed).to(device) if "reference" in algorithm.needs else None  # pyright: ignore[reportArgumentType]
+    held = load_policy(run.model, seed=run.seed).to(device) if holds_reference(algorithm) else None  # pyright: ignore[reportArgumentType]
     learner = Learner(
         policy,
         optimization=_optimization(run, algorithm),
-        reference=reference,
+        reference=held,
         critic=_critic(run, policy, algorithm.needs, checkpoint),
         temperature=run.temperature if inputs.kind == "prompts" else 1.0,
         max_tokens=run.max_tokens,
         dtype=dtype_of(run),
         entropy=entropy_of(run, algorithm),
     )
+    if run.device == "cpu":
+        settle_malloc(max(parameter.nbytes for parameter in learner.named_parameters().values()))
+    reference = _passing_reference(run, learner, checkpoint) if asks_reference_first(algorithm) else None
     builder = _Builder(run, algorithm, inputs, recorder, text, learner, device)
-    experience = builder.experience()
-    measures = builder.measures()
+    experience = builder.experience(reference)
+    measures = builder.measures(reference)
     notes = [*builder.notes, learner.note, builder.engine.note if inputs.kind == "prompts" else ""]
     if ignored := ignored_sampling(policy):
         notes.append(f"generation_config.json is read for end tokens only; ignored: {dict(ignored)}")
     return Parts(text, learner, experience, measures, tuple(note for note in notes if note))
+
+
+def _passing_reference(run: Run, learner: Learner, checkpoint: Path | None) -> Reference:
+    """π_ref for as long as somebody holds what this returns: the policy itself before its first update."""
+    if checkpoint is not None:
+        start: PreTrainedModel = load_policy(run.model, seed=run.seed).to(learner.device)  # pyright: ignore[reportArgumentType]
+        learner = Learner(
+            start, optimization=learner.optimization, max_tokens=run.max_tokens, dtype=dtype_of(run), entropy="none"
+        )
+
+    @torch.no_grad()
+    def logprobs(batch: Batch) -> Float[Tensor, "B T"]:
+        return learner.policy(batch).logprobs
+
+    return logprobs
 
 
 def entropy_of(run: Run, algorithm: Algorithm) -> Entropy:
@@ -240,13 +273,14 @@ class _Builder:
         self.notes: list[str] = []
         self.engine = Engine(learner.model, text.end_ids, dtype=learner.dtype)
 
-    def experience(self) -> Experience:
+    def experience(self, reference: Reference | None) -> Experience:
         run, rows = self.run, self.inputs.rows
         fixed = {"per_step": run.prompts_per_step, "seed": run.seed, "device": self.device}
         if self.inputs.kind == "demonstrations":
             return Demonstrations(self._kept(data.demonstrations(rows, self.text, self.context)), **fixed)
         if self.inputs.kind == "preferences":
-            return Pairs(self._kept(data.pairs(rows, self.text, self.context)), **fixed)
+            pairs = self._kept(data.pairs(rows, self.text, self.context))
+            return Pairs(with_reference(pairs, reference, steps=run.steps, **fixed) if reference else pairs, **fixed)
         return Rollouts(
             engine=self.engine,
             prompts=self._kept(data.prompts(rows, self.text, self.context, run.max_new_tokens)),
@@ -278,7 +312,7 @@ class _Builder:
         )
         return (*self.inputs.rewards, learned)
 
-    def measures(self) -> tuple[Every, ...]:
+    def measures(self, reference: Reference | None) -> tuple[Every, ...]:
         rows, run = self.inputs.eval_rows, self.run
         if not rows:
             return ()
@@ -298,6 +332,7 @@ class _Builder:
             batch = demonstration_batch(items, self.device)
         else:
             batch = pair_batch(self._kept(data.pairs(rows, self.text, self.context)), self.device)
+            batch = replace(batch, ref_logprobs=reference(batch)) if reference else batch
         return (
             Every(
                 run.eval_every,

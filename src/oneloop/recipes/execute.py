@@ -16,14 +16,20 @@ from oneloop.batch import Batch
 from oneloop.config import Run, check_same, from_table
 from oneloop.errors import CheckpointError, ConfigError, OneloopError, Stopped
 from oneloop.experience.pack import Row, collate
-from oneloop.experience.pairs import pair_batch
 from oneloop.model.learner import Learner
 from oneloop.model.save import save_critic, save_policy
-from oneloop.model.text import Text
 from oneloop.parallel.checkpoint import read_state, write_state
-from oneloop.recipes import data
-from oneloop.recipes.build import Algorithm, Inputs, Parts, assemble, models_in_memory, read_inputs, resolved
-from oneloop.recipes.memory import Meter, settle_malloc
+from oneloop.recipes.build import (
+    Algorithm,
+    Inputs,
+    Parts,
+    asks_reference_first,
+    assemble,
+    models_in_memory,
+    read_inputs,
+    resolved,
+)
+from oneloop.recipes.memory import Meter
 from oneloop.recipes.signals import StopRequest, stop_request
 from oneloop.record.atomic import clean_temporaries, new_folder, verify
 from oneloop.record.reader import read_run
@@ -96,9 +102,9 @@ def _train(
     watched = _Watched(folder, observer)
     checkpoint, damaged = (None, []) if fresh else _latest(folder.path)
     meter = Meter.begin(folder, run.device)
+    if asks_reference_first(algorithm):
+        observer.say("asking the reference about each pair once, before step 0; it is not kept")
     parts = assemble(run, algorithm, inputs, watched, checkpoint)
-    if run.device == "cpu":
-        settle_malloc(max(parameter.nbytes for parameter in parts.learner.named_parameters().values()))
     start, algorithm = _restore(algorithm, parts, folder, checkpoint)
     for error in damaged:
         watched.event(start, "A_CHECKPOINT", f"{error}; falling back to the one before", "look at the disk")
@@ -235,13 +241,14 @@ def step_zero(run: Run, algorithm: Algorithm, inputs: Inputs, parts: Parts) -> s
 
     Raises: OneloopError naming the number that is off.
     """
-    batch, learner = _probe(inputs, parts.text).to(parts.learner.device), parts.learner
+    batch, learner = _probe(inputs, parts).to(parts.learner.device), parts.learner
     facts = []
     if run.algorithm != "reward_model":
         first, again = learner.policy(batch).logprobs, learner.policy(batch).logprobs
         facts.append(("ratio − 1", float((first - again)[batch.mask].abs().max())))
         if "reference" in algorithm.needs:
-            facts.append(("log π_θ − log π_ref", float((first - learner.reference(batch))[batch.mask].abs().max())))
+            reference = learner.reference(batch) if batch.ref_logprobs is None else batch.ref_logprobs
+            facts.append(("log π_θ − log π_ref", float((first - reference)[batch.mask].abs().max())))
     if run.algorithm == "dpo" and not run.set:
         loss = _loss(algorithm, batch, learner)
         facts.append(("DPO loss − ln 2", abs(loss - math.log(2))))
@@ -251,13 +258,14 @@ def step_zero(run: Run, algorithm: Algorithm, inputs: Inputs, parts: Parts) -> s
     return "step 0 checks: " + (", ".join(f"{name} = {value:.1g}" for name, value in facts) or "none apply")
 
 
-def _probe(inputs: Inputs, text: Text) -> Batch:
-    """A few rows of the data; prompts alone are read as if their tokens had been chosen."""
-    rows = inputs.rows[:4]
+def _probe(inputs: Inputs, parts: Parts) -> Batch:
+    """The first step's pairs, or the prompts of a few rows, read as if their tokens had been chosen."""
     if inputs.kind == "preferences":
-        items, _ = data.pairs(rows, text, None)
-        return pair_batch(items)
-    tokens = [text.prompt(row["prompt"])[0] for row in rows]
+        before = parts.experience.state()
+        batch = parts.experience.batch(0)
+        parts.experience.restore(before)
+        return batch
+    tokens = [parts.text.prompt(row["prompt"])[0] for row in inputs.rows[:4]]
     return collate([Row(prompt=ids[:1], actions=ids[1:] or ids, group=i, reward=1.0) for i, ids in enumerate(tokens)])
 
 
