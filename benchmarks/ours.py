@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import torch
 from cases import ACCURACY, CASES, ENOUGH, SCALING, WINDOW, Case
@@ -18,6 +19,8 @@ from models import EOS
 from transformers import AutoModelForCausalLM
 
 from oneloop.config import Run, default_run
+from oneloop.experience.pairs import Pair
+from oneloop.recipes import build
 from oneloop.recipes.execute import execute
 from oneloop.record.reader import read_run
 from oneloop.rollout.engine import Engine
@@ -75,11 +78,28 @@ def run_of(case: Case, args: Namespace) -> Run:
     return run
 
 
+def watched_reference() -> list[float]:
+    """Seconds of the passes that ask the reference about pairs before step 0, filled while a run is built."""
+    seconds: list[float] = []
+    ask = build.with_reference
+
+    def timed(*args: Any, **options: Any) -> list[Pair]:
+        start = perf_counter()
+        pairs = ask(*args, **options)
+        seconds.append(perf_counter() - start)
+        return pairs
+
+    build.with_reference = timed
+    return seconds
+
+
 def steps_of(case: Case, args: Namespace) -> dict[str, object]:
-    watch = Watch()
+    watch, asked = Watch(), watched_reference()
     run = run_of(case, args)
     record = read_run(execute(run, watch))
     phases = {name: record.series(name)[1][1:] for name in PHASES}
+    if asked:  # about one step's pairs, which are all there are: each step counts it, as in a run of one epoch
+        phases["reference before step 0"] = [sum(asked)] * case.steps
     wall = [b - a for a, b in zip(watch.ends, watch.ends[1:], strict=False)]
     names = ("completions/mean_length", "loss", "reward")
     found = {name: record.series(name)[1] for name in names if record.series(name)[1]}
