@@ -34,7 +34,7 @@ HEAP_WASTE = 0.4
 """Holes in the heap, as a share of what passes hold, where `settle_malloc` has freed memory kept. torch asks for
 aligned memory, and glibc 2.36 then wants a hole larger than the block: one of the same size is not used again. Measured
 by runs beside the same runs with MALLOC_MMAP_THRESHOLD_=65536, which has no heap to waste and takes what the ledger
-says: 0.15 to 0.18 for GRPO, 0.30 to 0.35 for DPO, 0.56 to 0.68 for SFT and PPO, alike for models of two sizes."""
+says: 0.12 to 0.18 for GRPO, 0.25 to 0.35 for DPO, 0.56 to 0.79 for SFT and PPO, alike for models of two sizes."""
 
 
 @dataclass(frozen=True, kw_only=True)
