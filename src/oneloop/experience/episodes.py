@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import sqrt
+from math import hypot, sqrt
 from statistics import fmean
 
 from oneloop.types import Completion, Prompt, Reward, Trajectory
@@ -48,7 +48,7 @@ def reward_scalars(items: Sequence[Trajectory]) -> dict[str, float]:
 def _std(values: Sequence[float]) -> float:
     """With ddof 0. (`statistics.pstdev` adds fractions up exactly, which a step of short answers would feel.)"""
     mean = fmean(values)
-    return sqrt(fmean((value - mean) ** 2 for value in values))
+    return hypot(*(value - mean for value in values)) / sqrt(len(values))
 
 
 def length_scalars(items: Sequence[Trajectory]) -> dict[str, float]:
