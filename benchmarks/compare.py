@@ -36,7 +36,8 @@ def main() -> int:
         case = CASES[name]
         measure = {"scaling": scaled, "peak": shared}.get(case.kind)
         result = measure(case, args.rounds) if measure else compared(case, args.rounds, args.engine)
-        command = f"python benchmarks/compare.py --case {name} --rounds {args.rounds}"
+        chosen = f" --engine {' '.join(args.engine)}" if args.engine else ""
+        command = f"python benchmarks/compare.py --case {name} --rounds {args.rounds}{chosen}"
         frame = {"case": name, "date": date.today().isoformat(), "command": command, "machine": machine()}
         path = args.out / f"{name}-{date.today().isoformat()}.json"
         path.write_text(json.dumps({**frame, "settings": asdict(case), **result}, indent=1) + "\n", encoding="utf-8")

@@ -33,7 +33,7 @@ from oneloop.objective.divergence import KL
 from oneloop.objective.preference import ImplicitReward, LogSigmoid
 from oneloop.objective.surrogate import ClippedRatio
 from oneloop.train import minibatches
-from toy_models import Bigram, on_ranks, ragged_batch
+from toy_models import Bigram, gradient, on_ranks, ragged_batch
 
 VALUES = [
     *ALGORITHMS.values(),
@@ -55,12 +55,6 @@ def setting(algorithm, dtype=torch.float64, seed=0):
     batch = algorithm.prepare(ragged_batch(seed, group_size(algorithm), dtype=dtype), models)
     models.nudge()
     return models, batch
-
-
-def gradient(algorithm, models, pieces, size):
-    for piece in pieces:
-        algorithm.loss(models.policy(piece), piece, size).value.backward()
-    return models.gradient()
 
 
 def far(a, b):

@@ -9,7 +9,7 @@ from oneloop.algorithms import ALGORITHMS, DAPO, DR_GRPO, GRPO, PPO, REINFORCE, 
 from oneloop.objective.select import OverlongFilter
 from oneloop.objective.surrogate import ScoreFunction
 from oneloop.train import train
-from toy_models import Bigram, Fixed, Memory, ragged_batch
+from toy_models import Bigram, Fixed, Memory, gradient, ragged_batch
 
 FREE = replace(GRPO, name="grpo, no pull", kl=None)
 VALUES = [FREE, replace(FREE, name="grpo, β = 0", kl=replace(GRPO.kl, coef=0.0)), DAPO, DR_GRPO, REINFORCE]
@@ -20,12 +20,6 @@ def dead(batch, groups=(1, 3)):
     """The same batch, in which these groups have no reward at all."""
     rows = torch.isin(batch.group, torch.tensor(groups))
     return replace(batch, rewards=torch.where(rows[:, None], 0.0, batch.rewards))
-
-
-def gradient(algorithm, models, pieces, size):
-    for piece in pieces:
-        algorithm.loss(models.policy(piece), piece, size).value.backward()
-    return models.gradient()
 
 
 class Moved(ScoreFunction):

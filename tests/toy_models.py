@@ -107,6 +107,26 @@ class Memory:
         return [values[name] for _, values in self.rows]
 
 
+class Silent:
+    """Implements `oneloop.recipes.execute.Observer`: keeps what it is told, and shows nothing."""
+
+    def __init__(self):
+        self.lines = []
+
+    def say(self, text):
+        self.lines.append(text)
+
+    def step(self, step, values):
+        pass
+
+
+def gradient(algorithm, models, pieces, size):
+    """Of the sum of the pieces' losses, all parameters end to end."""
+    for piece in pieces:
+        algorithm.loss(models.policy(piece), piece, size).value.backward()
+    return models.gradient()
+
+
 class Fixed:
     """Implements `oneloop.ports.Experience`: `draw(step)` gives each batch."""
 

@@ -5,6 +5,7 @@ import torch
 
 from oneloop.errors import ConfigError, DataError
 from oneloop.experience.demonstrations import Demonstration, Demonstrations
+from oneloop.experience.pack import Row, collate
 from oneloop.experience.pairs import Pair, Pairs
 from oneloop.experience.rollouts import Rollouts
 from oneloop.experience.stream import Stream
@@ -34,6 +35,11 @@ def test_demonstrations_and_pairs() -> None:
     pair = Pairs([Pair([5], [6, 1], [7, 8, 1])], per_step=1, seed=0).batch(0)
     assert pair.group.tolist() == [0, 0] and pair.rewards.sum(1).tolist() == [1.0, 0.0]
     assert pair.lengths.tolist() == [3, 4]
+
+
+def test_a_row_with_a_log_prob_too_few_is_refused() -> None:
+    with pytest.raises(ValueError, match="1 values for 2 places: every action needs one"):
+        collate([Row(prompt=[5], actions=[6, 7], group=0, reward=0.0, logprobs=[-0.5])])
 
 
 class Engine:

@@ -14,6 +14,7 @@ from oneloop.config import default_run
 from oneloop.recipes.execute import execute
 from oneloop.recipes.memory import SMALL, installed
 from oneloop.record.reader import read_run
+from toy_models import Silent
 
 FAULTS = """
 import resource
@@ -49,15 +50,9 @@ def test_freed_memory_is_kept_for_small_parameters_unless_the_environment_says_o
     assert faults(small, MALLOC_TRIM_THRESHOLD_="1000000") > 10_000
 
 
-class Quiet:
-    def say(self, text: str) -> None: ...
-
-    def step(self, step: int, values: object) -> None: ...
-
-
 def test_every_step_has_a_line_of_memory(tmp_path: Path) -> None:
     run = replace(default_run("sft"), model="scratch:tiny", steps=2, prompts_per_step=4, data_size=16, eval_size=4)
-    out = execute(replace(run, out=str(tmp_path / "run")), Quiet())
+    out = execute(replace(run, out=str(tmp_path / "run")), Silent())
     lines = [json.loads(line) for line in (out / "memory.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [0, 1] and read_run(out).memory == lines
     for line in lines:

@@ -17,21 +17,10 @@ from oneloop.recipes import build
 from oneloop.recipes.build import assemble, read_inputs, resolved
 from oneloop.recipes.execute import execute
 from oneloop.record.reader import read_run
-from toy_models import Bigram, Memory
+from toy_models import Bigram, Memory, Silent
 
 ITEMS = [Pair([1, 2], [3] * (1 + n % 3) + [n % 8], [4, n % 5]) for n in range(10)]
 FIXED = {"per_step": 4, "seed": 3}
-
-
-class Silent:
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
-
-    def step(self, step, values) -> None:
-        pass
 
 
 def said(batch):

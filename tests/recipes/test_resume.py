@@ -15,20 +15,10 @@ import pytest
 from oneloop.config import Run, default_run
 from oneloop.errors import ConfigError
 from oneloop.recipes.execute import execute
+from toy_models import Silent
 
 WALL_CLOCK = ("time", "tokens_per_second")
 STEPS = 6
-
-
-class Silent:
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
-
-    def step(self, step, values) -> None:
-        pass
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from oneloop.model.attention import Heads
-from oneloop.model.flex import Line, sees
+from oneloop.model.line import Line, sees
 from oneloop.model.pieces import Places
 from oneloop.model.segments import Order
 
@@ -95,9 +95,8 @@ def buckets(order: Order, starts: Int[Tensor, " S"], line: Line) -> Iterator[Buc
         if picked[0].begin:
             before = starts[[segment.prompt for segment in picked]][:, None] + torch.arange(picked[0].begin)
         # a padded slot stands behind all that a query sees
-        yield _bucket(starts[bounds[-1] :][members], [segment.length for segment in picked], starts[0], before).to(
-            device
-        )
+        begins, lengths = starts[bounds[-1] :][members], [segment.length for segment in picked]
+        yield _bucket(begins, lengths, starts[0], before).to(device)
 
 
 def _bucket(

@@ -3,34 +3,14 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
 from oneloop.model.attention import Heads
-
-
-class Line(NamedTuple):
-    """What the rule reads of each token."""
-
-    segment: Int[Tensor, " N"]
-    prompt: Int[Tensor, " N"]
-    """The segment that its own one continues; −1: none."""
-    position: Int[Tensor, " N"]
-
-
-def sees(line: Line, query: Tensor, key: Tensor, window: int | None) -> Tensor:
-    """Whether the tokens at `query` see those at `key`: up to themselves in their own segment and the prompt before it.
-
-    Line positions of any shapes that broadcast; the rule is a boolean of that shape.
-    """
-    segment, prompt, position = line
-    near = (segment[query] == segment[key]) | (prompt[query] == segment[key])
-    seen = near & (position[query] >= position[key])
-    return seen if window is None else seen & (position[query] - position[key] < window)
+from oneloop.model.line import Line, sees
 
 
 def block_mask(line: Line, window: int | None) -> BlockMask:

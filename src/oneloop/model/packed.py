@@ -20,7 +20,7 @@ from oneloop.batch import Batch
 from oneloop.model import flex
 from oneloop.model.attention import Heads
 from oneloop.model.buckets import Bucket, buckets
-from oneloop.model.flex import Line
+from oneloop.model.line import Line
 from oneloop.model.pieces import gathered
 from oneloop.model.segments import ordered
 
