@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from oneloop.objective import logprobs as module
-from oneloop.objective.logprobs import before, logits_logprobs, token_logprobs
+from oneloop.objective.logprobs import HeadMemory, before, logits_logprobs, table_bytes, token_logprobs
 
 VOCABULARY, HIDDEN = 7, 4
 
@@ -31,9 +31,13 @@ def slow_logprobs(hidden, weight, targets, temperature):
     return logprobs, entropies
 
 
-def chunks_of(monkeypatch, rows):
-    monkeypatch.setattr(module, "CHUNK_BYTES", {"cpu": 4 * VOCABULARY * rows})
+def chunks_of(monkeypatch, rows, kept=0):
+    """So many tokens a chunk, and tables of so many kept for backward."""
+    monkeypatch.setattr(module, "HEAD_MEMORY", {"cpu": HeadMemory(4 * VOCABULARY * rows, 4 * VOCABULARY * kept)})
     monkeypatch.setattr(module, "LEAST_ROWS", 1)
+
+
+each_way = pytest.mark.parametrize("rows,kept", [(2, 0), (2, 100), (100, 100), (100, 0)])
 
 
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 2.5])
@@ -49,10 +53,10 @@ def test_values_are_the_full_softmax_whatever_the_chunk(monkeypatch, rows, tempe
         assert got[1].tolist() == pytest.approx(wanted[1], rel=1e-12)
 
 
-@pytest.mark.parametrize("rows", [2, 5, 100])
-def test_gradients_of_both_outputs(monkeypatch, rows):
+@each_way
+def test_gradients_of_both_outputs(monkeypatch, rows, kept):
     """∇ through log-prob and entropy with respect to states and weights, against log_softmax and finite differences."""
-    chunks_of(monkeypatch, rows)
+    chunks_of(monkeypatch, rows, kept)
     hidden, weight, targets = head(1, 5)
     hidden.requires_grad_(), weight.requires_grad_()
     a, b = torch.randn(2, 5, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
@@ -104,9 +108,9 @@ def test_tokens_outside_the_support():
     assert logprobs.item() == pytest.approx(log(0.5)) and entropy.item() == pytest.approx(log(2))
 
 
-@pytest.mark.parametrize("rows", [2, 100])
-def test_a_head_with_a_bias(monkeypatch, rows):
-    chunks_of(monkeypatch, rows)
+@each_way
+def test_a_head_with_a_bias(monkeypatch, rows, kept):
+    chunks_of(monkeypatch, rows, kept)
     hidden, weight, targets = head(5, 6)
     bias = torch.randn(VOCABULARY, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     inputs = (hidden.requires_grad_(), weight.requires_grad_(), bias.requires_grad_())
@@ -120,10 +124,10 @@ def test_a_head_with_a_bias(monkeypatch, rows):
     torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("rows", [2, 100])
-def test_entropy_only_when_asked_for(monkeypatch, rows):
+@each_way
+def test_entropy_only_when_asked_for(monkeypatch, rows, kept):
     """The log-probs and their gradient are the same; the entropy is absent, or a number without a gradient."""
-    chunks_of(monkeypatch, rows)
+    chunks_of(monkeypatch, rows, kept)
     hidden, weight, targets = head(6, 5)
     hidden.requires_grad_()
     full, full_entropy = token_logprobs(hidden, weight, targets)
@@ -135,7 +139,9 @@ def test_entropy_only_when_asked_for(monkeypatch, rows):
         torch.testing.assert_close(torch.autograd.grad(logprobs.sum(), hidden)[0], wanted, rtol=1e-12, atol=1e-12)
 
 
-def test_a_graph_may_be_walked_twice():
+@each_way
+def test_a_graph_may_be_walked_twice(monkeypatch, rows, kept):
+    chunks_of(monkeypatch, rows, kept)
     hidden, weight, targets = head(7, 5)
     logprobs, _ = token_logprobs(hidden.requires_grad_(), weight, targets)
     first, second = (torch.autograd.grad(logprobs.sum(), hidden, retain_graph=True)[0] for _ in range(2))
@@ -153,6 +159,23 @@ def test_backward_in_autocast_runs_in_the_narrow_type():
     for ours, wanted in zip(rough, exact, strict=True):
         assert ours.dtype == torch.float32 and not torch.equal(ours, wanted)
         torch.testing.assert_close(ours, wanted, rtol=3e-2, atol=3e-2)
+
+
+@pytest.mark.parametrize("rows,kept,products", [(2, 0, 3), (2, 4, 3), (2, 5, 0), (5, 0, 1)])
+def test_backward_computes_logits_again_only_where_they_are_not_kept(monkeypatch, rows, kept, products):
+    """Five tokens: three chunks of two, or one."""
+    chunks_of(monkeypatch, rows, kept)
+    hidden, weight, targets = head(9, 5, torch.float32)
+    calls = []
+    monkeypatch.setattr(module, "_logits", lambda *args, plain=module._logits: calls.append(1) or plain(*args))
+    loss = token_logprobs(hidden.requires_grad_(), weight, targets)[0].sum()
+    saved = loss.grad_fn.next_functions[0][0].saved_tensors
+    assert sum(len(x) for x in saved if x is not None and x.shape[1:] == (VOCABULARY,)) == (5 if kept >= 5 else 0)
+    held = 5 if kept >= 5 else min(rows, 5)
+    assert table_bytes(5, VOCABULARY, module.HEAD_MEMORY["cpu"]) == 4 * VOCABULARY * held
+    calls.clear()
+    loss.backward()
+    assert len(calls) == products
 
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0])

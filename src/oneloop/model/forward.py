@@ -21,7 +21,7 @@ from oneloop.model.attention import hidden_states
 from oneloop.model.fused import Fused, Setting, settings_of
 from oneloop.model.packed import packed
 from oneloop.model.probe import one_kernel, packs
-from oneloop.objective.logprobs import Entropy, before, logits_logprobs, token_logprobs
+from oneloop.objective.logprobs import Entropy, HeadMemory, before, logits_logprobs, token_logprobs
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +73,7 @@ class Backbone:
             run = partial(hidden_states, self.model)
             if self.settings is not None:
                 run = Fused(self.model, self.settings)
-            return States(run(line.tokens, line.positions, line)[0], line.place)
+            return States(run(line.tokens, line.positions, line).squeeze(0), line.place)
         hidden = self.model.base_model(input_ids=known_ids(batch), use_cache=False).last_hidden_state
         return States(
             hidden.flatten(0, 1), torch.arange(batch.tokens.numel(), device=hidden.device).view_as(batch.tokens)
@@ -93,13 +93,13 @@ class CausalReader:
     Args:
         plain_head: logits are `lm_head(hidden)` and nothing else, checked once by `oneloop.model.probe.plain_head`. If
             not, the whole model is called: correct for any architecture, but it holds logits for every position.
-        chunk_bytes: as for `token_logprobs`.
+        memory: as for `token_logprobs`.
     """
 
     backbone: Backbone
     temperature: float
     plain_head: bool
-    chunk_bytes: int | None = None
+    memory: HeadMemory | None = None
 
     def __call__(
         self, batch: Batch, entropy: Entropy
@@ -116,7 +116,7 @@ class CausalReader:
                 temperature=self.temperature,
                 bias=head.bias,
                 entropy=entropy,
-                chunk_bytes=self.chunk_bytes,
+                memory=self.memory,
             )
         else:
             logits = model(input_ids=known_ids(batch), use_cache=False).logits

@@ -48,7 +48,7 @@ class Packed:
             if heads.window not in self.masks:
                 self.masks[heads.window] = flex.block_mask(self.line, heads.window)
             return flex.attend(heads, self.masks[heads.window])
-        query, key, value = (x[0].transpose(0, 1) for x in (heads.query, heads.key, heads.value))
+        query, key, value = (x.squeeze(0).transpose(0, 1) for x in (heads.query, heads.key, heads.value))
         queries = gathered(query, [bucket.of_queries for bucket in self.buckets])
         keys, values = (gathered(x, [bucket.of_keys for bucket in self.buckets]) for x in (key, value))
         parts = zip(self.buckets, queries, keys, values, strict=True)

@@ -3,7 +3,7 @@
 The only shift by one in the library is `before`.
 """
 
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -11,8 +11,17 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-CHUNK_BYTES = {"cpu": 64 * 2**20, "cuda": 2**30}
-"""Size of one chunk's float32 logits, by device. When all fit into one chunk, backward need not compute them again."""
+
+class HeadMemory(NamedTuple):
+    """Bytes for the float32 log-probs of the whole vocabulary."""
+
+    chunk: int
+    """Of the tokens that are worked on at a time: on a CPU so few that they stay in its cache."""
+    kept: int
+    """Of all tokens of a pass, up to which they are kept for backward, which need not compute them again."""
+
+
+HEAD_MEMORY = {"cpu": HeadMemory(2**24, 2**26), "cuda": HeadMemory(2**30, 2**30)}
 LEAST_ROWS = 128
 """Fewest tokens of a chunk: with fewer, reading the head's weights costs more than the product."""
 
@@ -37,24 +46,32 @@ def token_logprobs(
     temperature: float = 1.0,
     bias: Float[Tensor, " V"] | None = None,
     entropy: Entropy = "gradient",
-    chunk_bytes: int | None = None,
+    memory: HeadMemory | None = None,
 ) -> tuple[Float[Tensor, " N"], Float[Tensor, " N"]]:
     """Log-probs of `targets` and the entropy of their distributions, both in nats and float32.
 
     z = (hidden · weightᵀ + bias) / temperature;   log π(a) = z_a − log Σ_v exp z_v;   H = log Σ_v exp z_v − Σ_v π_v z_v
 
-    Computed chunk by chunk; backward recomputes each chunk's logits instead of keeping them, unless there is but one.
+    Computed chunk by chunk; backward computes each chunk's logits again, unless all together are few enough to keep.
 
     Args:
-        chunk_bytes: size of one chunk's float32 logits; None: as `CHUNK_BYTES` has it for the device.
+        memory: None: as `HEAD_MEMORY` has it for the device.
 
     Raises: ValueError for a temperature that is not positive.
     """
     if not temperature > 0:
         raise ValueError(f"temperature is {temperature}; log-probs need a positive one (greedy decoding has none)")
-    kind = "cpu" if hidden.device.type == "cpu" else "cuda"
-    pieces = _pieces(len(targets), weight.shape[0], CHUNK_BYTES[kind] if chunk_bytes is None else chunk_bytes)
-    return _HeadLogprobs.apply(hidden, weight, bias, targets, temperature, entropy, pieces)  # pyright: ignore[reportReturnType]
+    memory = memory or HEAD_MEMORY["cpu" if hidden.device.type == "cpu" else "cuda"]
+    count, vocabulary = len(targets), weight.shape[0]
+    keep = torch.is_grad_enabled() and 4 * vocabulary * count <= memory.kept
+    pieces = _pieces(count, chunk_rows(memory, vocabulary))
+    return _HeadLogprobs.apply(hidden, weight, bias, targets, temperature, entropy, pieces, keep)  # pyright: ignore[reportReturnType]
+
+
+def table_bytes(count: int, vocabulary: int, memory: HeadMemory) -> int:
+    """Most bytes of the vocabulary's log-probs that `token_logprobs` of `count` tokens has, and backward after it."""
+    whole = 4 * vocabulary * count
+    return whole if whole <= memory.kept else min(whole, 4 * vocabulary * chunk_rows(memory, vocabulary))
 
 
 def logits_logprobs(
@@ -84,19 +101,21 @@ class _HeadLogprobs(torch.autograd.Function):
         temperature: float,
         entropy: Entropy,
         pieces: list[slice],
+        keep: bool,
     ) -> tuple[Tensor, Tensor]:
         product = _product_dtype(hidden)
         wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
         count, head = len(targets), (weight.to(product), None if bias is None else bias.to(product))
         logprobs, entropies = (torch.full((count,), torch.nan, dtype=wide, device=hidden.device) for _ in range(2))
-        table = None
+        kept: list[Tensor] = []
         for piece in pieces:
             table = torch.log_softmax(_logits(hidden[piece].to(product), head, temperature, wide), -1)
             logprobs[piece] = table.gather(-1, targets[piece, None])[:, 0]
             if entropy != "none":
                 entropies[piece] = _entropy(table)
-        kept = table if len(pieces) == 1 else None
-        ctx.save_for_backward(hidden, weight, bias, targets, entropies, kept)
+            if keep:
+                kept.append(table)
+        ctx.save_for_backward(hidden, weight, bias, targets, entropies, *kept)
         ctx.settings = (temperature, entropy, product, wide, pieces)
         if entropy != "gradient":
             ctx.mark_non_differentiable(entropies)
@@ -105,7 +124,7 @@ class _HeadLogprobs(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        hidden, weight, bias, targets, entropies, kept = ctx.saved_tensors
+        hidden, weight, bias, targets, entropies, *kept = ctx.saved_tensors
         temperature, entropy, product, wide, pieces = ctx.settings
         head = (weight.to(product), None if bias is None else bias.to(product))
         inputs: Any = (hidden, weight, bias)
@@ -113,10 +132,10 @@ class _HeadLogprobs(torch.autograd.Function):
             torch.zeros_like(x, dtype=wide) if wanted else None
             for x, wanted in zip(inputs, ctx.needs_input_grad, strict=False)
         )
-        for piece in pieces:
+        for number, piece in enumerate(pieces):
             states = hidden[piece].to(product)
             # what was kept stays as it is, for a graph that is walked twice
-            table = torch.log_softmax(_logits(states, head, temperature, wide), -1) if kept is None else kept
+            table = kept[number] if kept else torch.log_softmax(_logits(states, head, temperature, wide), -1)
             of_entropy = (gradients[1][piece], entropies[piece]) if entropy == "gradient" else None
             slope = _slope(table, targets[piece], gradients[0][piece].to(wide), of_entropy)
             slope = slope if temperature == 1 else slope.div_(temperature)
@@ -130,7 +149,7 @@ class _HeadLogprobs(torch.autograd.Function):
             if d_bias is not None:
                 d_bias += slope.sum(0)
         given = zip((d_hidden, d_weight, d_bias), inputs, strict=True)
-        return *(None if d is None else d.to(x.dtype) for d, x in given), None, None, None, None
+        return *(None if d is None else d.to(x.dtype) for d, x in given), None, None, None, None, None
 
 
 def _slope(
@@ -152,13 +171,12 @@ def _product_dtype(hidden: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
 
 
-def chunk_rows(chunk_bytes: int, vocabulary: int) -> int:
+def chunk_rows(memory: HeadMemory, vocabulary: int) -> int:
     """Tokens of one chunk."""
-    return max(chunk_bytes // (4 * vocabulary), LEAST_ROWS)
+    return max(memory.chunk // (4 * vocabulary), LEAST_ROWS)
 
 
-def _pieces(count: int, vocabulary: int, chunk_bytes: int) -> list[slice]:
-    rows = chunk_rows(chunk_bytes, vocabulary)
+def _pieces(count: int, rows: int) -> list[slice]:
     return [slice(start, min(start + rows, count)) for start in range(0, count, rows)]
 
 

@@ -16,6 +16,7 @@ from oneloop.experience.pack import Row, collate
 from oneloop.model.attention import hidden_states
 from oneloop.model.fused import Fused, for_few_rows, worth_a_copy
 from oneloop.model.packed import packed
+from oneloop.objective.logprobs import table_bytes
 from oneloop.recipes.build import Algorithm, dtype_of, entropy_of, holds_reference, kind_of, resolved
 from oneloop.recipes.memory import keeps_freed
 from oneloop.recipes.rehearsal import Cast, shapes_only, size_of, weightless
@@ -191,12 +192,12 @@ def assumed_batch(run: Run, algorithm: Algorithm, lengths: Lengths) -> Batch:
 
 
 def chunk_of(run: Run, shapes: Shapes, batch: Batch) -> int:
-    """One chunk of float32 logits: 4·V·min(rows of a chunk, actions of the largest microbatch)."""
+    """Log-probs of the whole vocabulary, for all actions of the largest microbatch or for one chunk of them."""
     if hasattr(shapes.cast.policy, "score"):
         return 0
     vocabulary = shapes.cast.policy.config.get_text_config().vocab_size
     actions = int(next(batch.microbatches(run.max_tokens)).mask.sum())
-    return 4 * vocabulary * min(shapes.cast.chunk_rows(vocabulary), actions)
+    return table_bytes(actions, vocabulary, shapes.cast.head_memory)
 
 
 def _kind(run: Run) -> str:

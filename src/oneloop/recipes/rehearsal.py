@@ -33,7 +33,7 @@ from oneloop.model import probe
 from oneloop.model.forward import Backbone, CausalReader, final_values_of, reward_scores, score_only, values_of
 from oneloop.model.fused import Setting, settings_of
 from oneloop.model.load import load_policy, quiet
-from oneloop.objective.logprobs import CHUNK_BYTES, Entropy, chunk_rows
+from oneloop.objective.logprobs import HEAD_MEMORY, Entropy, HeadMemory
 from oneloop.recipes.build import Algorithm
 
 HEAD_CHANGES = ("final_logit_softcapping", "logits_scaling", "logit_scale", "output_multiplier_scale")
@@ -170,9 +170,10 @@ class Cast:
         """Whether the built-in engine decodes it with continuous batching."""
         return self.backbone.packs and plain_head(self.policy)
 
-    def chunk_rows(self, vocabulary: int) -> int:
-        """Tokens of one chunk of logits on the run's device."""
-        return chunk_rows(CHUNK_BYTES[self.device], vocabulary)
+    @property
+    def head_memory(self) -> HeadMemory:
+        """Of the run's device: weightless tensors say that they are on the CPU."""
+        return HEAD_MEMORY[self.device]
 
     def ledger(self) -> Ledger:
         assert self.backbone and self.critic_backbone  # tried out before anything is counted
@@ -185,8 +186,7 @@ class Cast:
             out = score_only(reward_scores(self.backbone, batch), batch)
             self._hold("policy", ledger.live - before)
             return out
-        # weightless tensors say that they are on the CPU; the chunks are to be those of the device
-        read = CausalReader(self.backbone, self.temperature, plain_head(self.policy), CHUNK_BYTES[self.device])
+        read = CausalReader(self.backbone, self.temperature, plain_head(self.policy), self.head_memory)
         logprobs, entropies, states = read(batch, entropy)
         after = ledger.live
         self._hold("policy", after - before)
