@@ -1,6 +1,7 @@
 """The loop itself: what it counts, when it stops, and that every algorithm learns a bandit through it."""
 
 from dataclasses import replace
+from weakref import ref
 
 import pytest
 import torch
@@ -144,6 +145,34 @@ def test_optimizer_steps_are_epochs_times_minibatches(epochs, minibatch, updates
     assert models.steps == 2 * updates
     assert recorder.column("optimizer_steps") == [updates] * 2 and recorder.column("skipped_steps") == [0, 0]
     assert [step for step, _ in recorder.rows] == [0, 1] == experience.updates  # scalars and μ ← π_θ once a step
+
+
+def test_a_pass_s_graph_is_gone_before_the_next_pass():
+    """What a node of it keeps would be in memory beside the next pass, and small objects between large holes."""
+    graphs = []
+
+    class Mark:
+        """As old as the node that holds it."""
+
+    class Marked(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.mark = Mark()
+            graphs.append(ref(ctx.mark))
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, *gradients):
+            return gradients[0]
+
+    class Watched(Bigram):
+        def policy(self, batch):
+            assert not [graph for graph in graphs if graph() is not None]
+            out = super().policy(batch)
+            return out._replace(logprobs=Marked.apply(out.logprobs))
+
+    run(GRPO, models=Watched(0, reference=Bigram(7)), steps=2, minibatch=2, max_tokens=14)
+    assert len(graphs) > 4 and not [graph for graph in graphs if graph() is not None]
 
 
 def test_each_optimizer_step_divides_by_its_own_whole_size():

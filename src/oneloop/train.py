@@ -64,6 +64,7 @@ def train(
                     loss = algorithm.loss(models.policy(micro), micro, size)
                     loss.value.backward()
                     tally.add(loss.stats)
+                    del loss  # its graph, before the next one is built
                 if algorithm.too_far(tally.close(models.step())):  # finite check, clip, AdamW, schedule
                     break
             experience.update(models, step)  # μ ← π_θ

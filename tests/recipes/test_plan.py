@@ -114,11 +114,12 @@ def test_half_precision_halves_the_cache_and_no_weights(folder: Path) -> None:
     assert narrow.table["policy"]["KV cache"] * 2 == wide.table["policy"]["KV cache"]
 
 
-def test_a_gpu_has_no_heap_to_waste(folder: Path) -> None:
-    cpu, gpu = (billed(folder, "sft", device=device) for device in ("cpu", "cuda"))
+@pytest.mark.parametrize("method,rows", [("sft", "own"), ("grpo", "shared")])
+def test_a_gpu_has_no_heap_to_waste(folder: Path, method: str, rows: str) -> None:
+    cpu, gpu = (billed(folder, method, device=device) for device in ("cpu", "cuda"))
     moment = "gradients and activations"
     assert gpu.phases[-1].parts["heap"] == 0
-    assert cpu.phases[-1].parts["heap"] == int(HEAP_WASTE * cpu.phases[-1].parts[moment])
+    assert cpu.phases[-1].parts["heap"] == int(HEAP_WASTE[rows] * cpu.phases[-1].parts[moment])
 
 
 def test_what_autograd_keeps_is_what_a_real_pass_keeps(folder: Path) -> None:
