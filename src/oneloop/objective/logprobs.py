@@ -1,4 +1,4 @@
-"""log π_θ and entropy of given tokens, from hidden states, without a [N, V] tensor that outlives a chunk.
+"""log π_θ and entropy of given tokens, from hidden states, without a large [N, V] tensor that outlives a chunk.
 
 The only shift by one in the library is `before`.
 """
