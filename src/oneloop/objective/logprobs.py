@@ -63,15 +63,15 @@ def token_logprobs(
         raise ValueError(f"temperature is {temperature}; log-probs need a positive one (greedy decoding has none)")
     memory = memory or HEAD_MEMORY["cpu" if hidden.device.type == "cpu" else "cuda"]
     count, vocabulary = len(targets), weight.shape[0]
-    keep = torch.is_grad_enabled() and 4 * vocabulary * count <= memory.kept
+    keep = torch.is_grad_enabled() and _keeps(count, vocabulary, memory)
     pieces = _pieces(count, chunk_rows(memory, vocabulary))
     return _HeadLogprobs.apply(hidden, weight, bias, targets, temperature, entropy, pieces, keep)  # pyright: ignore[reportReturnType]
 
 
 def table_bytes(count: int, vocabulary: int, memory: HeadMemory) -> int:
     """Most bytes of the vocabulary's log-probs that `token_logprobs` of `count` tokens has, and backward after it."""
-    whole = 4 * vocabulary * count
-    return whole if whole <= memory.kept else min(whole, 4 * vocabulary * chunk_rows(memory, vocabulary))
+    rows = count if _keeps(count, vocabulary, memory) else min(count, chunk_rows(memory, vocabulary))
+    return 4 * vocabulary * rows
 
 
 def logits_logprobs(
@@ -169,6 +169,10 @@ def _product_dtype(hidden: Tensor) -> torch.dtype:
     """What the matrix products run in: autocast does not reach into a backward pass of its own accord."""
     kind = hidden.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
+
+
+def _keeps(count: int, vocabulary: int, memory: HeadMemory) -> bool:
+    return 4 * vocabulary * count <= memory.kept
 
 
 def chunk_rows(memory: HeadMemory, vocabulary: int) -> int:
