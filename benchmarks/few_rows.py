@@ -1,7 +1,8 @@
 """Why decoding copies its matrices: rates of products with few rows on the left, by how the matrix is laid out.
 
-`modules` is the order that modules keep, [out, in]; `turned` is [in, out]; `for_few_rows` is what the engine makes of
-it. Several matrices follow each other, as in a step, so that none waits in a small cache. One thread, float32.
+`modules` is the order that modules keep, [out, in]; `turned` is [in, out]. The engine makes `for_few_rows` of the head
+and of what adds to the residual stream, and `blocks` of the rest. Several matrices follow each other, as in a step, so
+that none waits in a small cache. One thread, float32.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import torch
 from measured import emit
 from torch import Tensor, nn
 
-from oneloop.model.fused import for_few_rows
+from oneloop.model.fused import block_width, for_few_rows, in_blocks
 
 WIDTHS = ((384, 1152), (384, 384), (384, 2048), (1024, 384), (384, 4096))
 """in, out: 4096 and 2048 numbers between rows fall onto the same lines of a cache."""
@@ -29,6 +30,11 @@ def modules(linear: nn.Linear) -> Product:
 def turned(linear: nn.Linear) -> Product:
     matrix = linear.weight.t().contiguous()
     return lambda x: torch.mm(x, matrix)
+
+
+def blocks(linear: nn.Linear) -> Product:
+    cut = in_blocks(linear.weight, block_width([linear]))
+    return lambda x: torch.bmm(x.expand(len(cut), -1, -1), cut)
 
 
 def gflops(rows: int, width: tuple[int, int], layouts: Sequence[Callable[[nn.Linear], Product]]) -> dict[str, float]:
@@ -50,8 +56,8 @@ def gflops(rows: int, width: tuple[int, int], layouts: Sequence[Callable[[nn.Lin
 @torch.no_grad()
 def main() -> None:
     torch.set_num_threads(1)
-    layouts = (modules, turned, for_few_rows)
-    emit({f"{rows}x{k}x{n}": gflops(rows, (k, n), layouts) for rows in (8, 16, 64) for k, n in WIDTHS})
+    layouts = (modules, turned, for_few_rows, blocks)
+    emit({f"{rows}x{k}x{n}": gflops(rows, (k, n), layouts) for rows in (8, 16, 64, 128) for k, n in WIDTHS})
 
 
 if __name__ == "__main__":

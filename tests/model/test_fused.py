@@ -9,7 +9,7 @@ from oneloop.batch import Batch
 from oneloop.model import fused, pointwise
 from oneloop.model.attention import hidden_states
 from oneloop.model.forward import Backbone
-from oneloop.model.fused import Fused, for_few_rows, settings_of
+from oneloop.model.fused import Fused, block_width, for_few_rows, settings_of
 from oneloop.model.packed import packed
 from oneloop.rollout import decoding
 from oneloop.rollout.engine import Engine
@@ -87,6 +87,29 @@ def test_the_states_and_all_gradients_are_the_modules_own(name, batch):
     with torch.no_grad():
         states = [run(line.tokens, line.positions, line) for run in (Fused(model, settings, few_rows=True), plain)]
     torch.testing.assert_close(*states, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("columns", [range(16, 3, -1), range(9, 3, -1), range(0)])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_decoding_from_narrow_and_wide_blocks(name, columns, monkeypatch):
+    monkeypatch.setattr(fused, "COLUMNS", columns)
+    model, line = make(CONFIGS[name]), packed(BATCHES["ragged"])
+    settings = settings_of(model)
+    assert settings is not None
+    with torch.no_grad():
+        ours = Fused(model, settings, few_rows=True)(line.tokens, line.positions, line)
+        torch.testing.assert_close(ours, hidden_states(model, line.tokens, line.positions, line), rtol=1e-5, atol=1e-5)
+
+
+def test_the_width_of_blocks():
+    """At most 512 columns, a part of each projection, whole heads; a width without such a part is one block."""
+
+    def width(*features, unit=1):
+        return block_width([nn.Linear(2, count, bias=False) for count in features], unit)
+
+    assert (width(384, 384, 384, unit=64), width(800, 800), width(1024, 256, 256, unit=64)) == (384, 400, 256)
+    assert width(640, 640, 640) == 320 and width(640, 640, 640, unit=128) == 128
+    assert (width(683, 683), width(48, 16), width(4096)) == (683, 16, 512)
 
 
 def test_parameters_that_are_not_trained_get_no_gradient():

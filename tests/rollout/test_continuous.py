@@ -176,9 +176,9 @@ def test_columns_are_added_when_rows_get_there(monkeypatch, name, kind):
     prompts, sampling = PROMPTS[kind], Sampling(max_new_tokens=150)
     widths, real = [], cache._widened
 
-    def watch(table, columns):
+    def watch(table, columns, known):
         widths.append((table.shape[2], columns))
-        return real(table, columns)
+        return real(table, columns, known)
 
     monkeypatch.setattr(cache, "_widened", watch)
     model = make(CONFIGS[name])

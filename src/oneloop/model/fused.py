@@ -1,12 +1,13 @@
 """A Llama-like backbone with fewer and larger operations, for a CPU, where all but the products is overhead.
 
 Residuals are added by the product before them; what stands between products is in `oneloop.model.pointwise`. For
-decoding, where calls cost more than arithmetic, queries, keys and values come from one product and gate and up from
+decoding, where calls cost more than arithmetic, queries, keys and values come from one call and gate and up from
 another, from copies made anew for every call of the engine. The mathematics is the model's own, compared with it once.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -25,6 +26,8 @@ MOST_BYTES = 256 * 2**20
 """Largest backbone that is copied for decoding: a larger one gains little, and its copy would be felt."""
 GAP = 16
 """Numbers between rows of a copy: one line of the cache."""
+COLUMNS = range(512, 63, -1)
+"""Of a block, the best first: so many, of some hundred rows each, stay in a core's second cache."""
 ACTIVATIONS = (nn.SiLU, SiLUActivation)
 LAYER = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
 ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj"}
@@ -36,22 +39,24 @@ Backbone = Callable[[Tensor, Tensor, Layout], Tensor]
 
 
 class _Merged(NamedTuple):
-    """Projections side by side: one product, with the gain of the norm before them in its matrix."""
+    """Projections that read one input, in one call: blocks of columns, with the gain of the norm before in them."""
 
-    matrix: Float[Tensor, "in out"]
-    bias: Float[Tensor, " out"] | None
-    widths: list[int]
-    """Of the parts that come out: each projection's, or those of several that are used alike."""
+    blocks: Float[Tensor, "blocks H width"]
+    bias: Float[Tensor, "blocks 1 width"] | None
+    counts: list[int]
+    """Blocks of each part that comes out: of a projection, or of several that are used alike."""
 
     @classmethod
-    def of(cls, gain: Tensor, *parts: Sequence[nn.Linear]) -> _Merged:
+    def of(cls, gain: Tensor, width: int, *parts: Sequence[nn.Linear]) -> _Merged:
         linears = [linear for part in parts for linear in part]
-        matrix = _in_out(torch.cat([linear.weight for linear in linears]) * gain)
-        bias = None if linears[0].bias is None else torch.cat([linear.bias for linear in linears])
-        return cls(matrix, bias, [sum(linear.out_features for linear in part) for part in parts])
+        blocks = in_blocks(torch.cat([linear.weight for linear in linears]) * gain, width)
+        bias = None if linears[0].bias is None else torch.cat([linear.bias for linear in linears]).view(-1, 1, width)
+        return cls(blocks, bias, [sum(linear.out_features for linear in part) // width for part in parts])
 
-    def __call__(self, x: Tensor, eps: Tensor) -> Sequence[Tensor]:
-        return _product(normed(x, eps, None), self.matrix, self.bias).split(self.widths, -1)
+    def __call__(self, x: Float[Tensor, "N H"], eps: Tensor) -> Sequence[Float[Tensor, "of_part N width"]]:
+        x = normed(x, eps, None).expand(len(self.blocks), -1, -1)
+        y = torch.bmm(x, self.blocks) if self.bias is None else torch.baddbmm(self.bias, x, self.blocks)
+        return y.split_with_sizes(self.counts)
 
 
 class _Separate(NamedTuple):
@@ -64,8 +69,23 @@ class _Separate(NamedTuple):
         return projected(normed(x, eps, self.gain), self.linears)
 
 
+class _OutOfBlocks(NamedTuple):
+    """A projection that adds to the residual stream, from blocks of its input."""
+
+    blocks: Float[Tensor, "blocks width out"]
+    bias: Float[Tensor, " out"] | None
+
+    @classmethod
+    def of(cls, linear: nn.Linear, width: int) -> _OutOfBlocks:
+        return cls(_in_out(linear.weight).unflatten(0, (-1, width)), linear.bias)
+
+    def __call__(self, x: Float[Tensor, "N out"], y: Tensor) -> Float[Tensor, "N out"]:
+        x = x if self.bias is None else x + self.bias
+        return x.addbmm_(y.view(len(self.blocks), len(x), -1), self.blocks)
+
+
 class _Out(NamedTuple):
-    """A projection that adds to the residual stream."""
+    """A projection that adds to the residual stream, from the parameters themselves."""
 
     matrix: Float[Tensor, "in out"]
     bias: Float[Tensor, " out"] | None
@@ -80,9 +100,9 @@ class _Layer(NamedTuple):
     """Queries, keys and values; queries and keys in one part where they are merged."""
     gains: Sequence[Tensor | None]
     """Of the norms of queries and keys, for each part that they come in."""
-    out: _Out
+    out: _OutOfBlocks | _Out
     gate_up: _Merged | _Separate
-    down: _Out
+    down: _OutOfBlocks | _Out
 
     @classmethod
     def of(cls, layer: Any, few_rows: bool) -> _Layer:
@@ -99,19 +119,22 @@ class _Layer(NamedTuple):
                 _Separate(between, [mlp.gate_proj, mlp.up_proj]),
                 _Out(down.weight.t(), down.bias),
             )
+        heads, halves = [query, key, value], [mlp.gate_proj, mlp.up_proj]
+        of_heads, of_halves = block_width(heads, attention.head_dim), block_width(halves)
         return cls(
-            _Merged.of(before, [query, key], [value]),
-            [_by_head(gains, [linear.out_features // attention.head_dim for linear in (query, key)])],
-            _Out(_in_out(out.weight), out.bias),
-            _Merged.of(between, [mlp.gate_proj], [mlp.up_proj]),
-            _Out(_in_out(down.weight), down.bias),
+            _Merged.of(before, of_heads, [query, key], [value]),
+            [_by_head(gains, [query, key], of_heads)],
+            _OutOfBlocks.of(out, out.in_features),
+            _Merged.of(between, of_halves, *([half] for half in halves)),
+            _OutOfBlocks.of(down, of_halves),
         )
 
 
-def _by_head(gains: Sequence[Tensor | None], counts: Sequence[int]) -> Float[Tensor, "heads D"] | None:
-    """Gains for so many heads each, one below the other."""
-    below = [gain.expand(count, -1) for gain, count in zip(gains, counts, strict=True) if gain is not None]
-    return torch.cat(below) if below else None
+def _by_head(gains: Sequence[Tensor | None], linears: Sequence[nn.Linear], width: int) -> Tensor | None:
+    """Gains of heads for each head that `linears` make, in blocks of `width`: [blocks, 1, 1, heads, D]."""
+    pairs = zip(gains, linears, strict=True)
+    below = [gain.expand(linear.out_features // len(gain), -1) for gain, linear in pairs if gain is not None]
+    return torch.cat(below).view(-1, 1, 1, width // below[0].shape[1], below[0].shape[1]) if below else None
 
 
 class Setting(NamedTuple):
@@ -146,18 +169,26 @@ class Fused:
         cos, sin = (turn[:, :, None] for turn in self._rotary(x, position_ids=positions))
         x = x.flatten(0, 1)
         for number, layer in enumerate(self._layers):
-            *parts, value = (y.view(*tokens.shape, -1, self._width) for y in layer.qkv(x, self._eps))
-            heads = [turned(y, cos, sin) for y in self._normed(parts, layer.gains)]
-            query, key = heads if len(heads) == 2 else heads[0].split_with_sizes(self._heads, 2)
-            query, key, value = (y.transpose(1, 2) for y in (query, key, value))
+            *parts, value = (y.view(*y.shape[:-2], *tokens.shape, -1, self._width) for y in layer.qkv(x, self._eps))
+            parts = [turned(y, cos, sin) for y in self._normed(parts, layer.gains)]
+            query, key = parts if len(parts) == 2 else self._of_blocks(*parts)
+            query, key, value = (_side_by_side(y).transpose(1, 2) for y in (query, key, value))
             mixed = layout.attend(Heads(number, query, key, value, *self._settings[number]))
             x = layer.out(x, mixed.reshape(len(x), -1))
             x = layer.down(x, gated(*layer.gate_up(x, self._eps)))
         return normed(x, self._eps, self._gain).view(*tokens.shape, -1)
 
+    def _of_blocks(self, both: Float[Tensor, "blocks R N heads D"]) -> Sequence[Tensor]:
+        """Queries and keys."""
+        return both.split_with_sizes([count // both.shape[3] for count in self._heads])
+
     def _normed(self, parts: Sequence[Tensor], gains: Sequence[Tensor | None]) -> Sequence[Tensor]:
         pairs = zip(parts, gains, strict=True)
         return [y if gain is None else normed(y, self._eps, gain) for y, gain in pairs]
+
+
+def _side_by_side(y: Float[Tensor, "*blocks R N heads D"]) -> Float[Tensor, "R N all_heads D"]:
+    return y if y.dim() == 4 else y.permute(1, 2, 0, 3, 4).flatten(2, 3)
 
 
 def _product(x: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
@@ -177,6 +208,18 @@ def _in_out(weight: Float[Tensor, "out in"]) -> Float[Tensor, "in out"]:
     """
     matrix = weight.new_empty(weight.shape[1], weight.shape[0] + GAP)[:, : weight.shape[0]]
     return matrix.copy_(weight.t())
+
+
+def block_width(linears: Sequence[nn.Linear], unit: int = 1) -> int:
+    """Columns of blocks into which each projection can be cut, between units of so many columns."""
+    common = math.gcd(*(linear.out_features for linear in linears))
+    return next((width for width in COLUMNS if common % width == 0 and width % unit == 0), common)
+
+
+def in_blocks(weight: Float[Tensor, "out in"], width: int) -> Float[Tensor, "blocks H width"]:
+    """A copy in blocks of columns of its transpose. With few rows on the left, a batched product with the blocks takes
+    less time than one with a wide matrix, whose rows are pages apart; `benchmarks/few_rows.py` shows it."""
+    return weight.unflatten(0, (-1, width)).mT.contiguous()
 
 
 def worth_a_copy(model: PreTrainedModel) -> bool:

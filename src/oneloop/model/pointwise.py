@@ -119,10 +119,12 @@ class _Turned(Function):
 
 
 def _turned(heads: Tensor, cos: Tensor, sin: Tensor, direction: int) -> Tensor:
-    half = heads.shape[-1] // 2
     out = heads * cos
-    out[..., :half].addcmul_(heads[..., half:], sin[..., :half], value=-direction)
-    out[..., half:].addcmul_(heads[..., :half], sin[..., half:], value=direction)
+    first, second = heads.chunk(2, -1)
+    of_first, of_second = sin.chunk(2, -1)
+    to_first, to_second = out.chunk(2, -1)
+    to_first.addcmul_(second, of_first, value=-direction)
+    to_second.addcmul_(first, of_second, value=direction)
     return out
 
 

@@ -1,8 +1,8 @@
 """Keys and values of the rows being decoded: a slot for each row, and one copy of a prompt that several rows share.
 
-Nothing is ever concatenated: a token is written to its column of its slot. Columns are added by doubling, so that a
-long limit costs memory only when rows get there. Counts and pointers are kept on the CPU, so that asking for one never
-waits for a GPU; `slots`, `prompts` and `lengths` are CPU tensors throughout.
+Nothing is ever concatenated: a token is written to its column of its slot. Columns are added by doubling, and touched
+when a row gets there, so that a long limit costs nothing until then. Counts and pointers are kept on the CPU, so that
+asking for one never waits for a GPU; `slots`, `prompts` and `lengths` are CPU tensors throughout.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn import functional as F
 
 from oneloop.model.attention import Heads
 
@@ -82,12 +83,14 @@ class SharedPrompts:
         values = self._values[layer]
         return self._spread(torch.matmul(self._gathered(weights, len(values)), values), weights)
 
-    def hidden_from(self, positions: Int[Tensor, " S"], window: int | None) -> Float[Tensor, "S 1 1 P"]:
+    def hidden_from(
+        self, positions: Int[Tensor, " S"], window: int | None, dtype: torch.dtype
+    ) -> Float[Tensor, "S 1 1 P"]:
         """0 where a slot at `positions` sees the column, −∞ where not."""
         column = torch.arange(next(iter(self._keys.values())).shape[2], device=positions.device)
         seen = column < self._lengths[:, None]
         seen = seen if window is None else seen & (column > positions[:, None] - window)
-        return _additive(seen)
+        return _additive(seen, dtype)
 
     def _gathered(self, of_slots: Tensor, prompts: int) -> Float[Tensor, "J kv M D"]:
         """[S, kv, rep, D] by slot to [J, kv, members · rep, D] by prompt."""
@@ -122,7 +125,11 @@ class Slots:
         self._keys: dict[int, Tensor] = {}
         self._values: dict[int, Tensor] = {}
         self._longest = 0
-        self._masks: dict[int | None, tuple[Tensor | None, Tensor | None]] = {}
+        self.even = True
+        """Whether all rows are equally long, so that nothing has to be hidden from any."""
+        self._known = 0  # columns that hold numbers in every row
+        self._no_mask = torch.zeros(1, 1, 1, device=device)
+        self._masks: dict[tuple[int | None, int], tuple[Tensor, Tensor | None]] = {}
 
     @property
     def positions(self) -> Int[Tensor, " S"]:
@@ -132,6 +139,7 @@ class Slots:
     def place(self, slots: Int[Tensor, " A"], prefilled: Prefilled, places: Tensor, lengths: Tensor) -> None:
         """Prompts into slots that hold them themselves; `places` as for `SharedPrompts.add`."""
         self._reserve(places.shape[1], prefilled)
+        self._fill_up_to(places.shape[1], written=len(slots) == len(self.filled))
         where = slots.to(places.device)
         if bool((slots.diff() == 1).all()):  # side by side, as all are at first: a view, which is copied into faster
             where = slice(int(slots[0]), int(slots[-1]) + 1)
@@ -155,10 +163,11 @@ class Slots:
         self._longest = int(self.filled.masked_fill(self._idle, 0).max()) + 1
         self.filled.masked_fill_(self._idle, self._longest - 1)
         self._column = self.filled.to(self._rows.device)
-        self._even = bool((self.filled == self._longest - 1).all())
+        self.even = bool((self.filled == self._longest - 1).all())
         self._masks.clear()
         if self._keys:
             self._reserve(self._longest)
+        self._fill_up_to(self._longest, written=self.even)
 
     def end(self) -> None:
         self.filled += 1
@@ -182,37 +191,51 @@ class Slots:
         if layer not in self._keys:
             self._allocate(layer, new_keys, new_values, self._longest)
         keys, values = self._keys[layer], self._values[layer]
-        if self._even:
+        if self.even:
             keys[:, :, self._longest - 1], values[:, :, self._longest - 1] = new_keys, new_values
         else:
             keys[self._rows, :, self._column], values[self._rows, :, self._column] = new_keys, new_values
-        query = heads.query.reshape(count, kv, -1, width) * (width**-0.5 if heads.scale is None else heads.scale)
-        keys, values = keys[:, :, : self._longest], values[:, :, : self._longest]
-        own_mask, shared_mask = self._hidden(heads.window)
-        own = torch.matmul(query, keys.transpose(2, 3))
-        own = own if own_mask is None else own.add_(own_mask)
+        scale = width**-0.5 if heads.scale is None else heads.scale
+        query = heads.query.reshape(count * kv, -1, width)
+        keys, values = (table.flatten(0, 1)[:, : self._longest] for table in (keys, values))
+        own_mask, shared_mask = self._hidden(heads.window, kv, query.dtype)
+        own = torch.baddbmm(own_mask, query, keys.mT, beta=int(own_mask is not self._no_mask), alpha=scale)
         if self._shared is None or shared_mask is None:
-            mixed = torch.matmul(own.softmax(-1), values)
+            mixed = torch.bmm(own.softmax(-1), values)
         else:
-            prompt = self._shared.scores(layer, query).add_(shared_mask)
-            weights = torch.cat([prompt, own], -1).softmax(-1)
-            of_prompt, of_own = weights.split([prompt.shape[-1], own.shape[-1]], -1)
-            mixed = torch.matmul(of_own, values).add_(self._shared.mixed(layer, of_prompt))
-        return mixed.reshape(count, 1, -1, mixed.shape[-1])
+            prompt = self._shared.scores(layer, query.view(count, kv, -1, width))
+            prompt = torch.add(shared_mask, prompt, alpha=scale)
+            weights = torch.cat([prompt, own.view(*prompt.shape[:3], -1)], -1).softmax(-1)
+            of_prompt, of_own = weights.split([prompt.shape[-1], self._longest], -1)
+            of_prompt = self._shared.mixed(layer, of_prompt).flatten(0, 1)
+            mixed = torch.baddbmm(of_prompt, of_own.flatten(0, 1), values)
+        return mixed.view(count, 1, -1, mixed.shape[-1])
 
-    def _hidden(self, window: int | None) -> tuple[Tensor | None, Tensor | None]:
+    def _hidden(self, window: int | None, kv: int, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
         """What to add to the scores of a slot's own columns and of its prompt's: 0 or −∞. Made once a step."""
-        if window not in self._masks:
+        if (window, kv) not in self._masks:
             column = torch.arange(self._longest, device=self._column.device)
-            own = None
-            if not self._even or (window is not None and window < self._longest):
+            own = self._no_mask
+            if not self.even or (window is not None and window < self._longest):
                 seen = column <= self._column[:, None]
-                own = _additive(seen if window is None else seen & (column > self._column[:, None] - window))
+                seen = seen if window is None else seen & (column > self._column[:, None] - window)
+                own = _additive(seen, dtype).expand(-1, kv, -1, -1).flatten(0, 1)
             shared = None
             if self._shared is not None:
-                shared = self._shared.hidden_from(self.positions.to(column.device), window)
-            self._masks[window] = (own, shared)
-        return self._masks[window]
+                shared = self._shared.hidden_from(self.positions.to(column.device), window, dtype)
+            self._masks[window, kv] = (own, shared)
+        return self._masks[window, kv]
+
+    def _fill_up_to(self, columns: int, *, written: bool) -> None:
+        """No column before this may hold what the allocator left: a hidden one has weight 0, and 0 · NaN is not 0.
+
+        Args:
+            written: all rows write the new ones themselves.
+        """
+        if not written and columns > self._known:
+            for table in (*self._keys.values(), *self._values.values()):
+                table[:, :, self._known : columns] = 0
+        self._known = max(self._known, columns)
 
     def _reserve(self, columns: int, like: Prefilled | None = None) -> None:
         if like is not None and not self._keys:
@@ -224,13 +247,12 @@ class Slots:
         wanted = min(max(2 * capacity, columns), max(self._most, columns))
         for table in (self._keys, self._values):
             for layer, old in table.items():
-                table[layer] = _widened(old, wanted)
+                table[layer] = _widened(old, wanted, self._known)
 
     def _allocate(self, layer: int, key: Float[Tensor, "N kv D"], value: Float[Tensor, "N kv E"], columns: int) -> None:
         capacity = min(max(columns, FIRST_COLUMNS), max(self._most, columns))
         for table, like in ((self._keys, key), (self._values, value)):
-            # zeros, not whatever was there: a hidden column has weight 0, and 0 · NaN is not 0
-            table[layer] = like.new_zeros(len(self._rows), like.shape[1], capacity, like.shape[2])
+            table[layer] = like.new_empty(len(self._rows), like.shape[1], capacity, like.shape[2])
 
 
 def _kept(x: Tensor) -> Tensor:
@@ -239,19 +261,19 @@ def _kept(x: Tensor) -> Tensor:
     return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
 
 
-def _additive(seen: Tensor) -> Float[Tensor, "S 1 1 C"]:
-    return torch.zeros(seen.shape, device=seen.device).masked_fill_(~seen, -torch.inf)[:, None, None]
+def _additive(seen: Tensor, dtype: torch.dtype) -> Float[Tensor, "S 1 1 C"]:
+    return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, -torch.inf)[:, None, None]
 
 
-def _widened(table: Float[Tensor, "S kv C D"], columns: int) -> Float[Tensor, "S kv W D"]:
-    wide = table.new_zeros(*table.shape[:2], columns, table.shape[3])
-    wide[:, :, : table.shape[2]] = table
+def _widened(table: Float[Tensor, "S kv C D"], columns: int, known: int) -> Float[Tensor, "S kv W D"]:
+    wide = table.new_empty(*table.shape[:2], columns, table.shape[3])
+    wide[:, :, :known] = table[:, :, :known]
     return wide
 
 
 def _stacked(old: Tensor, new: Tensor) -> Float[Tensor, "J kv P D"]:
     columns = max(old.shape[2], new.shape[2])
-    return torch.cat([table if table.shape[2] == columns else _widened(table, columns) for table in (old, new)])
+    return torch.cat([F.pad(table, (0, 0, 0, columns - table.shape[2])) for table in (old, new)])
 
 
 def padded_places(starts: Sequence[int], lengths: Sequence[int], device: torch.device) -> Int[Tensor, "J P"]:

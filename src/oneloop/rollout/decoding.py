@@ -20,7 +20,7 @@ from oneloop.rollout.cache import Prefilled, SharedPrompts, Slots, padded_places
 from oneloop.rollout.sampler import draw
 from oneloop.types import Completion, Sampling, StopReason
 
-SHRINK_AT = 0.85
+SHRINK_AT = 0.94
 """With nobody waiting, the batch is cut to its running rows when fewer than this share are left."""
 PREFILL_TOKENS = 4096
 """Prompt tokens of one prefill: enough to keep matrix products busy."""
