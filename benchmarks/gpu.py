@@ -195,6 +195,7 @@ def cases_of(setup: Setup) -> dict[str, Callable[[Bench], Measured]]:
         "rollout-ragged": Sampled(ragged=True),
         "rollout-bfloat16": Sampled(dtype=torch.bfloat16),
         "rollout-ragged-bfloat16": Sampled(ragged=True, dtype=torch.bfloat16),
+        "rollout-launched": Sampled(launched=True),
         "rollout-default-cache": Sampled(alone=True),
     }
     return {

@@ -40,6 +40,8 @@ class Sampled:
     """Answers end by a drawn token, or at the limit; otherwise all at the limit."""
     dtype: torch.dtype = torch.float32
     """Of the weights; a run keeps float32, a server would not."""
+    launched: bool = False
+    """Beside our own engine without recorded passes, instead of transformers."""
     alone: bool = False
     """Ours only and once, with the cache that a run gives it; otherwise with one that holds every row."""
 
@@ -48,8 +50,11 @@ def rollouts(case: Sampled, bench: Bench) -> Measured:
     load, shape = bench.setup.decode, bench.setup.shape
     model, ends, prompts = random_model(bench, case.dtype), _ends(case, bench), prompts_of(bench.setup)
     memory = {} if case.alone else {"cache_bytes": load.rows * (load.prompt + load.limit) * shape.cached}
-    engines = {"oneloop": _ours(Engine(model, ends, dtype=torch.bfloat16, **memory), prompts)}
-    if not case.alone:
+    ours = partial(Engine, model, ends, dtype=torch.bfloat16, **memory)
+    engines = {"oneloop": _ours(ours(), prompts)}
+    if case.launched:
+        engines["oneloop, launched"] = _ours(ours(replays=False), prompts)
+    elif not case.alone:
         engines["transformers"] = _theirs(bench, model, prompts, ends)
     found: dict[str, Measured] = {name: {"seconds": [], "lengths": []} for name in engines}
     for name, generate in engines.items():
@@ -136,8 +141,8 @@ def _rates(values: Measured, bench: Bench) -> Measured:
 
 
 def _ratio(told: dict[str, Measured]) -> Measured:
-    """Ours over theirs in tokens a second, round by round; nothing where one of them failed."""
+    """The first over the second in tokens a second, round by round; nothing where one of them failed."""
     if len(told) < 2 or any("error" in values for values in told.values()):
         return {}
-    pairs = zip(told["oneloop"]["rates"], told["transformers"]["rates"], strict=True)
+    pairs = zip(*(values["rates"] for values in told.values()), strict=True)
     return {"ratio": median(ours / theirs for ours, theirs in pairs)}

@@ -188,6 +188,14 @@ def test_columns_are_added_when_rows_get_there(monkeypatch, name, kind):
     same(ours, plain(model, prompts, sampling, ends=[1], rows=16))
 
 
+def test_weights_in_half_precision_without_autocast():
+    """A server's model: every operation takes what the weights give."""
+    model = make(CONFIGS["llama"]).bfloat16()
+    for prompts in PROMPTS.values():
+        completions = fast(model, prompts, Sampling(max_new_tokens=6), max_rows=3)
+        assert all(len(completion.tokens) > 0 for completion in completions)
+
+
 def test_little_memory_means_few_slots(drawn):
     """2 tables · 2 layers · 2 heads · 8 wide · 4 bytes = 256 a token; rows of up to 70 + 20 tokens: 3 fit in 70 000."""
     model = make(TINY)

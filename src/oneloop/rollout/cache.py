@@ -42,11 +42,14 @@ class SharedPrompts:
 
     def __init__(self) -> None:
         self.lengths = torch.zeros(0, dtype=torch.int64)
+        self.changes = 0
+        """Of the tables and pointers that a pass reads."""
         self._keys: dict[int, Tensor] = {}
         self._values: dict[int, Tensor] = {}
 
     def add(self, prefilled: Prefilled, places: Int[Tensor, "J P"], lengths: Int[Tensor, " J"]) -> None:
         """`places`: line positions of each prompt's tokens, padded with anything."""
+        self.changes += 1
         for mine, theirs in ((self._keys, prefilled.keys), (self._values, prefilled.values)):
             for layer, line in theirs.items():
                 new = line[places].transpose(1, 2)
@@ -55,6 +58,7 @@ class SharedPrompts:
 
     def keep(self, prompts: Int[Tensor, " J"]) -> None:
         """Drop the others."""
+        self.changes += 1
         self.lengths = self.lengths[prompts]
         longest = int(self.lengths.max()) if len(prompts) else 0
         for table in (self._keys, self._values):
@@ -63,6 +67,7 @@ class SharedPrompts:
 
     def point(self, prompt_of: Int[Tensor, " S"]) -> None:
         """Which prompt each slot reads. Slots of one prompt are gathered, so that its keys are read once for them."""
+        self.changes += 1
         count, device = len(self.lengths), next(iter(self._keys.values())).device
         sizes = torch.bincount(prompt_of, minlength=count)
         order = prompt_of.argsort(stable=True)
@@ -111,25 +116,37 @@ class Slots:
         count: slots.
         most_columns: columns that a slot can ever need.
         shared: prompts that stand before the slots' own columns; None: each slot holds its prompt itself.
+        stride: columns are attended to in multiples of this. With more than 1, passes that follow each other have the
+            same shapes, and differ in nothing but the numbers in their tensors.
     """
 
     def __init__(
-        self, count: int, most_columns: int, device: torch.device, shared: SharedPrompts | None = None
+        self,
+        count: int,
+        most_columns: int,
+        device: torch.device,
+        shared: SharedPrompts | None = None,
+        stride: int = 1,
     ) -> None:
         self.filled = torch.zeros(count, dtype=torch.int64)
         self._idle = torch.zeros(count, dtype=torch.bool)
         self._before = torch.zeros_like(self.filled)  # tokens of the prompt that are not in the slot itself
-        self._column = self.filled.to(device)  # `filled` where the tables are
+        # `filled` and `positions` where the tables are, always in the same place
+        self._column, self.at = (torch.zeros(count, dtype=torch.int64, device=device) for _ in range(2))
         self._rows = torch.arange(count, device=device)
-        self._most, self._shared = most_columns, shared
+        self._most, self._shared, self._stride, self._changes = most_columns, shared, stride, 0
         self._keys: dict[int, Tensor] = {}
         self._values: dict[int, Tensor] = {}
-        self._longest = 0
+        self._longest = self._reach = 0  # tokens of the longest row, and columns that are attended to
         self.even = True
         """Whether all rows are equally long, so that nothing has to be hidden from any."""
         self._known = 0  # columns that hold numbers in every row
-        self._no_mask = torch.zeros(1, 1, 1, device=device)
-        self._masks: dict[tuple[int | None, int], tuple[Tensor, Tensor | None]] = {}
+        self._masks: dict[tuple[int | None, int], tuple[bool, Tensor, Tensor | None]] = {}
+
+    @property
+    def layout(self) -> tuple[int, ...]:
+        """Another one with every change of an address or a shape that a pass reads."""
+        return self._changes, self._reach, 0 if self._shared is None else self._shared.changes
 
     @property
     def positions(self) -> Int[Tensor, " S"]:
@@ -159,23 +176,30 @@ class Slots:
         self._before.masked_fill_(slots, 0)
 
     def begin(self) -> None:
-        """Before the forward pass of a step: room for its column, and no masks from the last step."""
+        """Before the forward pass of a step: room for its column."""
         self._longest = int(self.filled.masked_fill(self._idle, 0).max()) + 1
         self.filled.masked_fill_(self._idle, self._longest - 1)
-        self._column = self.filled.to(self._rows.device)
-        self.even = bool((self.filled == self._longest - 1).all())
-        self._masks.clear()
+        self._reach = -(-self._longest // self._stride) * self._stride
+        self._column.copy_(self.filled)
+        self.at.copy_(self.positions)
+        self.even = bool((self.filled == self._reach - 1).all()) and self._stride == 1
         if self._keys:
-            self._reserve(self._longest)
-        self._fill_up_to(self._longest, written=self.even)
+            self._reserve(self._reach)
+        self._fill_up_to(self._reach, written=self.even)
+        self.forget_masks()
+
+    def forget_masks(self) -> None:
+        """The next pass makes its own."""
+        self._masks.clear()
 
     def end(self) -> None:
         self.filled += 1
 
     def keep(self, slots: Int[Tensor, " L"]) -> None:
         """These, in this order, become the first `L` slots; the others are dropped."""
+        self._changes += 1
         self.filled, self._before, self._idle = self.filled[slots], self._before[slots], self._idle[slots]
-        self._rows = self._rows[: len(slots)]
+        self._rows, self._column, self.at = (x[: len(slots)] for x in (self._rows, self._column, self.at))
         moved = (slots != torch.arange(len(slots))).nonzero()[:, 0]
         to, since = moved.to(self._rows.device), slots[moved].to(self._rows.device)
         used = int(self.filled.max())
@@ -189,41 +213,43 @@ class Slots:
         layer, (count, kv, _, width) = heads.layer, heads.key.shape
         new_keys, new_values = _kept(heads.key)[:, :, 0], _kept(heads.value)[:, :, 0]
         if layer not in self._keys:
-            self._allocate(layer, new_keys, new_values, self._longest)
+            self._allocate(layer, new_keys, new_values, self._reach)
         keys, values = self._keys[layer], self._values[layer]
         if self.even:
-            keys[:, :, self._longest - 1], values[:, :, self._longest - 1] = new_keys, new_values
+            keys[:, :, self._reach - 1], values[:, :, self._reach - 1] = new_keys, new_values
         else:
             keys[self._rows, :, self._column], values[self._rows, :, self._column] = new_keys, new_values
         scale = width**-0.5 if heads.scale is None else heads.scale
         query = heads.query.reshape(count * kv, -1, width)
-        keys, values = (table.flatten(0, 1)[:, : self._longest] for table in (keys, values))
-        own_mask, shared_mask = self._hidden(heads.window, kv, query.dtype)
-        own = torch.baddbmm(own_mask, query, keys.mT, beta=int(own_mask is not self._no_mask), alpha=scale)
+        keys, values = (table.flatten(0, 1)[:, : self._reach] for table in (keys, values))
+        hides, own_mask, shared_mask = self._hidden(heads.window, kv, query.dtype)
+        own = torch.baddbmm(own_mask, query, keys.mT, beta=int(hides), alpha=scale)
         if self._shared is None or shared_mask is None:
             mixed = torch.bmm(own.softmax(-1), values)
         else:
             prompt = self._shared.scores(layer, query.view(count, kv, -1, width))
             prompt = torch.add(shared_mask, prompt, alpha=scale)
             weights = torch.cat([prompt, own.view(*prompt.shape[:3], -1)], -1).softmax(-1)
-            of_prompt, of_own = weights.split([prompt.shape[-1], self._longest], -1)
+            of_prompt, of_own = weights.split([prompt.shape[-1], self._reach], -1)
             of_prompt = self._shared.mixed(layer, of_prompt).flatten(0, 1)
             mixed = torch.baddbmm(of_prompt, of_own.flatten(0, 1), values)
         return mixed.view(count, 1, -1, mixed.shape[-1])
 
-    def _hidden(self, window: int | None, kv: int, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
-        """What to add to the scores of a slot's own columns and of its prompt's: 0 or −∞. Made once a step."""
+    def _hidden(self, window: int | None, kv: int, dtype: torch.dtype) -> tuple[bool, Tensor, Tensor | None]:
+        """What to add to the scores of a slot's own columns, if anything is to be added, and of its prompt's: 0 or −∞.
+        Made once a step."""
         if (window, kv) not in self._masks:
-            column = torch.arange(self._longest, device=self._column.device)
-            own = self._no_mask
-            if not self.even or (window is not None and window < self._longest):
+            column = torch.arange(self._reach, device=self._column.device)
+            own = torch.zeros(1, 1, 1, dtype=dtype, device=column.device)
+            hides = not self.even or (window is not None and window < self._reach)
+            if hides:
                 seen = column <= self._column[:, None]
                 seen = seen if window is None else seen & (column > self._column[:, None] - window)
                 own = _additive(seen, dtype).expand(-1, kv, -1, -1).flatten(0, 1)
             shared = None
             if self._shared is not None:
-                shared = self._shared.hidden_from(self.positions.to(column.device), window, dtype)
-            self._masks[window, kv] = (own, shared)
+                shared = self._shared.hidden_from(self.at, window, dtype)
+            self._masks[window, kv] = (hides, own, shared)
         return self._masks[window, kv]
 
     def _fill_up_to(self, columns: int, *, written: bool) -> None:
@@ -244,15 +270,18 @@ class Slots:
         capacity = next(iter(self._keys.values())).shape[2]
         if columns <= capacity:
             return
+        self._changes += 1
         wanted = min(max(2 * capacity, columns), max(self._most, columns))
         for table in (self._keys, self._values):
             for layer, old in table.items():
                 table[layer] = _widened(old, wanted, self._known)
 
     def _allocate(self, layer: int, key: Float[Tensor, "N kv D"], value: Float[Tensor, "N kv E"], columns: int) -> None:
+        self._changes += 1
         capacity = min(max(columns, FIRST_COLUMNS), max(self._most, columns))
         for table, like in ((self._keys, key), (self._values, value)):
             table[layer] = like.new_empty(len(self._rows), like.shape[1], capacity, like.shape[2])
+            table[layer][:, :, : self._known] = 0
 
 
 def _kept(x: Tensor) -> Tensor:

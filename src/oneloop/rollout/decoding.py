@@ -17,11 +17,14 @@ from oneloop.model.attention import hidden_states
 from oneloop.model.fused import Backbone, Fused, Setting, for_few_rows, worth_a_copy
 from oneloop.model.packed import packed
 from oneloop.rollout.cache import Prefilled, SharedPrompts, Slots, padded_places
+from oneloop.rollout.replay import STRIDE, Pass, Recorder
 from oneloop.rollout.sampler import draw
 from oneloop.types import Completion, Sampling, StopReason
 
 SHRINK_AT = 0.94
 """With nobody waiting, the batch is cut to its running rows when fewer than this share are left."""
+SHRINK_RECORDED_AT = 0.5
+"""The same where a cut costs a recording."""
 PREFILL_TOKENS = 4096
 """Prompt tokens of one prefill: enough to keep matrix products busy."""
 WORTH_SHARING = 32
@@ -49,6 +52,7 @@ class Decoding:
 
     Args:
         settings: the backbone runs as `Fused`; None: as its modules do.
+        recorder: of passes; None: each launches its operations one by one.
     """
 
     def __init__(
@@ -60,6 +64,7 @@ class Decoding:
         rows: int,
         version: int,
         settings: tuple[Setting, ...] | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
         self._model, self._sampling, self._end_ids, self._version = model, sampling, end_ids, version
         self._backbone: Backbone = partial(hidden_states, model)
@@ -79,7 +84,9 @@ class Decoding:
         shares = saved >= WORTH_SHARING * len(requests)
         self._shared = SharedPrompts() if shares else None
         columns = sampling.max_new_tokens + (0 if shares else longest)
-        self._slots = Slots(count, columns, device, self._shared)
+        self._shrink_at = SHRINK_AT if recorder is None else SHRINK_RECORDED_AT
+        self._slots = Slots(count, columns, device, self._shared, 1 if recorder is None else STRIDE)
+        self._pass = Pass(self._backbone, self._slots, recorder)
         self._request: list[Request | None] = [None] * count
         # on the CPU, as all that decides what happens next; one answer of the device a step is waited for: who ended
         self._prompt_of, self._lengths = (torch.zeros(count, dtype=torch.int64) for _ in range(2))
@@ -98,7 +105,7 @@ class Decoding:
             yield from self._finish()
             self._shrink()
             if any(self._request):
-                self._advance()
+                self._states = self._pass(self._newest)
 
     def _admit(self) -> None:
         """Waiting requests into free slots."""
@@ -198,7 +205,7 @@ class Decoding:
     def _shrink(self) -> None:
         """Cut the batch to its running rows when nobody waits and enough have ended."""
         running = [slot for slot, request in enumerate(self._request) if request is not None]
-        if not running or self._ready or self._waiting or len(running) >= SHRINK_AT * len(self._request):
+        if not running or self._ready or self._waiting or len(running) >= self._shrink_at * len(self._request):
             return
         # those that lie behind the cut move into the gaps before it; the others stay where they are
         behind = iter(running[::-1])
@@ -213,13 +220,6 @@ class Decoding:
         kept = kept.to(self._model.device)
         self._seeds, self._states, self._newest = self._seeds[kept], self._states[kept], self._newest[kept]
         self._tokens, self._logprobs = self._tokens[kept], self._logprobs[kept]
-
-    def _advance(self) -> None:
-        """One forward pass: the newest token of every slot."""
-        self._slots.begin()
-        positions = self._slots.positions[:, None].to(self._model.device)
-        self._states = self._backbone(self._newest[:, None], positions, self._slots)[:, 0]
-        self._slots.end()
 
 
 def _rows_of(prompts: Sequence[Sequence[int]], device: torch.device) -> Batch:

@@ -22,6 +22,7 @@ from oneloop.model.probe import packs, plain_head
 from oneloop.ports import Finished
 from oneloop.rollout.decoding import Decoding, Request
 from oneloop.rollout.plain import PlainDecoding
+from oneloop.rollout.replay import STRIDE, recorder_for
 from oneloop.types import Completion, Sampling
 
 CACHE_BYTES = 4 * 2**30
@@ -41,6 +42,8 @@ class Engine:
         max_rows: most rows decoded together; fewer where their keys and values could exceed `cache_bytes`.
         dtype: as the trainer's, so that log-probs agree.
         cache_bytes: for keys and values, counted at full length; None: `CACHE_BYTES`, or more where a GPU has it free.
+        replays: on a GPU, passes of the same shapes are recorded once and replayed (CUDA graphs). Where that fails,
+            or a replay says something else than the pass, a warning tells, and operations are launched one by one.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class Engine:
         max_rows: int = MOST_ROWS,
         dtype: torch.dtype = torch.float32,
         cache_bytes: int | None = None,
+        replays: bool = True,
     ) -> None:
         self.version = 0
         self.exact = dtype == torch.float32
@@ -58,6 +62,7 @@ class Engine:
         self._end_ids = torch.tensor(sorted(end_ids), dtype=torch.int64, device=model.device)
         self._fast = packs(model) and plain_head(model)
         self._settings = settings_of(model) if self._fast and self.exact else None
+        self._recorder = recorder_for(model.device, 1e-4 if self.exact else 1e-2) if replays else None
         self.note = "" if self._fast else (
             f"{type(model).__name__} is sampled in padded batches that wait for their longest row, because its "
             "attention or its head does more than the built-in engine knows: correct, but slower"
@@ -89,7 +94,8 @@ class Engine:
     def _decoding(self, requests: list[Request], sampling: Sampling, rows: int) -> Decoding | PlainDecoding:
         if not self._fast:
             return PlainDecoding(self._model, requests, sampling, self._end_ids, rows, self.version)
-        return Decoding(self._model, requests, sampling, self._end_ids, rows, self.version, self._settings)
+        last = self._settings, self._recorder if self._recorder and self._recorder.works else None
+        return Decoding(self._model, requests, sampling, self._end_ids, rows, self.version, *last)
 
     def _rows(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> int:
         """Rows whose cache is sure to fit."""
@@ -97,7 +103,9 @@ class Engine:
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         of_token = 2 * config.num_hidden_layers * heads * width * self._dtype.itemsize
-        of_row = of_token * (max((len(prompt) for prompt in prompts), default=0) + sampling.max_new_tokens)
+        columns = max((len(prompt) for prompt in prompts), default=0) + sampling.max_new_tokens
+        stride = STRIDE if self._recorder else 1
+        of_row = of_token * -(-columns // stride) * stride
         return max(min(self._max_rows, self._room() // of_row), 1)
 
     def _room(self) -> int:
