@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from threading import Timer
 from typing import Any
@@ -71,8 +72,9 @@ class Running:
     def go(self) -> None:
         """One timed step, up to the next."""
         assert self._process.stdin is not None
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
+        with suppress(BrokenPipeError):  # it died while it waited: `result` says of what
+            self._process.stdin.write("\n")
+            self._process.stdin.flush()
         self._listen()
 
     def _listen(self) -> None:
