@@ -8,11 +8,22 @@ from threading import Barrier, Thread
 
 import torch
 from torch import nn
+from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from oneloop.batch import Batch, PolicyOutput, Size
 from oneloop.ports import Report
 
 VOCABULARY = 8
+
+
+def decided(config: PretrainedConfig) -> PreTrainedModel:
+    """A random model with weights large enough to prefer some tokens, and with biases and gains that show."""
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(3.0) if parameter.dim() > 1 else parameter.add_(0.01)
+    return model
 
 
 class Bigram(nn.Module):

@@ -3,7 +3,6 @@
 import pytest
 import torch
 from transformers import (
-    AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     BloomConfig,
     Gemma2Config,
@@ -27,6 +26,7 @@ from oneloop.model.load import load_critic, load_policy, load_reward_model
 from oneloop.model.save import separate_critic, shared_critic
 from oneloop.rollout.engine import Engine
 from oneloop.types import Sampling
+from toy_models import decided
 
 SMALL = {"vocab_size": 60, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 ROPE = SMALL | {"intermediate_size": 48, "num_key_value_heads": 2, "max_position_embeddings": 64}
@@ -55,12 +55,7 @@ PROMPTS = [[5, 6, 7], [8, 9], [10, 11, 12, 13, 14, 15, 16, 17, 18]]
 
 
 def make(name: str):
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(CONFIGS[name])
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(3.0) if parameter.dim() > 1 else parameter.add_(0.01)
-    return model.eval()
+    return decided(CONFIGS[name]).eval()
 
 
 def optimization() -> Optimization:

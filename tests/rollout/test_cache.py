@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MistralConfig
+from transformers import GPT2Config, LlamaConfig, MistralConfig
 
 from oneloop.batch import Batch
 from oneloop.model.attention import Heads
@@ -11,6 +11,7 @@ from oneloop.rollout import cache
 from oneloop.rollout.cache import Prefilled, SharedPrompts, Slots, padded_places
 from oneloop.rollout.engine import Engine
 from oneloop.types import Sampling
+from toy_models import decided
 
 SMALL = {"vocab_size": 60, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "pad_token_id": 0}
 ROPE = SMALL | {"intermediate_size": 48, "num_key_value_heads": 2, "max_position_embeddings": 256}
@@ -240,12 +241,7 @@ def test_hidden_columns_of_a_shared_prompt():
 
 
 def make(name):
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(CONFIGS[name])
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(3.0) if parameter.dim() > 1 else parameter.add_(0.01)
-    return model
+    return decided(CONFIGS[name])
 
 
 def batch_of(prompts, completions):

@@ -6,7 +6,6 @@ from itertools import pairwise
 import pytest
 import torch
 from transformers import (
-    AutoModelForCausalLM,
     DeepseekV3Config,
     DiffLlamaConfig,
     Gemma3TextConfig,
@@ -23,6 +22,7 @@ from oneloop.rollout.decoding import Request
 from oneloop.rollout.engine import Engine
 from oneloop.rollout.plain import PlainDecoding
 from oneloop.types import Sampling, StopReason
+from toy_models import decided
 
 SMALL = {"vocab_size": 60, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "pad_token_id": 0}
 ROPE = SMALL | {"intermediate_size": 48, "num_key_value_heads": 2, "max_position_embeddings": 256}
@@ -62,12 +62,7 @@ PROMPTS = {"copied": MIXED_PROMPTS, "shared": SHARED_PROMPTS}
 
 
 def make(config):
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(3.0) if parameter.dim() > 1 else parameter.add_(0.01)
-    return model.eval()
+    return decided(config).eval()
 
 
 @torch.no_grad()

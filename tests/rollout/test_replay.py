@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen3Config
+from transformers import LlamaConfig, MistralConfig, Qwen3Config
 
 from oneloop.model.attention import Heads
 from oneloop.rollout import cache, decoding, engine, replay
@@ -14,6 +14,7 @@ from oneloop.rollout.cache import Prefilled, SharedPrompts, Slots, padded_places
 from oneloop.rollout.engine import Engine
 from oneloop.rollout.replay import Recorder, Recording, recorder_for
 from oneloop.types import Sampling
+from toy_models import decided
 
 SIZES = {
     "vocab_size": 60, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
@@ -60,12 +61,7 @@ def emulated(run):
 
 
 def make(name):
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(CONFIGS[name])
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(3.0) if parameter.dim() > 1 else parameter.add_(0.01)
-    return model.eval()
+    return decided(CONFIGS[name]).eval()
 
 
 @pytest.fixture

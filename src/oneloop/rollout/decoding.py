@@ -84,6 +84,8 @@ class Decoding:
         shares = saved >= WORTH_SHARING * len(requests)
         self._shared = SharedPrompts() if shares else None
         columns = sampling.max_new_tokens + (0 if shares else longest)
+        if recorder is not None and not recorder.works:
+            recorder = None
         self._shrink_at = SHRINK_AT if recorder is None else SHRINK_RECORDED_AT
         self._slots = Slots(count, columns, device, self._shared, 1 if recorder is None else STRIDE)
         self._pass = Pass(self._backbone, self._slots, recorder)

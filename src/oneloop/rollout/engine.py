@@ -94,8 +94,9 @@ class Engine:
     def _decoding(self, requests: list[Request], sampling: Sampling, rows: int) -> Decoding | PlainDecoding:
         if not self._fast:
             return PlainDecoding(self._model, requests, sampling, self._end_ids, rows, self.version)
-        last = self._settings, self._recorder if self._recorder and self._recorder.works else None
-        return Decoding(self._model, requests, sampling, self._end_ids, rows, self.version, *last)
+        return Decoding(
+            self._model, requests, sampling, self._end_ids, rows, self.version, self._settings, self._recorder
+        )
 
     def _rows(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> int:
         """Rows whose cache is sure to fit."""
