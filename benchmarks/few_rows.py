@@ -33,7 +33,7 @@ def turned(linear: nn.Linear) -> Product:
 
 
 def blocks(linear: nn.Linear) -> Product:
-    cut = in_blocks(linear.weight, block_width([linear]))
+    cut = in_blocks(linear.weight, block_width([linear.out_features]))
     return lambda x: torch.bmm(x.expand(len(cut), -1, -1), cut)
 
 

@@ -38,7 +38,10 @@ METHODS = {
     "dpo": {"prompts_per_step": 16},
     "grpo": {"prompts_per_step": 8, "group_size": 4},
     "ppo": {"prompts_per_step": 32, "minibatch": 16, "epochs": 2, "critic": "separate"},
+    "sft lora": {"prompts_per_step": 32, "lora": 16},
+    "grpo lora": {"prompts_per_step": 8, "group_size": 4, "lora": 16},
 }
+"""By algorithm, and what follows its name."""
 REWARD = "def reward(completions, **columns):\n    return [len(set(text)) / 10 for text in completions]\n"
 
 
@@ -71,29 +74,30 @@ def make(folder: Path, shape: str) -> None:
     (folder / "reward.py").write_text(REWARD)
 
 
-def run_of(folder: Path, method: str, max_tokens: int) -> Run:
-    rollouts = method in ("grpo", "ppo")
+def run_of(folder: Path, method: str, max_tokens: int, steps: int = 2) -> Run:
+    algorithm = method.split()[0]
+    rollouts = algorithm in ("grpo", "ppo")
     return replace(
-        default_run(method),
+        default_run(algorithm),
         model=str(folder / "model"),
-        data=str(folder / ("pairs.jsonl" if method == "dpo" else "rows.jsonl")),
+        data=str(folder / ("pairs.jsonl" if algorithm == "dpo" else "rows.jsonl")),
         reward=(f"{folder}/reward.py:reward",) if rollouts else (),
-        out=str(folder / f"run-{method}"),
-        steps=2,  # the second update finds the optimizer's moments in place: nothing is added after it
+        out=str(folder / f"run-{method.replace(' ', '-')}"),
+        steps=steps,
         max_new_tokens=ANSWER,
         max_tokens=max_tokens,
         **METHODS[method],
     )
 
 
-def train(folder: Path, method: str, max_tokens: int) -> None:
+def train(folder: Path, method: str, max_tokens: int, steps: int) -> None:
     class Quiet:
         def say(self, text: str) -> None: ...
 
         def step(self, step: int, values) -> None: ...
 
     torch.set_num_threads(1)
-    execute(run_of(folder, method, max_tokens), Quiet())
+    execute(run_of(folder, method, max_tokens, steps), Quiet())
 
 
 def planned(folder: Path, method: str, max_tokens: int, mapped: bool) -> dict[str, int]:
@@ -106,13 +110,15 @@ def main() -> None:
     parser.add_argument("--model", nargs="*", default=list(SHAPES), choices=SHAPES)
     parser.add_argument("--method", nargs="*", default=list(METHODS), choices=METHODS)
     parser.add_argument("--max-tokens", type=int, default=4096)
+    # the second update finds the optimizer's moments in place: tensors add nothing after it, but holes may grow
+    parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--mapped", action="store_true", help="measure without the holes of malloc's heap")
     parser.add_argument("--work", type=Path, help="keep the runs here, and measure none that is there already")
     parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--no-plan", action="store_true")
     args = parser.parse_args()
     if args.worker:
-        train(Path(args.worker[0]), args.worker[1], args.max_tokens)
+        train(Path(args.worker[0]), args.worker[1], args.max_tokens, args.steps)
         return
     with tempfile.TemporaryDirectory() as temporary:
         work = args.work or Path(temporary)
@@ -121,23 +127,25 @@ def main() -> None:
             if not (folder / "reward.py").is_file():
                 make(folder, shape)
             for method in args.method:
-                if not (folder / f"run-{method}" / "final").is_dir():
-                    measure(folder, method, args.max_tokens, args.mapped)
+                if not (Path(run_of(folder, method, args.max_tokens).out) / "final").is_dir():
+                    measure(folder, method, args)
                 report(shape, method, folder, args)
 
 
-def measure(folder: Path, method: str, max_tokens: int, mapped: bool) -> None:
+def measure(folder: Path, method: str, args: argparse.Namespace) -> None:
     """One real run in a process of its own."""
     # every large block a map of its own: what the process holds is then what its tensors hold, without malloc's holes
-    malloc = {"MALLOC_MMAP_THRESHOLD_": "65536"} if mapped else {}
-    command = [sys.executable, __file__, "--worker", str(folder), method, "--max-tokens", str(max_tokens)]
+    malloc = {"MALLOC_MMAP_THRESHOLD_": "65536"} if args.mapped else {}
+    command = [sys.executable, __file__, "--worker", str(folder), method]
+    command += ["--max-tokens", str(args.max_tokens), "--steps", str(args.steps)]
     subprocess.run(command, check=True, env=os.environ | malloc | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"})
 
 
 def report(shape: str, method: str, folder: Path, args: argparse.Namespace) -> None:
-    rows = [json.loads(line) for line in (folder / f"run-{method}" / "memory.jsonl").read_text().splitlines()]
+    record = Path(run_of(folder, method, args.max_tokens).out) / "memory.jsonl"
+    rows = [json.loads(line) for line in record.read_text().splitlines()]
     grown = [(row["peak_rss"] - row["start_rss"]) / 2**20 for row in rows]
-    line = f"{shape:6} {method:5} measured {grown[-1]:7.0f} MiB (by step {' '.join(f'{x:.0f}' for x in grown)})"
+    line = f"{shape:6} {method:9} measured {grown[-1]:7.0f} MiB (by step {' '.join(f'{x:.0f}' for x in grown)})"
     if not args.no_plan:
         phases = planned(folder, method, args.max_tokens, args.mapped)
         peak = max(phases.values()) / 2**20

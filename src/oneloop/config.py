@@ -74,6 +74,13 @@ class Run:
     """Peak learning rate of the critic."""
     critic: Literal["shared", "separate"] = "shared"
     """A value head on the policy's backbone, or a model of its own."""
+    lora: int = 0
+    """Rank of adapters (LoRA) that are trained instead of the model's own matrices; 0: none. Learning rates about ten
+    times those without adapters are usual."""
+    lora_alpha: float = 32.0
+    """The adapters' product counts alpha / rank times."""
+    lora_targets: tuple[str, ...] = ()
+    """Linear layers that get adapters, such as q_proj v_proj; left out, all but the head."""
     warmup: int = 0
     """Optimizer steps until the peak learning rate."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
@@ -114,6 +121,14 @@ class Run:
         _wanted(self.learning_rate > 0, "learning_rate", self.learning_rate, "a positive number")
         _wanted(self.temperature > 0, "temperature", self.temperature, "a positive number")
         _wanted(self.max_grad_norm > 0, "max_grad_norm", self.max_grad_norm, "a positive number")
+        _wanted(self.lora_alpha > 0, "lora_alpha", self.lora_alpha, "a positive number")
+        if self.lora and self.model.startswith("scratch:"):
+            raise ConfigError(
+                f"--lora {self.lora} with --model {self.model}: random weights that stay as they are teach adapters "
+                "nothing. Fix: train them first, or --lora 0"
+            )
+        if self.lora_targets and not self.lora:
+            raise ConfigError(f"--lora-targets {' '.join(self.lora_targets)} without --lora. Fix: --lora 16")
         if self.eval_samples > 1 and self.eval_temperature == 0:
             raise ConfigError(
                 f"--eval-samples {self.eval_samples} with --eval-temperature 0 would repeat one greedy answer. "
@@ -134,7 +149,7 @@ _POSITIVE = (
 )  # fmt: skip
 _NOT_NEGATIVE = (
     "minibatch", "max_refills", "top_k", "warmup", "save_every", "eval_every", "eval_temperature",
-    "weight_decay", "critic_learning_rate",
+    "weight_decay", "critic_learning_rate", "lora",
 )  # fmt: skip
 MAY_CHANGE_ON_RESUME = frozenset(
     {"resume", "steps", "out", "save_every", "keep_checkpoints", "max_tokens", "device", "score_early", "log_entropy"}

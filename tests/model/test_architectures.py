@@ -156,7 +156,7 @@ def test_reward_scores_are_transformers_own(tmp_path) -> None:
 
 def test_separate_critic_starts_at_zero_and_reloads(tmp_path) -> None:
     make("qwen2").save_pretrained(tmp_path / "policy")
-    critic = separate_critic(tmp_path / "policy", torch.device("cpu"))
+    critic = separate_critic(load_critic(tmp_path / "policy"))
     model = load_policy(tmp_path / "policy")
     learner = Learner(model, optimization=optimization(), critic=critic)
     batch = collate([Row(prompt=[5, 6], actions=[7, 8], group=0, reward=0.0)])
@@ -166,6 +166,6 @@ def test_separate_critic_starts_at_zero_and_reloads(tmp_path) -> None:
         before = learner.policy(batch).values
     critic.backbone.save_pretrained(tmp_path / "critic")
     assert torch.equal(load_critic(tmp_path / "critic").score.weight, critic.head.weight)
-    again = Learner(model, optimization=optimization(), critic=separate_critic(tmp_path / "critic", model.device))
+    again = Learner(model, optimization=optimization(), critic=separate_critic(load_critic(tmp_path / "critic")))
     with torch.no_grad():
         assert torch.equal(again.policy(batch).values, before)

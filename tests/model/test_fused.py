@@ -10,6 +10,7 @@ from oneloop.model import fused, pointwise
 from oneloop.model.attention import hidden_states
 from oneloop.model.forward import Backbone
 from oneloop.model.fused import Fused, block_width, for_few_rows, settings_of
+from oneloop.model.lora import Adapter, Projection
 from oneloop.model.packed import packed
 from oneloop.rollout import decoding
 from oneloop.rollout.engine import Engine
@@ -105,7 +106,7 @@ def test_the_width_of_blocks():
     """At most 512 columns, a part of each projection, whole heads; a width without such a part is one block."""
 
     def width(*features, unit=1):
-        return block_width([nn.Linear(2, count, bias=False) for count in features], unit)
+        return block_width(features, unit)
 
     assert (width(384, 384, 384, unit=64), width(800, 800), width(1024, 256, 256, unit=64)) == (384, 400, 256)
     assert width(640, 640, 640) == 320 and width(640, 640, 640, unit=128) == 128
@@ -236,9 +237,35 @@ def test_projections_of_one_input_add_their_gradients_up():
     linears = [nn.Linear(6, width, bias=bias).double() for width, bias in ((4, True), (2, False), (3, True))]
     parameters = [p for linear in linears for p in linear.parameters()]
     x = wide(5, 6)
-    for ours, linear in zip(pointwise.projected(x, linears), linears, strict=True):
+    plain = [Projection(linear.weight, linear.bias) for linear in linears]
+    for ours, linear in zip(pointwise.projected(x, plain), linears, strict=True):
         torch.testing.assert_close(ours, linear(x))
-    assert torch.autograd.gradcheck(lambda t, *_: pointwise.projected(t, linears), (x, *parameters))
+    assert torch.autograd.gradcheck(lambda t, *_: pointwise.projected(t, plain), (x, *parameters))
+
+
+def test_adapters_add_their_part_to_the_projections_that_have_one():
+    torch.manual_seed(0)
+    weights, downs, ups = [wide(4, 6), wide(3, 6), wide(2, 6)], [wide(2, 6), wide(3, 6)], [wide(4, 2), wide(2, 3)]
+    first, last = Adapter(downs[0], ups[0], 0.5), Adapter(downs[1], ups[1], -2.0)
+    parts = [Projection(weight, None, part) for weight, part in zip(weights, (first, None, last), strict=True)]
+    x, residual = wide(5, 6), wide(5, 4)
+    wanted = (
+        x @ (weights[0] + 0.5 * ups[0] @ downs[0]).T,
+        x @ weights[1].T,
+        x @ (weights[2] - 2 * ups[1] @ downs[1]).T,
+    )
+    torch.testing.assert_close(pointwise.projected(x, parts), wanted)
+    torch.testing.assert_close(tuple(x @ part.merged.T for part in parts), wanted)
+    everything = (x, *weights, *downs, *ups)
+    assert torch.autograd.gradcheck(lambda t, *_: pointwise.projected(t, parts), everything)
+    torch.testing.assert_close(fused._Out(parts[0])(residual, x), residual + wanted[0])
+    assert torch.autograd.gradcheck(lambda r, t, *_: fused._Out(parts[0])(r, t), (residual, *everything))
+    for weight in weights:
+        weight.requires_grad_(False)
+    assert torch.autograd.gradcheck(lambda t, *_: pointwise.projected(t, parts), (x, *downs, *ups))
+    with torch.no_grad():
+        torch.testing.assert_close(pointwise.projected(x, parts), wanted)
+        torch.testing.assert_close(fused._Out(parts[0])(residual.clone(), x), residual + wanted[0])
 
 
 def test_a_product_of_few_rows():

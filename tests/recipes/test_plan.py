@@ -14,6 +14,7 @@ from transformers import LlamaConfig
 from oneloop.cli.main import run as command
 from oneloop.config import Run, default_run
 from oneloop.errors import ConfigError
+from oneloop.recipes import plan as plans
 from oneloop.recipes.bill import HEAP_WASTE, Bill, Lengths, bill
 from oneloop.recipes.plan import compare, plan
 from oneloop.recipes.rehearsal import Cast, Ledger, size_of, weightless
@@ -72,6 +73,48 @@ def test_weights_and_moments_by_hand(
     folder: Path, algorithm: str, changes: dict[str, Any], weights: int, trained: int
 ) -> None:
     assert standing(billed(folder, algorithm, **changes)) == (weights, 2 * trained)
+
+
+# adapters of rank 2, in a layer:   q, k, v, o 4·2·(8 + 8) = 128; gate, up, down 3·2·(8 + 12) = 120      → 248
+ADAPTERS = 4 * 2 * 248
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "changes", "weights", "trained"),
+    [
+        ("sft", {}, POLICY, 0),
+        ("grpo", {}, POLICY, 0),  # the reference is the policy with its adapters off
+        ("grpo", {"lora_targets": ("q_proj", "v_proj")}, POLICY - 4 * 2 * 184, -4 * 2 * 184),
+        # the matrices that have adapters, in two bytes: 2 · (256 + 288)
+        ("grpo", {"dtype": "bfloat16"}, POLICY - 2 * 1088, 0),
+        ("ppo", {}, POLICY + 36, 36),
+        # a second model with adapters of its own; a head is trained whole, beside the one it started from
+        ("ppo", {"critic": "separate"}, POLICY + BACKBONE + 2 * 36 + ADAPTERS, 36 + ADAPTERS),
+        ("reward_model", {}, BACKBONE + 2 * 32, 32),
+    ],
+)
+def test_weights_and_moments_with_adapters_by_hand(
+    folder: Path, algorithm: str, changes: dict[str, Any], weights: int, trained: int
+) -> None:
+    planned = billed(folder, algorithm, lora=2, **changes)
+    assert standing(planned) == (weights + ADAPTERS, 2 * (trained + ADAPTERS))
+    assert "reference" not in planned.table
+    of_policy = planned.table["policy"]
+    assert of_policy["optimizer"] == 2 * of_policy["gradients"] < of_policy["weights"]
+
+
+def test_a_plan_proposes_adapters_where_they_can_be(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = run_of(folder, "grpo", prompts_per_step=1, group_size=2)
+
+    def proposed(run: Run) -> list[str]:
+        return [flag for flag, _, _ in plans._changes(run, LENGTHS) if flag.startswith("--lora")]
+
+    assert proposed(run) == ["--lora 16"]
+    assert proposed(replace(run, lora=4)) == [] == proposed(replace(run, model="scratch:tiny"))
+    monkeypatch.setattr("oneloop.model.lora.find_spec", lambda name: None)
+    assert proposed(run) == []
+    with pytest.raises(ConfigError, match=r"--lora 2 needs peft.*pip install 'oneloop\[lora\]'"):
+        billed(folder, "grpo", lora=2)
 
 
 def test_the_table_names_every_model(folder: Path) -> None:

@@ -83,7 +83,7 @@ def test_a_run_is_the_one_that_holds_the_reference(tmp_path, monkeypatch) -> Non
     assert any("about each pair once, before step 0" in line for line in watcher.lines)
     assert any(line == "models in memory: policy" for line in watcher.lines)
     assert any("log π_θ − log π_ref = 0" in line for line in watcher.lines)
-    monkeypatch.setattr(build, "asks_reference_first", lambda algorithm: False)
+    monkeypatch.setattr(build, "reference_from", lambda run, algorithm: "model")
     execute(held, Silent())
     names = ("loss", "rewards/margins", "rewards/chosen", "grad_norm", "eval/rewards/margins")
     for name in names:

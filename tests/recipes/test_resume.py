@@ -104,6 +104,10 @@ CASES = [
     ("dpo", {}),
     ("sft", {}),
     ("reward_model", {}),
+    ("grpo", {"lora": 4, "group_size": 3}),
+    ("ppo", {"lora": 4, "critic": "separate"}),
+    ("dpo", {"lora": 4}),
+    ("reward_model", {"lora": 4, "lora_targets": ("q_proj", "v_proj")}),
 ]
 
 

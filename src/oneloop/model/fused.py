@@ -19,7 +19,8 @@ from transformers import PreTrainedModel
 from transformers.activations import SiLUActivation
 
 from oneloop.model.attention import Heads, Layout, evaluating, hidden_states
-from oneloop.model.pointwise import gated, normed, projected, turned
+from oneloop.model.lora import Projection, projection_of
+from oneloop.model.pointwise import adapted, gated, normed, projected, turned
 from oneloop.model.probe import probe_line
 
 MOST_BYTES = 256 * 2**20
@@ -47,11 +48,12 @@ class _Merged(NamedTuple):
     """Blocks of each part that comes out: of a projection, or of several that are used alike."""
 
     @classmethod
-    def of(cls, gain: Tensor, width: int, *parts: Sequence[nn.Linear]) -> _Merged:
-        linears = [linear for part in parts for linear in part]
-        blocks = in_blocks(torch.cat([linear.weight for linear in linears]) * gain, width)
-        bias = None if linears[0].bias is None else torch.cat([linear.bias for linear in linears]).view(-1, 1, width)
-        return cls(blocks, bias, [sum(linear.out_features for linear in part) // width for part in parts])
+    def of(cls, gain: Tensor, width: int, *parts: Sequence[Projection]) -> _Merged:
+        whole = [projection for part in parts for projection in part]
+        blocks = in_blocks(torch.cat([projection.merged for projection in whole]) * gain, width)
+        biases = [projection.bias for projection in whole if projection.bias is not None]
+        bias = torch.cat(biases).view(-1, 1, width) if biases else None
+        return cls(blocks, bias, [sum(len(projection.weight) for projection in part) // width for part in parts])
 
     def __call__(self, x: Float[Tensor, "N H"], eps: Tensor) -> Sequence[Float[Tensor, "of_part N width"]]:
         x = normed(x, eps, None).expand(len(self.blocks), -1, -1)
@@ -63,10 +65,10 @@ class _Separate(NamedTuple):
     """A norm and the projections that read it, from the parameters themselves."""
 
     gain: Tensor
-    linears: Sequence[nn.Linear]
+    projections: Sequence[Projection]
 
     def __call__(self, x: Tensor, eps: Tensor) -> Sequence[Tensor]:
-        return projected(normed(x, eps, self.gain), self.linears)
+        return projected(normed(x, eps, self.gain), self.projections)
 
 
 class _OutOfBlocks(NamedTuple):
@@ -76,8 +78,8 @@ class _OutOfBlocks(NamedTuple):
     bias: Float[Tensor, " out"] | None
 
     @classmethod
-    def of(cls, linear: nn.Linear, width: int) -> _OutOfBlocks:
-        return cls(_in_out(linear.weight).unflatten(0, (-1, width)), linear.bias)
+    def of(cls, projection: Projection, width: int) -> _OutOfBlocks:
+        return cls(_in_out(projection.merged).unflatten(0, (-1, width)), projection.bias)
 
     def __call__(self, x: Float[Tensor, "N out"], y: Tensor) -> Float[Tensor, "N out"]:
         x = x if self.bias is None else x + self.bias
@@ -87,12 +89,13 @@ class _OutOfBlocks(NamedTuple):
 class _Out(NamedTuple):
     """A projection that adds to the residual stream, from the parameters themselves."""
 
-    matrix: Float[Tensor, "in out"]
-    bias: Float[Tensor, " out"] | None
+    projection: Projection
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
-        x = x if self.bias is None else x + self.bias
-        return torch.addmm(x, y, self.matrix) if torch.is_grad_enabled() else x.addmm_(y, self.matrix)
+        weight, bias, adapter = self.projection
+        x = x if bias is None else x + bias
+        x = torch.addmm(x, y, weight.t()) if torch.is_grad_enabled() else x.addmm_(y, weight.t())
+        return adapted((x,), y, [adapter])[0]
 
 
 class _Layer(NamedTuple):
@@ -107,33 +110,34 @@ class _Layer(NamedTuple):
     @classmethod
     def of(cls, layer: Any, few_rows: bool) -> _Layer:
         attention, mlp = layer.self_attn, layer.mlp
-        query, key, value = attention.q_proj, attention.k_proj, attention.v_proj
+        query, key, value, out = (_read(getattr(attention, name)) for name in ("q_proj", "k_proj", "v_proj", "o_proj"))
+        gate, up, down = (_read(getattr(mlp, name)) for name in ("gate_proj", "up_proj", "down_proj"))
         gains = [getattr(attention, name).weight if hasattr(attention, name) else None for name in NORMS]
         before, between = layer.input_layernorm.weight, layer.post_attention_layernorm.weight
-        out, down = attention.o_proj, mlp.down_proj
         if not few_rows:
-            return cls(
-                _Separate(before, [query, key, value]),
-                gains,
-                _Out(out.weight.t(), out.bias),
-                _Separate(between, [mlp.gate_proj, mlp.up_proj]),
-                _Out(down.weight.t(), down.bias),
-            )
-        heads, halves = [query, key, value], [mlp.gate_proj, mlp.up_proj]
-        of_heads, of_halves = block_width(heads, attention.head_dim), block_width(halves)
+            of_input, of_middle = _Separate(before, [query, key, value]), _Separate(between, [gate, up])
+            return cls(of_input, gains, _Out(out), of_middle, _Out(down))
+        of_heads = block_width([len(part.weight) for part in (query, key, value)], attention.head_dim)
+        of_halves = block_width([len(gate.weight)])
         return cls(
             _Merged.of(before, of_heads, [query, key], [value]),
             [_by_head(gains, [query, key], of_heads)],
-            _OutOfBlocks.of(out, out.in_features),
-            _Merged.of(between, of_halves, *([half] for half in halves)),
+            _OutOfBlocks.of(out, out.weight.shape[1]),
+            _Merged.of(between, of_halves, [gate], [up]),
             _OutOfBlocks.of(down, of_halves),
         )
 
 
-def _by_head(gains: Sequence[Tensor | None], linears: Sequence[nn.Linear], width: int) -> Tensor | None:
-    """Gains of heads for each head that `linears` make, in blocks of `width`: [blocks, 1, 1, heads, D]."""
-    pairs = zip(gains, linears, strict=True)
-    below = [gain.expand(linear.out_features // len(gain), -1) for gain, linear in pairs if gain is not None]
+def _read(module: nn.Module) -> Projection:
+    projection = projection_of(module)
+    assert projection is not None  # `_bare` has looked
+    return projection
+
+
+def _by_head(gains: Sequence[Tensor | None], projections: Sequence[Projection], width: int) -> Tensor | None:
+    """Gains of heads for each head that `projections` make, in blocks of `width`: [blocks, 1, 1, heads, D]."""
+    pairs = zip(gains, projections, strict=True)
+    below = [gain.expand(len(projection.weight) // len(gain), -1) for gain, projection in pairs if gain is not None]
     return torch.cat(below).view(-1, 1, 1, width // below[0].shape[1], below[0].shape[1]) if below else None
 
 
@@ -210,9 +214,9 @@ def _in_out(weight: Float[Tensor, "out in"]) -> Float[Tensor, "in out"]:
     return matrix.copy_(weight.t())
 
 
-def block_width(linears: Sequence[nn.Linear], unit: int = 1) -> int:
-    """Columns of blocks into which each projection can be cut, between units of so many columns."""
-    common = math.gcd(*(linear.out_features for linear in linears))
+def block_width(columns: Sequence[int], unit: int = 1) -> int:
+    """Columns of blocks into which projections of so many can be cut, between units of so many columns."""
+    common = math.gcd(*columns)
     return next((width for width in COLUMNS if common % width == 0 and width % unit == 0), common)
 
 
@@ -247,10 +251,10 @@ def _shaped(model: PreTrainedModel) -> bool:
 
 
 def _bare(layer: nn.Module) -> bool:
-    """No hook and no adapter around a projection: `Fused` reads weights, and would pass them by."""
+    """No hook, and nothing around a projection but a plain adapter: `Fused` reads weights, and would pass it by."""
     inner = layer.modules()
     linears = [module for name, module in layer.named_modules() if name.endswith("_proj")]
-    return all(type(linear) is nn.Linear for linear in linears) and not any(
+    return all(projection_of(linear) is not None for linear in linears) and not any(
         module._forward_hooks or module._forward_pre_hooks or module._backward_hooks for module in inner
     )
 

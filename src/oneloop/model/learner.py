@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from oneloop.batch import Batch, PolicyOutput
 from oneloop.errors import DivergedError
 from oneloop.model.forward import Backbone, CausalReader, final_values_of, reward_scores, score_only, values_of
+from oneloop.model.lora import adapters_off, has_adapters
 from oneloop.model.probe import plain_head
 from oneloop.objective.logprobs import Entropy
 
@@ -56,8 +57,7 @@ class Critic:
     """None: the policy's."""
 
     def parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        owner = self.head if self.backbone is None else self.backbone
-        return owner.named_parameters()
+        return _trained(self.head if self.backbone is None else self.backbone)
 
 
 SumGradients = Callable[[list[nn.Parameter]], None]
@@ -70,8 +70,8 @@ class Learner:
     Dropout stays off throughout: π_θ must be one function, or the ratio to π_old is noise.
 
     Args:
-        policy: a causal language model, or a reward model with a `score` head.
-        reference: frozen; None when no KL asks for it.
+        policy: a causal language model, or a reward model with a `score` head; with adapters, they alone are trained.
+        reference: frozen; None when no KL asks for it, or when the policy with its adapters off is π_ref.
         temperature: that of sampling, applied to every log-prob.
         max_tokens: most tokens of one pass without gradient.
         entropy: what a training pass says about it. "gradient": the loss needs it, in every pass.
@@ -106,6 +106,8 @@ class Learner:
         if reference is not None:
             frozen = replace(self._backbone, model=reference.eval().requires_grad_(False))
             self._read_reference = CausalReader(frozen, temperature, plain)
+        elif has_adapters(policy):
+            self._read_reference = self._read
         self._critic_backbone = self._backbone
         if critic is not None and critic.backbone is not None:
             self._critic_backbone = Backbone.of(critic.backbone, dtype)
@@ -116,7 +118,7 @@ class Learner:
         groups = [
             {"params": picked, "lr": rate, "rate": rate, "weight_decay": decay}
             for named, rate in (
-                (self.model.named_parameters(), plan.learning_rate),
+                (_trained(self.model), plan.learning_rate),
                 (self._critic_parameters(), plan.critic_learning_rate),
             )
             for decay, picked in _decayed(named, plan.weight_decay)
@@ -129,7 +131,7 @@ class Learner:
 
     def named_parameters(self) -> dict[str, nn.Parameter]:
         """Everything that is trained, by a name that stays."""
-        named = {f"policy.{name}": parameter for name, parameter in self.model.named_parameters()}
+        named = {f"policy.{name}": parameter for name, parameter in _trained(self.model)}
         return named | {f"critic.{name}": parameter for name, parameter in self._critic_parameters()}
 
     def policy(self, batch: Batch) -> PolicyOutput:
@@ -148,7 +150,8 @@ class Learner:
             with self._precision():
                 return PolicyOutput(read(piece, "none")[0])
 
-        return _in_pieces(batch, self.max_tokens, forward).logprobs
+        with adapters_off(self.model) if read is self._read else nullcontext():
+            return _in_pieces(batch, self.max_tokens, forward).logprobs
 
     def _forward(self, batch: Batch, entropy: Entropy) -> PolicyOutput:
         with self._precision():
@@ -197,6 +200,10 @@ class Learner:
                 "first. Fix: a lower --learning-rate, or look at ratio/max and the rewards of the last steps"
             )
         return {"grad_norm": nan, "skipped_steps": 1}
+
+
+def _trained(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    return ((name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad)
 
 
 def _decayed(named: Iterator[tuple[str, nn.Parameter]], weight_decay: float) -> list[tuple[float, list[nn.Parameter]]]:

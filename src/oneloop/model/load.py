@@ -20,6 +20,7 @@ from transformers import (
 from transformers.utils import logging
 
 from oneloop.errors import ConfigError
+from oneloop.model.lora import base_of, merge_adapters
 from oneloop.model.tiny import SCRATCH, character_tokenizer, scratch_model
 
 
@@ -42,7 +43,7 @@ def load_policy(source: str | Path, *, seed: int = 0) -> PreTrainedModel:
     shape = _scratch(str(source))
     if shape is not None:
         return scratch_model(shape, character_tokenizer(), seed)
-    return _from_pretrained(AutoModelForCausalLM.from_pretrained, source)
+    return _with_adapters(_base(AutoModelForCausalLM.from_pretrained, source), source)
 
 
 def load_reward_model(source: str | Path, *, seed: int = 0) -> PreTrainedModel:
@@ -51,7 +52,7 @@ def load_reward_model(source: str | Path, *, seed: int = 0) -> PreTrainedModel:
         raise ConfigError(f"--model {source}: a reward model starts from a trained policy. Fix: --model runs/sft/final")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = _from_pretrained(AutoModelForSequenceClassification.from_pretrained, source, num_labels=1)
+        model = _base(AutoModelForSequenceClassification.from_pretrained, source, num_labels=1)
     head = getattr(model, "score", None)
     if not isinstance(head, nn.Linear):
         raise ConfigError(f"{source}: {type(model).__name__} has no `score` head; wanted a causal architecture")
@@ -59,7 +60,7 @@ def load_reward_model(source: str | Path, *, seed: int = 0) -> PreTrainedModel:
         nn.init.zeros_(head.weight)
     if model.config.pad_token_id is None:
         model.config.pad_token_id = 0  # transformers' own forward needs one for batches; ours reads by length
-    return model
+    return _with_adapters(model, source)
 
 
 def load_critic(source: str | Path, *, seed: int = 0) -> PreTrainedModel:
@@ -69,7 +70,7 @@ def load_critic(source: str | Path, *, seed: int = 0) -> PreTrainedModel:
             f"--critic separate with --model {source}: a separate critic starts from saved weights. "
             "Fix: train the policy with SFT first, or --critic shared"
         )
-    model = _from_pretrained(AutoModelForTokenClassification.from_pretrained, source, num_labels=1)
+    model = _base(AutoModelForTokenClassification.from_pretrained, source, num_labels=1)
     head = getattr(model, "score", None)
     if not isinstance(head, nn.Linear):
         raise ConfigError(
@@ -79,13 +80,13 @@ def load_critic(source: str | Path, *, seed: int = 0) -> PreTrainedModel:
         nn.init.zeros_(head.weight)
         if head.bias is not None:
             nn.init.zeros_(head.bias)
-    return model
+    return _with_adapters(model, source)
 
 
 def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
     if _scratch(str(source)) is not None:
         return character_tokenizer()
-    return _from_pretrained(AutoTokenizer.from_pretrained, source, dtype=None)
+    return _from_pretrained(AutoTokenizer.from_pretrained, source)
 
 
 def _scratch(source: str):
@@ -98,15 +99,22 @@ def _scratch(source: str):
     return SCRATCH[name]
 
 
+def _base(loader: Callable[..., Any], source: str | Path, **options: Any) -> Any:
+    """A model in float32; where `source` holds adapters, the one that they belong to."""
+    _check_folder(source)
+    return _from_pretrained(loader, base_of(source), dtype=torch.float32, **options)
+
+
+def _with_adapters(model: PreTrainedModel, source: str | Path) -> PreTrainedModel:
+    """The model with the adapters of `source`, where it holds any, in its matrices."""
+    if base_of(source) != str(source):
+        with quiet():
+            merge_adapters(model, source)
+    return model
+
+
 def _from_pretrained(loader: Callable[..., Any], source: str | Path, **options: Any) -> Any:
-    if "dtype" not in options:
-        options |= {"dtype": torch.float32}
-    elif options["dtype"] is None:
-        del options["dtype"]
-    folder = Path(source)
-    looks_local = folder.is_absolute() or str(source).startswith((".", "~")) or str(source).count("/") > 1
-    if looks_local and not folder.is_dir():
-        raise ConfigError(f"--model {source}: no such folder. Fix: a folder with config.json, or a hub id")
+    _check_folder(source)
     try:
         with quiet():
             return loader(str(source), **options)
@@ -118,7 +126,13 @@ def _from_pretrained(loader: Callable[..., Any], source: str | Path, **options: 
         ) from error
 
 
-def _architecture(source: str | Path) -> str | None:
+def _check_folder(source: str | Path) -> None:
+    folder = Path(source)
+    looks_local = folder.is_absolute() or str(source).startswith((".", "~")) or str(source).count("/") > 1
+    if looks_local and not folder.is_dir():
+        raise ConfigError(f"--model {source}: no such folder. Fix: a folder with config.json, or a hub id")
 
-    names = AutoConfig.from_pretrained(str(source)).architectures
+
+def _architecture(source: str | Path) -> str | None:
+    names = AutoConfig.from_pretrained(base_of(source)).architectures
     return names[0] if names else None

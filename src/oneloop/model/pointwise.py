@@ -12,9 +12,11 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional as F
+
+from oneloop.model.lora import Adapter, Projection
 
 
 def _scale(x: Tensor, eps: Tensor) -> Tensor:
@@ -35,10 +37,10 @@ class _Normed(Function):
         return (x * scale).mul_(gain)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, Tensor]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, Tensor | None]:
         (g,), (x, scale, gain) = gradients, ctx.saved_tensors
         along = g * (x * scale)
-        d_gain = along.flatten(0, -2).sum(0)
+        d_gain = along.flatten(0, -2).sum(0) if ctx.needs_input_grad[2] else None
         mean = (along @ gain)[..., None].div_(x.shape[-1])
         # dx = s (g·γ − x̂ · mean(g·γ·x̂)),  x̂ = s x
         return torch.addcmul(g * gain, x, mean.mul_(scale), value=-1).mul_(scale), None, d_gain
@@ -89,9 +91,9 @@ class _Projected(Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, *weights = ctx.saved_tensors
-        d_x = torch.mm(gradients[0], weights[0])
+        d_x = torch.mm(gradients[0], weights[0]) if ctx.needs_input_grad[0] else None
         for g, weight in zip(gradients[1:], weights[1:], strict=True):
-            d_x.addmm_(g, weight)
+            d_x = None if d_x is None else d_x.addmm_(g, weight)
         of_weights, of_biases = ctx.needs_input_grad[1::2], ctx.needs_input_grad[2::2]
         slopes: list[Tensor | None] = []
         for g, of_weight, of_bias in zip(gradients, of_weights, of_biases, strict=True):
@@ -99,11 +101,27 @@ class _Projected(Function):
         return d_x, *slopes
 
 
-def projected(x: Float[Tensor, "N H"], linears: Sequence[nn.Linear]) -> tuple[Tensor, ...]:
-    """x · Wᵀ + b by each of `linears`; the gradients in x are added up inside the products."""
-    if not torch.is_grad_enabled():
-        return tuple(linear(x) for linear in linears)
-    return _Projected.apply(x, *(p for linear in linears for p in (linear.weight, linear.bias)))  # pyright: ignore[reportReturnType]
+def projected(x: Float[Tensor, "N H"], projections: Sequence[Projection]) -> tuple[Tensor, ...]:
+    """x · Wᵀ + b by each projection, and its adapter's part; the gradients in x are added up inside the products."""
+    if torch.is_grad_enabled():
+        flat = (part for projection in projections for part in projection[:2])
+        outs: tuple[Tensor, ...] = _Projected.apply(x, *flat)  # pyright: ignore[reportAssignmentType]
+    else:
+        outs = tuple(F.linear(x, projection.weight, projection.bias) for projection in projections)
+    return adapted(outs, x, [projection.adapter for projection in projections])
+
+
+def adapted(
+    outs: tuple[Tensor, ...], x: Float[Tensor, "N H"], adapters: Sequence[Adapter | None]
+) -> tuple[Tensor, ...]:
+    """y + (α/r) · x · Aᵀ · Bᵀ, in place, for each projection of x that has an adapter; one product for all x · Aᵀ."""
+    pairs = [(y, adapter) for y, adapter in zip(outs, adapters, strict=True) if adapter is not None]
+    if pairs:
+        low = F.linear(x, torch.cat([adapter.down for _, adapter in pairs]))
+        parts = low.split([len(adapter.down) for _, adapter in pairs], 1)
+        for (y, adapter), part in zip(pairs, parts, strict=True):
+            y.addmm_(part, adapter.up.t(), alpha=adapter.scale)
+    return outs
 
 
 class _Turned(Function):

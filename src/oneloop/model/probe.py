@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -23,12 +26,13 @@ def plain_head(model: PreTrainedModel) -> bool:
     if not isinstance(head, nn.Linear):
         return False
     rows = _rows(model)[:1]
-    with evaluating(model):
+    with evaluating(model), _precision(model) as dtype:
         try:
             ours = head(_plain_states(model, rows))
         except (AttributeError, RuntimeError, TypeError):
             return False
-        return _close(ours, model(input_ids=torch.tensor(rows, device=model.device), use_cache=False).logits[0])
+        theirs = model(input_ids=torch.tensor(rows, device=model.device), use_cache=False).logits[0]
+        return _close(ours, theirs, dtype)
 
 
 def one_kernel(model: PreTrainedModel, dtype: torch.dtype) -> bool:
@@ -58,14 +62,14 @@ def packs(model: PreTrainedModel) -> bool:
     """Whether rows end to end, prompts shared, give the states that the unchanged model gives each row alone."""
     rows, line = _rows(model), probe_line(model)
     watched = _Watched(line)
-    with evaluating(model):
+    with evaluating(model), _precision(model) as dtype:
         try:
             flat = hidden_states(model, line.tokens, line.positions, watched)[0]
             theirs = _plain_states(model, rows)
         except (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError):
             return False
     ours = torch.cat([flat[line.place[row, : len(tokens)]] for row, tokens in enumerate(rows)])
-    return _known_layers(model) and watched.windows == _windows(model) and _close(ours, theirs)
+    return _known_layers(model) and watched.windows == _windows(model) and _close(ours, theirs, dtype)
 
 
 def probe_line(model: PreTrainedModel) -> Packed:
@@ -128,6 +132,15 @@ def _plain_states(model: PreTrainedModel, rows: list[list[int]]) -> Tensor:
     """States of the unchanged backbone, one row at a time, end to end."""
     batches = (torch.tensor([row], device=model.device) for row in rows)
     return torch.cat([model.base_model(input_ids=row, use_cache=False).last_hidden_state[0] for row in batches])
+
+
+@contextmanager
+def _precision(model: PreTrainedModel) -> Iterator[torch.dtype]:
+    """Products as a model needs them that holds some of its matrices in half precision; else in float32."""
+    narrow = {parameter.dtype for parameter in model.parameters()} & {torch.bfloat16, torch.float16}
+    dtype = narrow.pop() if narrow else torch.float32
+    with torch.autocast(model.device.type, dtype, enabled=dtype != torch.float32):
+        yield dtype
 
 
 def _close(ours: Tensor, theirs: Tensor, dtype: torch.dtype | None = None) -> bool:

@@ -9,16 +9,32 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from oneloop.errors import CheckpointError
 from oneloop.model.learner import Critic
-from oneloop.model.load import load_critic, quiet
+from oneloop.model.load import quiet
+from oneloop.model.lora import has_adapters, merged_state
 
 VALUE_HEAD = "value_head.safetensors"
 
 
 def save_policy(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """A folder that `AutoModelForCausalLM` (or `...SequenceClassification`) and `AutoTokenizer` load."""
+    """A folder that `AutoModelForCausalLM` (or `...SequenceClassification`) and `AutoTokenizer` load.
+
+    Of a model with adapters, the adapters alone, in peft's layout.
+    """
     with quiet():
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+
+
+def save_merged(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """As `save_policy`, with adapters in the matrices they stand beside: nothing that loads it needs peft."""
+    if not has_adapters(model):
+        return save_policy(folder, model, tokenizer)
+    with torch.device("meta"):
+        bare = type(model)(model.config)
+    bare.load_state_dict(merged_state(model), assign=True)
+    if model.can_generate():
+        bare.generation_config = model.generation_config
+    save_policy(folder, bare, tokenizer)
 
 
 def save_critic(folder: Path, critic: Critic) -> None:
@@ -42,9 +58,9 @@ def shared_critic(policy: PreTrainedModel, saved: Path | None = None) -> Critic:
     return Critic(head)
 
 
-def separate_critic(source: str | Path, device: torch.device) -> Critic:
-    model = load_critic(source).to(device).eval()  # pyright: ignore[reportArgumentType]
-    return Critic(model.score, model)  # pyright: ignore[reportArgumentType]
+def separate_critic(model: PreTrainedModel) -> Critic:
+    """A `*ForTokenClassification` model with one label."""
+    return Critic(model.eval().score, model)  # pyright: ignore[reportArgumentType]
 
 
 def _existing(path: Path) -> Path:

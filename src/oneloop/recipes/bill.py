@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from typing import NamedTuple
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 from oneloop.algorithms import Need
 from oneloop.batch import Batch
@@ -15,11 +17,12 @@ from oneloop.config import Run
 from oneloop.experience.pack import Row, collate
 from oneloop.model.attention import hidden_states
 from oneloop.model.fused import Fused, for_few_rows, worth_a_copy
+from oneloop.model.lora import Lora, check_available, keep_frozen_in
 from oneloop.model.packed import packed
 from oneloop.objective.logprobs import table_bytes
-from oneloop.recipes.build import Algorithm, dtype_of, entropy_of, holds_reference, kind_of, resolved
+from oneloop.recipes.build import Algorithm, dtype_of, entropy_of, kind_of, lora_of, reference_from, resolved
 from oneloop.recipes.memory import keeps_freed
-from oneloop.recipes.rehearsal import Cast, shapes_only, size_of, weightless
+from oneloop.recipes.rehearsal import Cast, Kind, shapes_only, size_of, weightless
 from oneloop.rollout.cache import FIRST_COLUMNS, Prefilled
 from oneloop.rollout.decoding import PREFILL_TOKENS, WORTH_SHARING
 from oneloop.rollout.engine import CACHE_BYTES, MOST_ROWS
@@ -86,6 +89,17 @@ class Bill:
         return max(phase.in_use for phase in self.phases)
 
 
+class Weights(NamedTuple):
+    """Bytes of a model's parameters."""
+
+    all: int
+    trained: int
+
+    @classmethod
+    def of(cls, model: nn.Module | None) -> Weights:
+        return cls(size_of(model), size_of(model, trained=True))
+
+
 @dataclass(frozen=True)
 class Shapes:
     """The models of a run without their weights."""
@@ -96,13 +110,13 @@ class Shapes:
     reward: Cast | None
 
     @property
-    def policy(self) -> int:
-        return size_of(self.cast.policy)
+    def policy(self) -> Weights:
+        return Weights.of(self.cast.policy)
 
     @property
-    def critic(self) -> int:
+    def critic(self) -> Weights:
         """A critic of its own with its head, or the head alone."""
-        return size_of(self.cast.critic or self.cast.critic_head)
+        return Weights.of(self.cast.critic or self.cast.critic_head)
 
 
 def bill(run: Run, lengths: Lengths) -> Bill:
@@ -111,12 +125,14 @@ def bill(run: Run, lengths: Lengths) -> Bill:
     Raises: ConfigError for what `oneloop train` would refuse as well, as far as configurations show it.
     """
     algorithm = resolved(run)
+    if run.lora:
+        check_available(f"--lora {run.lora}")
     shapes = shapes_of(run, algorithm)
     samples = kind_of(algorithm) == "prompts"
-    weights = shapes.policy + shapes.reference + shapes.critic + (size_of(shapes.reward.policy) if shapes.reward else 0)
+    policy, critic, reward = shapes.policy, shapes.critic, size_of(shapes.reward.policy if shapes.reward else None)
     standing = {
-        "weights": weights,
-        "optimizer": 2 * (shapes.policy + shapes.critic),  # AdamW's two moments, float32
+        "weights": policy.all + shapes.reference + critic.all + reward,
+        "optimizer": 2 * (policy.trained + critic.trained),  # AdamW's two moments, float32
         "runtime": RUNTIME[_kind(run)] + (SAMPLING_RUNTIME[_kind(run)] if samples else 0),
     }
     batch = assumed_batch(run, algorithm, lengths)
@@ -131,25 +147,25 @@ def bill(run: Run, lengths: Lengths) -> Bill:
         Phase("prepare", standing | _with_waste("forward pass", reading, shapes, batch)),
         Phase("update", standing | _with_waste("gradients and activations", update.most, shapes, mini)),
     ]
-    trained = {"policy": (shapes.policy, update.policy), "critic": (shapes.critic, update.critic)}
     table: dict[str, dict[str, int]] = {
-        name: {"weights": size, "gradients": size, "optimizer": 2 * size, "activations": kept}
-        for name, (size, kept) in trained.items()
-        if size
+        name: {"weights": size.all, "gradients": size.trained, "optimizer": 2 * size.trained, "activations": kept}
+        for name, size, kept in (("policy", policy, update.policy), ("critic", critic, update.critic))
+        if size.all
     }
     table["policy"]["KV cache"] = rollout.get("KV cache", 0)
     table["policy"]["log-prob chunk"] = chunk_of(run, shapes, mini)
     table |= {"reference": {"weights": shapes.reference}} if shapes.reference else {}
-    table |= {"reward model": {"weights": size_of(shapes.reward.policy)}} if shapes.reward else {}
+    table |= {"reward model": {"weights": reward}} if reward else {}
     return Bill(table, tuple(phases))
 
 
 def shapes_of(run: Run, algorithm: Algorithm) -> Shapes:
     needs: frozenset[Need] = algorithm.needs
-    policy = _model(run.model, "reward model" if run.algorithm == "reward_model" else "policy")
+    trained = partial(_trained, run.model, lora=lora_of(run), dtype=dtype_of(run))
+    policy = trained("reward model" if run.algorithm == "reward_model" else "policy")
     critic = head = None
     if "values" in needs and run.critic == "separate":
-        critic = _model(run.model, "critic")
+        critic = trained("critic")
         head = critic.score
     elif "values" in needs:
         with shapes_only():
@@ -163,12 +179,23 @@ def shapes_of(run: Run, algorithm: Algorithm) -> Shapes:
         dtype=dtype_of(run),
         device=_kind(run),
     )
-    reference = size_of(_model(run.model, "policy")) if holds_reference(algorithm) else 0
+    reference = size_of(_model(run.model, "policy")) if reference_from(run, algorithm) == "model" else 0
     reward = Cast(policy=_model(run.reward_model, "reward model"), device=_kind(run)) if run.reward_model else None
     return Shapes(cast, reference, reward)
 
 
 _model = cache(weightless)
+
+
+@cache
+def _trained(source: str, kind: Kind, lora: Lora | None, dtype: torch.dtype) -> PreTrainedModel:
+    """As a run holds what it trains."""
+    if lora is None:
+        return _model(source, kind)
+    model = weightless(source, kind, lora)
+    with shapes_only():
+        keep_frozen_in(model, dtype)
+    return model
 
 
 def assumed_batch(run: Run, algorithm: Algorithm, lengths: Lengths) -> Batch:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -21,7 +22,8 @@ from oneloop.experience.evaluation import Every, Generation, generation_scalars,
 from oneloop.experience.pairs import Pairs, Reference, pair_batch, with_reference
 from oneloop.experience.rollouts import Rollouts
 from oneloop.model.learner import Critic, Learner, Optimization
-from oneloop.model.load import load_policy, load_reward_model, load_tokenizer
+from oneloop.model.load import load_critic, load_policy, load_reward_model, load_tokenizer
+from oneloop.model.lora import Lora, add_adapters, check_available, counts, keep_frozen_in
 from oneloop.model.reward import LearnedReward
 from oneloop.model.save import separate_critic, shared_critic
 from oneloop.model.text import Text, end_ids, ignored_sampling
@@ -100,18 +102,29 @@ def _fitted(algorithm: PolicyGradient, max_new_tokens: int) -> PolicyGradient:
 def models_in_memory(run: Run, algorithm: Algorithm) -> list[str]:
     """Every model that the run holds while it trains."""
     critic = [f"{run.critic} critic"] * ("values" in algorithm.needs)
-    reference, reward = ["reference"] * holds_reference(algorithm), ["reward model"] * bool(run.reward_model)
+    reference = ["reference"] * (reference_from(run, algorithm) == "model")
+    reward = ["reward model"] * bool(run.reward_model)
     return ["policy", *reference, *critic, *reward]
 
 
-def holds_reference(algorithm: Algorithm) -> bool:
-    """Whether π_ref is asked at every step, and so stays in memory."""
-    return "reference" in algorithm.needs and not asks_reference_first(algorithm)
+ReferenceFrom = Literal["nobody", "start", "adapters off", "model"]
 
 
-def asks_reference_first(algorithm: Algorithm) -> bool:
-    """Whether π_ref is asked about all data before step 0: pairs stand fixed, and so does what it says of them."""
-    return "reference" in algorithm.needs and kind_of(algorithm) == "preferences"
+def reference_from(run: Run, algorithm: Algorithm) -> ReferenceFrom:
+    """Who answers for π_ref.
+
+    "start": the policy itself, about all data, before step 0: pairs stand fixed, and so does what it says of them.
+    "adapters off": the policy without its adapters. "model": one of its own, which stays in memory.
+    """
+    if "reference" not in algorithm.needs:
+        return "nobody"
+    if kind_of(algorithm) == "preferences":
+        return "start"
+    return "adapters off" if run.lora else "model"
+
+
+def lora_of(run: Run) -> Lora | None:
+    return Lora(rank=run.lora, alpha=run.lora_alpha, targets=run.lora_targets) if run.lora else None
 
 
 def kind_of(algorithm: Algorithm) -> data.Kind:
@@ -122,6 +135,8 @@ def kind_of(algorithm: Algorithm) -> data.Kind:
 
 
 def read_inputs(run: Run, algorithm: Algorithm) -> Inputs:
+    if run.lora:
+        check_available(f"--lora {run.lora}")
     kind = kind_of(algorithm)
     rows = load_rows(run.data, kind, split="train", size=run.data_size, seed=run.seed)
     source = run.eval_data or (run.data if run.data.startswith("task:") else "")
@@ -186,13 +201,13 @@ def assemble(
     device = device_of(run)
     tokenizer = load_tokenizer(run.model)
     load = load_reward_model if run.algorithm == "reward_model" else load_policy
-    policy: PreTrainedModel = load(checkpoint / "policy" if checkpoint else run.model, seed=run.seed).to(device)  # pyright: ignore[reportArgumentType]
+    policy = _trained(run, partial(load, seed=run.seed), checkpoint and checkpoint / "policy", device)
     text = Text(tokenizer, end_ids(policy, tokenizer))
-    held = load_policy(run.model, seed=run.seed).to(device) if holds_reference(algorithm) else None  # pyright: ignore[reportArgumentType]
+    refers = reference_from(run, algorithm)
     learner = Learner(
         policy,
         optimization=_optimization(run, algorithm),
-        reference=held,
+        reference=load_policy(run.model, seed=run.seed).to(device) if refers == "model" else None,  # pyright: ignore[reportArgumentType]
         critic=_critic(run, policy, algorithm.needs, checkpoint),
         temperature=run.temperature if inputs.kind == "prompts" else 1.0,
         max_tokens=run.max_tokens,
@@ -200,19 +215,43 @@ def assemble(
         entropy=entropy_of(run, algorithm),
     )
     if run.device == "cpu":
-        settle_malloc(max(parameter.nbytes for parameter in learner.named_parameters().values()))
-    reference = _passing_reference(run, learner, checkpoint) if asks_reference_first(algorithm) else None
+        settle_malloc(max(parameter.nbytes for parameter in policy.parameters()))
+    reference = _passing_reference(run, learner, checkpoint) if refers == "start" else None
     builder = _Builder(run, algorithm, inputs, recorder, text, learner, device)
     experience = builder.experience(reference)
     measures = builder.measures(reference)
     notes = [*builder.notes, learner.note, builder.engine.note if inputs.kind == "prompts" else ""]
+    if run.lora:
+        notes.append(_lora_note(run, policy, refers))
     if ignored := ignored_sampling(policy):
         notes.append(f"generation_config.json is read for end tokens only; ignored: {dict(ignored)}")
     return Parts(text, learner, experience, measures, tuple(note for note in notes if note))
 
 
+def _trained(
+    run: Run, load: Callable[[str | Path], PreTrainedModel], checkpoint: Path | None, device: torch.device
+) -> PreTrainedModel:
+    """A model to train, as `checkpoint` has it where one is given; with LoRA, beside the run's own matrices."""
+    lora = lora_of(run)
+    model: PreTrainedModel = load(run.model if lora or checkpoint is None else checkpoint).to(device)  # pyright: ignore[reportArgumentType]
+    if lora is not None:
+        add_adapters(model, lora, run.model, seed=run.seed, saved=checkpoint)
+        keep_frozen_in(model, dtype_of(run))
+    return model
+
+
+def _lora_note(run: Run, policy: PreTrainedModel, refers: ReferenceFrom) -> str:
+    trained, all_of_them = counts(policy)
+    reference = "; the reference is the policy with its adapters off" if refers == "adapters off" else ""
+    return (
+        f"LoRA: rank {run.lora}, alpha {run.lora_alpha:g}; {trained:,} of {all_of_them:,} parameters train{reference}"
+    )
+
+
 def _passing_reference(run: Run, learner: Learner, checkpoint: Path | None) -> Reference:
     """π_ref for as long as somebody holds what this returns: the policy itself before its first update."""
+    if run.lora:
+        return learner.reference
     if checkpoint is not None:
         start: PreTrainedModel = load_policy(run.model, seed=run.seed).to(learner.device)  # pyright: ignore[reportArgumentType]
         learner = Learner(
@@ -249,9 +288,10 @@ def _optimization(run: Run, algorithm: Algorithm) -> Optimization:
 def _critic(run: Run, policy: PreTrainedModel, needs: frozenset[Need], checkpoint: Path | None) -> Critic | None:
     if "values" not in needs:
         return None
+    saved = checkpoint and checkpoint / "critic"
     if run.critic == "separate":
-        return separate_critic(checkpoint / "critic" if checkpoint else run.model, policy.device)
-    return shared_critic(policy, checkpoint / "critic" if checkpoint else None)
+        return separate_critic(_trained(run, load_critic, saved, policy.device))
+    return shared_critic(policy, saved)
 
 
 class _Builder:

@@ -17,16 +17,16 @@ from oneloop.config import Run, check_same, from_table
 from oneloop.errors import CheckpointError, ConfigError, OneloopError, Stopped
 from oneloop.experience.pack import Row, collate
 from oneloop.model.learner import Learner
-from oneloop.model.save import save_critic, save_policy
+from oneloop.model.save import save_critic, save_merged, save_policy
 from oneloop.parallel.checkpoint import read_state, write_state
 from oneloop.recipes.build import (
     Algorithm,
     Inputs,
     Parts,
-    asks_reference_first,
     assemble,
     models_in_memory,
     read_inputs,
+    reference_from,
     resolved,
 )
 from oneloop.recipes.memory import Meter
@@ -102,7 +102,7 @@ def _train(
     watched = _Watched(folder, observer)
     checkpoint, damaged = (None, []) if fresh else _latest(folder.path)
     meter = Meter.begin(folder, run.device)
-    if asks_reference_first(algorithm):
+    if reference_from(run, algorithm) == "start":
         observer.say("asking the reference about each pair once, before step 0; it is not kept")
     parts = assemble(run, algorithm, inputs, watched, checkpoint)
     start, algorithm = _restore(algorithm, parts, folder, checkpoint)
@@ -132,8 +132,12 @@ def _train(
             hooks=(meter, saver),  # the line of a step stands before its checkpoint, which says how far the files reach
         )
     with new_folder(folder.path / "final") as temporary:
-        save_policy(temporary, parts.learner.model, parts.text.tokenizer)
+        save_merged(temporary, parts.learner.model, parts.text.tokenizer)
     observer.say(f"saved {folder.path / 'final'}")
+    if run.lora:
+        with new_folder(folder.path / "adapter") as temporary:
+            save_policy(temporary, parts.learner.model, parts.text.tokenizer)
+        observer.say(f"saved {folder.path / 'adapter'}, the adapters alone")
 
 
 class _Watched:

@@ -11,6 +11,7 @@ from oneloop.algorithms import PolicyGradient
 from oneloop.config import Run
 from oneloop.errors import ConfigError, DataError
 from oneloop.model.load import load_tokenizer
+from oneloop.model.lora import available, base_of
 from oneloop.model.text import Text, end_ids
 from oneloop.recipes import data
 from oneloop.recipes.bill import Bill, Lengths, bill
@@ -24,6 +25,8 @@ DEFAULT_PROMPT = 512
 """Tokens of a prompt where the data cannot be read."""
 ROWS_READ = 2048
 """Rows of the data whose lengths are looked at."""
+USUAL_RANK = 16
+"""Of the adapters that a plan proposes."""
 GIB, MIB = 2**30, 2**20
 
 
@@ -125,6 +128,8 @@ def _changes(run: Run, lengths: Lengths) -> Iterator[tuple[str, Run, Lengths]]:
     algorithm = resolved(run)
     if "values" in algorithm.needs and run.critic == "separate":
         yield "--critic shared", replace(run, critic="shared"), lengths
+    if not run.lora and available() and not run.model.startswith("scratch:") and base_of(run.model) == run.model:
+        yield f"--lora {USUAL_RANK}", replace(run, lora=USUAL_RANK), lengths
     if isinstance(algorithm, PolicyGradient) and "reference" in algorithm.needs:
         yield "--set kl=none", replace(run, set=(*run.set, "kl=none")), lengths
     if kind_of(algorithm) == "prompts" and lengths.answer == run.max_new_tokens > 1:

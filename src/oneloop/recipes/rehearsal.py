@@ -12,10 +12,10 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cache, cached_property
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -33,9 +33,11 @@ from oneloop.model import probe
 from oneloop.model.forward import Backbone, CausalReader, final_values_of, reward_scores, score_only, values_of
 from oneloop.model.fused import Setting, settings_of
 from oneloop.model.load import load_policy, quiet
+from oneloop.model.lora import Lora, add_adapters, base_of
 from oneloop.objective.logprobs import HEAD_MEMORY, Entropy, HeadMemory
 from oneloop.recipes.build import Algorithm
 
+Kind = Literal["policy", "reward model", "critic"]
 HEAD_CHANGES = ("final_logit_softcapping", "logits_scaling", "logit_scale", "output_multiplier_scale")
 """Settings of configurations whose logits are more than the output embedding times the last state."""
 
@@ -46,45 +48,75 @@ def shapes_only() -> FakeTensorMode:
     return FakeTensorMode(allow_non_fake_inputs=True)
 
 
-def weightless(source: str, kind: str = "policy") -> PreTrainedModel:
+def weightless(source: str, kind: Kind = "policy", lora: Lora | None = None) -> PreTrainedModel:
     """A model with every parameter's shape and no parameter's memory, from its configuration.
 
     Args:
         kind: "policy" (and reference), "reward model" or "critic": the classes that a run loads for them.
+        lora: the adapters that it is trained with.
 
     Raises: ConfigError when there is no configuration, or when the architecture has no such head.
     """
-    with shapes_only(), quiet():
-        if source.startswith("scratch:"):
-            if kind != "policy":
-                raise ConfigError(
-                    f"--model {source}: a {kind} of its own starts from saved weights. Fix: a trained folder"
-                    + (", or --critic shared" if kind == "critic" else "")
-                )
-            return load_policy(source).eval()
-        classes: dict[str, Any] = {
-            "policy": AutoModelForCausalLM,
-            "reward model": AutoModelForSequenceClassification,
-            "critic": AutoModelForTokenClassification,
-        }
-        options = {} if kind == "policy" else {"num_labels": 1}
-        try:
-            config = AutoConfig.from_pretrained(source, **options)
-            model = classes[kind].from_config(config, dtype=torch.float32)
-        except (OSError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
+    with torch.device("meta"), quiet():  # where a copy can be made, and a move to a device does nothing
+        model = _from_config(source, kind)
+        if lora is not None:
+            add_adapters(model, lora, source)
+    return _given_shapes(model).eval()
+
+
+def _from_config(source: str, kind: Kind) -> PreTrainedModel:
+    if source.startswith("scratch:"):
+        if kind != "policy":
             raise ConfigError(
-                f"--model {source}: no {kind} can be planned ({reason}). Fix: a folder with config.json, a hub id that "
-                "can be reached, or scratch:tiny"
-            ) from error
-        if kind != "policy" and not isinstance(getattr(model, "score", None), nn.Linear):
-            raise ConfigError(f"--model {source}: {type(model).__name__} has no `score` head for a {kind}")
-        return model.eval()
+                f"--model {source}: a {kind} of its own starts from saved weights. Fix: a trained folder"
+                + (", or --critic shared" if kind == "critic" else "")
+            )
+        return load_policy(source)
+    classes: dict[Kind, Any] = {
+        "policy": AutoModelForCausalLM,
+        "reward model": AutoModelForSequenceClassification,
+        "critic": AutoModelForTokenClassification,
+    }
+    options = {} if kind == "policy" else {"num_labels": 1}
+    try:
+        config = AutoConfig.from_pretrained(base_of(source), **options)
+        model = classes[kind].from_config(config, dtype=torch.float32)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(
+            f"--model {source}: no {kind} can be planned ({reason}). Fix: a folder with config.json, a hub id that "
+            "can be reached, or scratch:tiny"
+        ) from error
+    if kind != "policy" and not isinstance(getattr(model, "score", None), nn.Linear):
+        raise ConfigError(f"--model {source}: {type(model).__name__} has no `score` head for a {kind}")
+    return model
 
 
-def size_of(model: nn.Module | None) -> int:
-    """Bytes of its parameters, tied ones once."""
-    return 0 if model is None else sum(parameter.nbytes for parameter in model.parameters())
+def _given_shapes(model: PreTrainedModel) -> PreTrainedModel:
+    """The model with tensors of `shapes_only` for those on "meta", shared ones shared again."""
+    made: dict[int, Tensor] = {}
+    with shapes_only():
+        for module in model.modules():
+            _replace(module._parameters, made)
+            _replace(module._buffers, made)
+    return model
+
+
+def _replace(table: dict[str, Any], made: dict[int, Tensor]) -> None:
+    for name, value in table.items():
+        if value is not None:
+            table[name] = made.setdefault(id(value), _like(value))
+
+
+def _like(value: Tensor) -> Tensor:
+    empty = torch.empty(value.shape, dtype=value.dtype)
+    return nn.Parameter(empty, value.requires_grad) if isinstance(value, nn.Parameter) else empty
+
+
+def size_of(model: nn.Module | None, *, trained: bool = False) -> int:
+    """Bytes of its parameters, or of those that are trained; tied ones once."""
+    wanted = [] if model is None else [p for p in model.parameters() if p.requires_grad or not trained]
+    return sum(parameter.nbytes for parameter in wanted)
 
 
 class Ledger(TorchDispatchMode):
