@@ -76,6 +76,8 @@ class Case:
     """Timed passes and one warm-up before them."""
     beta: float = 0.04
     learning_rate: float = 1e-6
+    lora: int = 0
+    """Rank of adapters that are trained instead of the weights; 0: none."""
     seed: int = 0
     ours: str = "oneloop"
     also: tuple[str, ...] = ()
@@ -103,6 +105,7 @@ COMPARED = (
     _grpo("grpo-fixed-small", 0.60, SMALL, FIXED_128),
     _grpo("grpo-ragged", 0.35, MIDDLE, RAGGED, ending="sampled"),
     _grpo("grpo-prompt", 0.45, MIDDLE, FIXED_32, prompt_tokens=256),
+    Case(name="grpo-lora", kind="grpo", shape=MIDDLE, lengths=FIXED_64, lora=16, peers=(Peer("trl"),)),
     Case(name="dpo", kind="dpo", shape=MIDDLE, lengths=ANSWERS, rows=16, group=2, beta=0.1, peers=(Peer("trl", 0.25),)),
     Case(
         name="reward-model",
@@ -122,6 +125,7 @@ COMPARED = (
         group=1,
         peers=(Peer("trl", 0.30), Peer("trl-padding-free")),
     ),
+    Case(name="sft-lora", kind="sft", shape=MIDDLE, lengths=ANSWERS, rows=16, group=1, lora=16, peers=(Peer("trl"),)),
     Case(
         name="rollout-fixed",
         kind="rollout",

@@ -79,6 +79,7 @@ def run_of(case: Case, args: Namespace) -> Run:
         minibatch=0,
         learning_rate=case.learning_rate,
         seed=args.seed,
+        lora=case.lora,
     )
     if kind == "grpo":
         reward = "exact" if case.kind == "accuracy" else "spread"

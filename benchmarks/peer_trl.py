@@ -16,6 +16,7 @@ import torch
 from cases import CASES, ENOUGH, WINDOW, Case
 from datasets import Dataset, disable_progress_bars, load_dataset
 from measured import arguments, emit, forget_peak, mebibytes, wait_for_turn
+from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, TrainerCallback
 from trl import (
     DPOConfig,
@@ -110,7 +111,12 @@ def grpo(case: Case, args: Namespace, watch: Watch, common: dict[str, Any], rows
     )
     tokenizer = AutoTokenizer.from_pretrained(args.model, padding_side="left")
     return GRPOTrainer(
-        model=_model(args), reward_funcs=reward, args=config, train_dataset=rows, processing_class=tokenizer
+        model=_model(args),
+        reward_funcs=reward,
+        args=config,
+        train_dataset=rows,
+        processing_class=tokenizer,
+        peft_config=_adapters(case),
     )
 
 
@@ -142,7 +148,20 @@ def reward_model(case: Case, args: Namespace, watch: Watch, common: dict[str, An
 def sft(case: Case, args: Namespace, watch: Watch, common: dict[str, Any], rows: Dataset) -> SFTTrainer:
     config = SFTConfig(**common, max_length=None, padding_free=args.engine == "trl-padding-free")
     tokenizer = AutoTokenizer.from_pretrained(args.model)
-    return SFTTrainer(model=_model(args), args=config, train_dataset=rows, processing_class=tokenizer)
+    return SFTTrainer(
+        model=_model(args),
+        args=config,
+        train_dataset=rows,
+        processing_class=tokenizer,
+        peft_config=_adapters(case),
+    )
+
+
+def _adapters(case: Case) -> LoraConfig | None:
+    """As the other side has them: beside every linear layer but the head, without dropout."""
+    if not case.lora:
+        return None
+    return LoraConfig(r=case.lora, lora_alpha=32, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")
 
 
 def _model(args: Namespace) -> Any:
