@@ -10,8 +10,8 @@ from oneloop.model import fused, pointwise
 from oneloop.model.attention import hidden_states
 from oneloop.model.forward import Backbone
 from oneloop.model.fused import Fused, block_width, for_few_rows, settings_of
-from oneloop.model.lora import Adapter, Projection
 from oneloop.model.packed import packed
+from oneloop.model.projection import Adapter, Projection
 from oneloop.rollout import decoding
 from oneloop.rollout.engine import Engine
 from oneloop.types import Sampling

@@ -33,8 +33,8 @@ from oneloop.model.lora import (
     keep_frozen_in,
     merge_adapters,
     merged_state,
-    projection_of,
 )
+from oneloop.model.projection import projection_of
 from oneloop.model.save import save_merged, save_policy
 from oneloop.model.tiny import character_tokenizer
 from oneloop.rollout.engine import Engine

@@ -19,9 +19,9 @@ from transformers import PreTrainedModel
 from transformers.activations import SiLUActivation
 
 from oneloop.model.attention import Heads, Layout, evaluating, hidden_states
-from oneloop.model.lora import Projection, projection_of
 from oneloop.model.pointwise import adapted, gated, normed, projected, turned
 from oneloop.model.probe import probe_line
+from oneloop.model.projection import Projection, projection_of
 
 MOST_BYTES = 256 * 2**20
 """Largest backbone that is copied for decoding: a larger one gains little, and its copy would be felt."""

@@ -1,9 +1,9 @@
-"""LoRA through peft: small trained matrices beside frozen ones, in modules that stay Hugging Face's.
+"""LoRA through peft: adapters are made, saved, loaded, switched off and merged in modules that stay Hugging Face's.
 
     W x + (α/r) · B A x,   A ∈ ℝ^{r×in} random, B ∈ ℝ^{out×r} zero at the start
 
-The frozen matrices are never written to: the sampler reads copies, an export is made in new tensors, and π_ref is the
-same model with its adapters off.
+W is never written to while it trains: the sampler reads copies, an export is made in new tensors, and π_ref is the same
+model with its adapters off.
 
 Reference: arXiv:2106.09685, eq. 3.
 """
@@ -17,16 +17,16 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from oneloop.errors import ConfigError
+from oneloop.model.projection import projection_of
 from oneloop.seeds import named_seed
 
 HEAD = "score"
@@ -47,46 +47,6 @@ class Lora:
     rank: int
     alpha: float = 32.0
     targets: tuple[str, ...] = ()
-
-
-class Adapter(NamedTuple):
-    """What a projection has beside its frozen matrix."""
-
-    down: Float[Tensor, "r in"]
-    up: Float[Tensor, "out r"]
-    scale: float
-
-
-class Projection(NamedTuple):
-    """A linear layer as its numbers."""
-
-    weight: Float[Tensor, "out in"]
-    bias: Float[Tensor, " out"] | None
-    adapter: Adapter | None = None
-
-    @property
-    def merged(self) -> Float[Tensor, "out in"]:
-        """W + (α/r) B A, in a tensor of its own where there is an adapter."""
-        if self.adapter is None:
-            return self.weight
-        down, up, scale = self.adapter
-        return torch.addmm(self.weight, up.to(self.weight.dtype), down.to(self.weight.dtype), alpha=scale)
-
-
-def projection_of(module: nn.Module) -> Projection | None:
-    """A plain linear layer, or one with one plain adapter, as it counts now; None for anything else."""
-    if type(module) is nn.Linear:
-        return Projection(module.weight, module.bias)
-    layer: Any = module
-    if not hasattr(layer, "lora_A") or type(base := layer.base_layer) is not nn.Linear:
-        return None
-    if layer.disable_adapters:
-        return Projection(base.weight, base.bias)
-    names = [name for name in layer.active_adapters if name in layer.lora_A]
-    if layer.merged or len(names) != 1 or layer.lora_variant or layer.lora_bias[names[0]]:
-        return None
-    down, up = layer.lora_A[names[0]].weight, layer.lora_B[names[0]].weight
-    return Projection(base.weight, base.bias, Adapter(down, up, layer.scaling[names[0]]))
 
 
 def available() -> bool:
@@ -124,12 +84,12 @@ def add_adapters(model: PreTrainedModel, lora: Lora, base: str, *, seed: int = 0
     _check_targets(model, lora)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(named_seed(seed, "lora"))
-        model.add_adapter(config_of(model, lora))
+        model.add_adapter(_config_of(model, lora))
     for config in model.peft_config.values():
         config.base_model_name_or_path = str(Path(base).resolve()) if Path(base).is_dir() else base
 
 
-def config_of(model: PreTrainedModel, lora: Lora):
+def _config_of(model: PreTrainedModel, lora: Lora):
     """What peft shall do to `model`."""
     from peft import LoraConfig  # noqa: PLC0415
 
@@ -253,7 +213,7 @@ def merged_state(model: PreTrainedModel) -> dict[str, Tensor]:
         if owner.endswith(".base_layer"):
             owner = owner.removesuffix(".base_layer")
             if last == "weight":
-                value = value.float() + sum(modules[owner].get_delta_weight(name) for name in model.active_adapters())
+                value = value.float() + sum(map(modules[owner].get_delta_weight, model.active_adapters()))
         state[f"{owner.replace('.modules_to_save.default', '')}.{last}"] = value.float()
     return state
 
