@@ -24,7 +24,7 @@ from oneloop.experience.pack import Row, collate
 from oneloop.model import fused, lora
 from oneloop.model.fused import settings_of
 from oneloop.model.learner import Learner, Optimization
-from oneloop.model.load import load_critic, load_policy, load_reward_model
+from oneloop.model.load import load_critic, load_policy, load_reward_model, load_tokenizer
 from oneloop.model.lora import (
     Lora,
     adapters_off,
@@ -363,6 +363,15 @@ def test_adapters_without_their_model_say_which_is_missing(llama, tmp_path) -> N
         (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(settings))
         with pytest.raises(ConfigError, match=f"base_model_name_or_path is {base!r}"):
             load_policy(tmp_path / "adapter")
+
+
+def test_the_tokenizer_of_adapters_is_their_own_or_the_models(folder, tmp_path) -> None:
+    model = adapted(folder)
+    save_policy(tmp_path / "adapter", model, character_tokenizer())
+    own = load_tokenizer(tmp_path / "adapter")
+    for path in (tmp_path / "adapter").glob("token*"):
+        path.unlink()
+    assert load_tokenizer(tmp_path / "adapter").get_vocab() == own.get_vocab() == character_tokenizer().get_vocab()
 
 
 def test_without_peft_the_message_says_what_to_install(llama, tmp_path, monkeypatch) -> None:

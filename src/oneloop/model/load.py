@@ -1,7 +1,7 @@
 """Models and tokenizers from a folder, a hub id or `scratch:NAME`, with errors that say what to do."""
 
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -86,7 +86,10 @@ def load_critic(source: str | Path, *, seed: int = 0) -> PreTrainedModel:
 def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
     if _scratch(str(source)) is not None:
         return character_tokenizer()
-    return _from_pretrained(AutoTokenizer.from_pretrained, source)
+    if (base := base_of(source)) != str(source):
+        with suppress(ConfigError):  # adapters often come without one
+            return _from_pretrained(AutoTokenizer.from_pretrained, source)
+    return _from_pretrained(AutoTokenizer.from_pretrained, base)
 
 
 def _scratch(source: str):

@@ -202,19 +202,24 @@ def adapters_off(model: PreTrainedModel) -> Iterator[None]:
         model.enable_adapters()
 
 
+@torch.no_grad()
 def merged_state(model: PreTrainedModel) -> dict[str, Tensor]:
-    """The weights of a model without adapters that computes the same: float32, in new tensors where they differ."""
+    """The weights of a model without adapters that computes the same: float32, on the CPU, in new tensors where they
+    differ."""
     modules: dict[str, Any] = dict(model.named_modules())
     state: dict[str, Tensor] = {}
     for name, value in model.state_dict().items():
         owner, _, last = name.rpartition(".")
         if ".lora_" in name or ".original_module." in name:
             continue
+        value = value.cpu().float()
         if owner.endswith(".base_layer"):
             owner = owner.removesuffix(".base_layer")
             if last == "weight":
-                value = value.float() + sum(map(modules[owner].get_delta_weight, model.active_adapters()))
-        state[f"{owner.replace('.modules_to_save.default', '')}.{last}"] = value.float()
+                value = value + sum(
+                    modules[owner].get_delta_weight(adapter).cpu() for adapter in model.active_adapters()
+                )
+        state[f"{owner.replace('.modules_to_save.default', '')}.{last}"] = value
     return state
 
 

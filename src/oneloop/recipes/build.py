@@ -233,11 +233,11 @@ def _trained(
 ) -> PreTrainedModel:
     """A model to train, as `checkpoint` has it where one is given; with LoRA, beside the run's own matrices."""
     lora = lora_of(run)
-    model: PreTrainedModel = load(run.model if lora or checkpoint is None else checkpoint).to(device)  # pyright: ignore[reportArgumentType]
+    model = load(run.model if lora or checkpoint is None else checkpoint)
     if lora is not None:
         add_adapters(model, lora, run.model, seed=run.seed, saved=checkpoint)
         keep_frozen_in(model, dtype_of(run))
-    return model
+    return model.to(device)  # pyright: ignore[reportArgumentType]
 
 
 def _lora_note(run: Run, policy: PreTrainedModel, refers: ReferenceFrom) -> str:
