@@ -374,6 +374,16 @@ def test_the_tokenizer_of_adapters_is_their_own_or_the_models(folder, tmp_path) 
     assert load_tokenizer(tmp_path / "adapter").get_vocab() == own.get_vocab() == character_tokenizer().get_vocab()
 
 
+def test_a_hub_that_refuses_a_name_leaves_the_message_to_the_loader(monkeypatch) -> None:
+    def refuse(source):
+        raise OSError("Repo id must use alphanumeric characters")
+
+    monkeypatch.setattr(lora, "find_adapter_config_file", refuse)
+    assert base_of("./no/folder here") == "./no/folder here"
+    with pytest.raises(ConfigError, match="no/folder here: no such folder"):
+        load_tokenizer("./no/folder here")
+
+
 def test_without_peft_the_message_says_what_to_install(llama, tmp_path, monkeypatch) -> None:
     save_policy(tmp_path / "adapter", adapted(llama), character_tokenizer())
     monkeypatch.setattr(lora, "find_spec", lambda name: None)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -146,7 +146,10 @@ def base_of(source: str | Path) -> str:
 @cache
 def _of_hub(source: str) -> str | None:
     """Where the configuration of a hub's adapters was put. Asked once: a hub that cannot be reached takes its time."""
-    return find_adapter_config_file(source) if available() and not source.startswith("scratch:") else None
+    if available() and not source.startswith("scratch:"):
+        with suppress(OSError):  # whoever loads a model of that name will say what is wrong with it
+            return find_adapter_config_file(source)
+    return None
 
 
 def merge_adapters(model: PreTrainedModel, source: str | Path) -> None:
