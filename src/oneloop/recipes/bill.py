@@ -22,7 +22,7 @@ from oneloop.model.packed import packed
 from oneloop.objective.logprobs import table_bytes
 from oneloop.recipes.build import Algorithm, dtype_of, entropy_of, kind_of, lora_of, reference_from, resolved
 from oneloop.recipes.memory import keeps_freed
-from oneloop.recipes.rehearsal import Cast, Kind, shapes_only, size_of, weightless
+from oneloop.recipes.rehearsal import Cast, Role, shapes_only, size_of, weightless
 from oneloop.rollout.cache import FIRST_COLUMNS, Prefilled
 from oneloop.rollout.decoding import PREFILL_TOKENS, WORTH_SHARING
 from oneloop.rollout.engine import CACHE_BYTES, MOST_ROWS
@@ -189,7 +189,7 @@ _model = cache(weightless)
 
 
 @cache
-def _trained(source: str, kind: Kind, lora: Lora | None, dtype: torch.dtype) -> PreTrainedModel:
+def _trained(source: str, kind: Role, lora: Lora | None, dtype: torch.dtype) -> PreTrainedModel:
     """As a run holds what it trains."""
     if lora is None:
         return _model(source, kind)

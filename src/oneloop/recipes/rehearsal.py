@@ -37,7 +37,7 @@ from oneloop.model.lora import Lora, add_adapters, base_of
 from oneloop.objective.logprobs import HEAD_MEMORY, Entropy, HeadMemory
 from oneloop.recipes.build import Algorithm
 
-Kind = Literal["policy", "reward model", "critic"]
+Role = Literal["policy", "reward model", "critic"]
 HEAD_CHANGES = ("final_logit_softcapping", "logits_scaling", "logit_scale", "output_multiplier_scale")
 """Settings of configurations whose logits are more than the output embedding times the last state."""
 
@@ -48,7 +48,7 @@ def shapes_only() -> FakeTensorMode:
     return FakeTensorMode(allow_non_fake_inputs=True)
 
 
-def weightless(source: str, kind: Kind = "policy", lora: Lora | None = None) -> PreTrainedModel:
+def weightless(source: str, kind: Role = "policy", lora: Lora | None = None) -> PreTrainedModel:
     """A model with every parameter's shape and no parameter's memory, from its configuration.
 
     Args:
@@ -64,7 +64,7 @@ def weightless(source: str, kind: Kind = "policy", lora: Lora | None = None) -> 
     return _given_shapes(model).eval()
 
 
-def _from_config(source: str, kind: Kind) -> PreTrainedModel:
+def _from_config(source: str, kind: Role) -> PreTrainedModel:
     if source.startswith("scratch:"):
         if kind != "policy":
             raise ConfigError(
@@ -72,7 +72,7 @@ def _from_config(source: str, kind: Kind) -> PreTrainedModel:
                 + (", or --critic shared" if kind == "critic" else "")
             )
         return load_policy(source)
-    classes: dict[Kind, Any] = {
+    classes: dict[Role, Any] = {
         "policy": AutoModelForCausalLM,
         "reward model": AutoModelForSequenceClassification,
         "critic": AutoModelForTokenClassification,
