@@ -173,7 +173,7 @@ def test_half_truncated_numerator_and_denominator_use_one_mask(base, aggregate):
     half = replace(ragged_batch(0), truncated=torch.arange(12) % 2 == 0)
     batch = algorithm.prepare(half, models)
     actions = int(half.mask[1::2].sum())
-    assert batch.size == Size(actions, 6, actions)
+    assert batch.size == Size(actions, 6)
     full = replace(algorithm, drop=None).prepare(half, models)
     assert torch.equal(full.advantages[1::2], batch.advantages[1::2])  # still in the baseline of the others
     models.nudge()
@@ -189,7 +189,7 @@ def test_all_truncated_is_finite_and_zero(name):
     algorithm = replace(ALGORITHMS[name], drop=OverlongFilter())
     models = Bigram(0)
     batch = algorithm.prepare(replace(ragged_batch(0), truncated=torch.ones(12, dtype=torch.bool)), models)
-    assert batch.size == Size(0, 0, 0)
+    assert batch.size == Size(0, 0)
     loss = algorithm.loss(models.policy(batch), batch, batch.size)
     loss.value.backward()
     assert loss.value.item() == 0.0 and float(models.gradient().abs().max()) == 0.0

@@ -41,7 +41,7 @@ def intact(batch, original):
 def test_size_by_hand():
     # 2 + 0 + 3 actions; the row without any is no sequence
     batch = labelled([0, 0, 1], [2, 0, 3])
-    assert batch.size == Size(tokens=5, sequences=2, seen=5)
+    assert batch.size == Size(tokens=5, sequences=2)
     assert len(batch) == 3 and batch.num_groups == 2
     assert batch.lengths.tolist() == [2, 0, 3]
 
@@ -167,6 +167,6 @@ def test_an_impossible_split_is_refused():
 
 def test_an_empty_batch():
     empty = labelled([0, 1], [1, 1]).rows(torch.zeros(0, dtype=torch.int64))
-    assert empty.size == Size(0, 0, 0)
+    assert empty.size == Size(0, 0)
     assert len(empty.shuffle(torch.Generator())) == 0
     assert list(empty.split(2)) == list(empty.microbatches(8)) == []

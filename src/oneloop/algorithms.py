@@ -237,7 +237,7 @@ class PolicyGradient:
     def _stats(
         self, out: PolicyOutput, old: Tensor, gradient_zero: Bool[Tensor, "B T"], batch: Batch, size: Size
     ) -> dict[str, Tensor]:
-        mask, each = batch.mask, TokenMean()(batch.mask, size._replace(tokens=size.seen))
+        mask, each = batch.mask, TokenMean()(batch.mask, Size(size.seen, size.sequences))
         log_ratio = bounded_log_ratio(out.logprobs.detach(), old, mask)
         stats = {}
         if out.entropy is not None:

@@ -23,9 +23,13 @@ class Size(NamedTuple):
     """Action tokens."""
     sequences: int
     """Rows with at least one action token."""
-    seen: int
-    """Action tokens that the update's forward passes see, without those of inert rows: what a statistic of the passes
-    divides by."""
+    unseen: int = 0
+    """Those of `tokens` that no forward pass of the update sees, because their rows are inert."""
+
+    @property
+    def seen(self) -> int:
+        """Action tokens that the update's forward passes see: what a statistic of the passes divides by."""
+        return self.tokens - self.unseen
 
 
 class PolicyOutput(NamedTuple):
@@ -93,8 +97,9 @@ class Batch:
 
     @property
     def size(self) -> Size:
-        """Action tokens, rows with at least one, and action tokens of the rows in `microbatches`."""
-        return Size(int(self.mask.sum()), int(self.mask.any(1).sum()), int(self._moving().mask.sum()))
+        """Action tokens, rows with at least one, and action tokens of the rows that `microbatches` leaves out."""
+        tokens = int(self.mask.sum())
+        return Size(tokens, int(self.mask.any(1).sum()), unseen=tokens - int(self._moving().mask.sum()))
 
     @property
     def num_groups(self) -> int:

@@ -5,15 +5,18 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Protocol, runtime_checkable
 
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
+
+GroupRewards = Sequence[float | None] | Float[Tensor, " G"]
+"""One per answer; None, or a number that is not finite, where it could not be scored."""
 
 
 @runtime_checkable
 class GroupFilter(Protocol):
     """Keep this group?"""
 
-    def __call__(self, rewards: Sequence[float | None]) -> bool: ...
+    def __call__(self, rewards: GroupRewards) -> bool: ...
 
     @property
     def formula(self) -> str: ...
@@ -28,7 +31,7 @@ class MixedOutcome:
     Reference: DAPO, arXiv:2503.14476, eq. 11: 0 < |{correct}| < G. Differs: any reward scale.
     """
 
-    def __call__(self, rewards: Sequence[float | None]) -> bool:
+    def __call__(self, rewards: GroupRewards) -> bool:
         scored = [float(reward) for reward in rewards if reward is not None and isfinite(reward)]
         return len(scored) > 1 and max(scored) > min(scored)
 
