@@ -29,7 +29,7 @@ bench-quick: $(VENV)/installed bench-peers
 
 # ours alone, by phase of the step
 bench-step: $(VENV)/installed
-	$(BIN)/python benchmarks/step.py
+	$(BIN)/python benchmarks/single/step.py
 
 bench-peers: $(PEERS)/trl/installed $(PEERS)/vllm/installed
 

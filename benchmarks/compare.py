@@ -18,11 +18,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from cases import ACCURACY, CASES, PEAK, SCALING, Case
-from data import data_file
-from engines import BENCHMARKS, CACHE, Running, Values, in_turn, machine, short, started
-from models import model_folder
-from start import addition_start
+from cases.data import data_file
+from cases.models import model_folder
+from cases.start import addition_start
+from cases.values import ACCURACY, CASES, PEAK, SCALING, Case
+from processes.engines import BENCHMARKS, CACHE, Running, Values, in_turn, machine, short, started
 
 
 def main() -> int:
@@ -131,7 +131,7 @@ def shared(case: Case, rounds: int) -> Values:
     given = inputs(case, case.name)
     runs: list[Values] = []
     for number in range(rounds):
-        (peak,) = in_turn([Running([sys.executable, str(BENCHMARKS / "peak.py")])])
+        (peak,) = in_turn([Running([sys.executable, str(BENCHMARKS / "single" / "peak.py")])])
         (run,) = in_turn([started("oneloop", case.name, **given, seed=number)])
         if "error" not in run and "error" not in peak:
             rate = run["flops"]["work_done"] / median(run["seconds"])

@@ -15,7 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from cases import CASES
+from cases.values import CASES
 
 BEGIN, END = "<!-- table:begin -->", "<!-- table:end -->"
 HEADER = (

@@ -1,4 +1,4 @@
-"""benchmarks/gpu.py on the CPU with a tiny model: its lines, the shape of its result, and what it counts."""
+"""benchmarks/gpu/measure.py on the CPU with a tiny model: its lines, the shape of its result, and what it counts."""
 
 import json
 import os
@@ -15,7 +15,8 @@ ROLLOUTS = ("rollout", "rollout-ragged", "rollout-bfloat16", "rollout-ragged-bfl
 @pytest.fixture(scope="module")
 def result(tmp_path_factory) -> dict:
     out = tmp_path_factory.mktemp("results")
-    command = [sys.executable, str(FOLDER / "gpu.py"), "--device", "cpu", "--shape", "tiny", "--out", str(out)]
+    script = str(FOLDER / "gpu" / "measure.py")
+    command = [sys.executable, script, "--device", "cpu", "--shape", "tiny", "--out", str(out)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
     assert done.returncode == 0, done.stderr
@@ -26,9 +27,9 @@ def result(tmp_path_factory) -> dict:
 @pytest.fixture
 def counted(monkeypatch):
     monkeypatch.syspath_prepend(str(FOLDER))
-    import gpu_setup
+    from gpu import setups
 
-    return gpu_setup
+    return setups
 
 
 def test_a_case_has_numbers_or_a_message(result) -> None:
@@ -92,8 +93,8 @@ def test_parameters_are_the_model_s(counted) -> None:
 
 
 def test_flops_are_those_of_flops_py_where_no_head_is_shared(counted) -> None:
-    from cases import Shape
-    from flops import step_flops
+    from cases.flops import step_flops
+    from cases.values import Shape
 
     grouped = counted.Grouped(
         hidden=64, layers=3, heads=4, kv_heads=4, head_dim=16, intermediate=96, vocabulary=128, context=64

@@ -208,7 +208,8 @@ def _in_out(weight: Float[Tensor, "out in"]) -> Float[Tensor, "in out"]:
     """A copy whose rows lie one behind the other, each with a gap after it.
 
     With few rows on the left, MKL reads it faster than the order that modules keep; without the gap, rows of 2048 or
-    4096 numbers fall onto the same lines of the cache, and it reads them slower. `benchmarks/few_rows.py` shows both.
+    4096 numbers fall onto the same lines of the cache, and it reads them slower.
+    `benchmarks/single/decode_matrices.py` shows both.
     """
     matrix = weight.new_empty(weight.shape[1], weight.shape[0] + GAP)[:, : weight.shape[0]]
     return matrix.copy_(weight.t())
@@ -222,7 +223,7 @@ def block_width(columns: Sequence[int], unit: int = 1) -> int:
 
 def in_blocks(weight: Float[Tensor, "out in"], width: int) -> Float[Tensor, "blocks H width"]:
     """A copy in blocks of columns of its transpose. With few rows on the left, a batched product with the blocks takes
-    less time than one with a wide matrix, whose rows are pages apart; `benchmarks/few_rows.py` shows it."""
+    less time than one with a wide matrix, whose rows are pages apart: `benchmarks/single/decode_matrices.py`."""
     return weight.unflatten(0, (-1, width)).mT.contiguous()
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 FAMILY_TOKENS, MEAN_CONTINUATION = 128, 8
 """A prompt and what continues it are a family while they have at most so many tokens, and each continuation so many on
-average. On a CPU the calls for such rows cost more than their arithmetic: `benchmarks/families.py`."""
+average. On a CPU the calls for such rows cost more than their arithmetic: `benchmarks/single/tree_attention.py`."""
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 import torch
-from cases import CASES, Case
-from data import prompt_ids
-from measured import arguments, emit, timed_calls
-from models import EOS, PAD
+from cases.data import prompt_ids
+from cases.models import EOS, PAD
+from cases.values import CASES, Case
+from processes.measured import arguments, emit, timed_calls
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
 PAGE = 32

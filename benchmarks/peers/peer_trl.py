@@ -6,17 +6,21 @@ for its inputs); reading and padding a batch of given rows comes before it and i
 
 from __future__ import annotations
 
+import sys
 from argparse import Namespace
 from pathlib import Path
 from statistics import fmean
 from time import perf_counter
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 import torch
-from cases import CASES, ENOUGH, WINDOW, Case
+from cases.rewards import exact, spread
+from cases.values import CASES, ENOUGH, WINDOW, Case
 from datasets import Dataset, disable_progress_bars, load_dataset
-from measured import arguments, emit, forget_peak, mebibytes, wait_for_turn
 from peft import LoraConfig
+from processes.measured import arguments, emit, forget_peak, mebibytes, wait_for_turn
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, TrainerCallback
 from trl import (
     DPOConfig,
@@ -28,8 +32,6 @@ from trl import (
     SFTConfig,
     SFTTrainer,
 )
-
-from rewards import exact, spread
 
 
 class Watch(TrainerCallback):

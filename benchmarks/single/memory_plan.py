@@ -1,6 +1,6 @@
 """What `oneloop plan` says beside what runs then take: peak resident memory above that before the models were loaded.
 
-    .venv/bin/python benchmarks/memory_plan.py [--model h128] [--method grpo]
+    .venv/bin/python benchmarks/single/memory_plan.py [--model h128] [--method grpo]
 
 Each run is a process of its own: random weights of a few shapes, rows of fixed lengths, a few steps.
 """
@@ -16,8 +16,10 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 import torch
-from models import BOS, EOS, PAD, word_tokenizer
+from cases.models import BOS, EOS, PAD, word_tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from oneloop.config import Run, default_run

@@ -14,10 +14,10 @@ from pathlib import Path
 from threading import Timer
 from typing import Any
 
-from measured import TURN, TURNS
+from processes.measured import TURN, TURNS
 
-ROOT = Path(__file__).resolve().parent.parent
-BENCHMARKS = ROOT / "benchmarks"
+BENCHMARKS = Path(__file__).resolve().parents[1]
+ROOT = BENCHMARKS.parent
 CACHE = BENCHMARKS / ".cache"
 PEERS = ROOT / ".venv-peers"
 SCRIPTS = {"oneloop": "ours.py", "trl": "peer_trl.py", "transformers": "peer_transformers.py", "vllm": "peer_vllm.py"}
@@ -99,7 +99,7 @@ class Running:
 
 def started(engine: str, case: str, *, model: Path, data: Path, seed: int, point: int = -1) -> Running | Values:
     """The engine's process, or `error`: why there is none."""
-    script = BENCHMARKS / SCRIPTS[family(engine)]
+    script = BENCHMARKS / "peers" / SCRIPTS[family(engine)]
     work = CACHE / "work" / f"{case}-{engine}"
     work.mkdir(parents=True, exist_ok=True)
     options = {"case": case, "engine": engine, "model": model, "data": data, "work": work, "seed": seed, "point": point}

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import sys
+from pathlib import Path
 
 # one thread, and the engine in this process: a second process would add its messages to the time
 os.environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
 os.environ |= {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
 os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 import torch
-from cases import CASES
-from data import prompt_ids
-from measured import arguments, emit, timed_calls
+from cases.data import prompt_ids
+from cases.values import CASES
+from processes.measured import arguments, emit, timed_calls
 from vllm import LLM, SamplingParams, TokensPrompt
 
 

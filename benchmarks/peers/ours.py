@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import replace
@@ -10,12 +11,14 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 import torch
-from cases import ACCURACY, CASES, ENOUGH, SCALING, WINDOW, Case
-from data import prompt_ids
-from flops import step_flops
-from measured import arguments, emit, forget_peak, mebibytes, timed_calls, wait_for_turn
-from models import EOS
+from cases.data import prompt_ids
+from cases.flops import step_flops
+from cases.models import EOS
+from cases.values import ACCURACY, CASES, ENOUGH, SCALING, WINDOW, Case
+from processes.measured import arguments, emit, forget_peak, mebibytes, timed_calls, wait_for_turn
 from transformers import AutoModelForCausalLM
 
 from oneloop.config import Run, default_run
@@ -28,7 +31,7 @@ from oneloop.types import Sampling
 
 PHASES = ("time/rollout", "time/prepare", "time/update")
 """They follow each other and make up the step; time/reward is a part of the first."""
-REWARDS = Path(__file__).with_name("rewards.py")
+REWARDS = Path(__file__).parents[1] / "cases" / "rewards.py"
 
 
 class Watch:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cases import Shape
+from cases.values import Shape
 
 
 def _attended(first: int, count: int) -> int:

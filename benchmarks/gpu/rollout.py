@@ -1,4 +1,4 @@
-"""Rollouts on one GPU beside transformers' `generate`, in tokens a second: a part of `gpu.py`."""
+"""Rollouts on one GPU beside transformers' `generate`, in tokens a second: a part of `measure.py`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from random import Random
 from statistics import mean, median
 
 import torch
-from gpu_setup import (
+from gpu.setups import (
     Bench,
     Measured,
     attempted,

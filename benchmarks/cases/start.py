@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from cases import PROMPTS, Case
+from cases.values import PROMPTS, Case
 
 from oneloop.config import default_run
 from oneloop.recipes.execute import execute

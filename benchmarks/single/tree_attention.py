@@ -1,16 +1,20 @@
-"""Why short answers are attended to together with their prompt: one layer's attention, forward and backward, both ways.
+"""What tree attention saves where short answers share a prefix: one layer, forward and backward, both ways.
 
-`apart` takes the prompts in one call and what continues them in another; `family` takes each prompt with all that
-continues it as one tree. 256 answers, 4 heads of 32, one thread, float32, in turn.
+`apart` takes the prompts in one call and what continues them in another; `tree` takes each prompt with all that
+continues it in one call. 256 answers, 4 heads of 32, one thread, float32, in turn.
 """
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from statistics import median
 from time import perf_counter
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 import torch
-from measured import emit
+from processes.measured import emit
 
 from oneloop.batch import Batch
 from oneloop.model import segments
@@ -42,7 +46,7 @@ def line(prompt: int, answer: int, group: int, *, family: bool) -> Packed:
 
 
 def milliseconds(prompt: int, answer: int, group: int) -> dict[str, float]:
-    lines = {name: line(prompt, answer, group, family=name == "family") for name in ("apart", "family")}
+    lines = {name: line(prompt, answer, group, family=name == "tree") for name in ("apart", "tree")}
     tokens = lines["apart"].tokens.shape[1]
     query, key, value = (torch.randn(1, tokens, HEADS, WIDTH, requires_grad=True) for _ in range(3))
     seconds: dict[str, list[float]] = {name: [] for name in lines}
@@ -53,7 +57,7 @@ def milliseconds(prompt: int, answer: int, group: int) -> dict[str, float]:
             layout.attend(Heads(0, q, k, v, None, None)).sum().backward()
             seconds[name].append(perf_counter() - start)
     found = {name: round(1000 * median(times), 2) for name, times in seconds.items()}
-    return found | {"ratio": round(found["family"] / found["apart"], 2)}
+    return found | {"ratio": round(found["tree"] / found["apart"], 2)}
 
 
 def main() -> None:

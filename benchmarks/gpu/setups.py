@@ -1,7 +1,7 @@
-"""What gpu.py measures: models of Qwen3's shapes, what each is given to do, that work counted, and the device's rates.
+"""What is measured: models of Qwen3's shapes, what each is given to do, that work counted, and the device's rates.
 
-Model FLOPs as in flops.py, here for heads that share keys and values: matrix products only, the triangle above the
-diagonal not counted, a prompt once for its group, a backward pass twice its forward pass.
+Model FLOPs as in cases/flops.py, here for heads that share keys and values: matrix products only, the triangle above
+the diagonal not counted, a prompt once for its group, a backward pass twice its forward pass.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from time import perf_counter
 from typing import Any
 
 import torch
-from cases import Lengths
-from models import draw_length
+from cases.models import draw_length
+from cases.values import Lengths
 from transformers import AutoModelForCausalLM, PreTrainedModel, Qwen3Config
 
 from oneloop.batch import Batch

@@ -1,8 +1,8 @@
 """Sampling and training of Qwen3-shaped random models on one GPU, against what the device can do.
 
-    python benchmarks/gpu.py --shape 0.6b
-    python benchmarks/gpu.py --shape 4b --case rollout train-sft-768-one_kernel
-    python benchmarks/gpu.py --shape tiny --device cpu        # shows that every line works, and no speed
+    python benchmarks/gpu/measure.py --shape 0.6b
+    python benchmarks/gpu/measure.py --shape 4b --case rollout train-sft-768-one_kernel
+    python benchmarks/gpu/measure.py --shape tiny --device cpu        # shows that every line works, and no speed
 
 Needs torch, transformers and oneloop, and no network. Passes run in bfloat16 autocast over float32 weights, as
 `--dtype bfloat16 --device cuda` does. A case that fails is written down with its message; the others go on.
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -23,9 +24,12 @@ from statistics import mean, median
 from time import perf_counter
 from unittest.mock import patch
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 import torch
-from gpu_rollout import Sampled, rollouts
-from gpu_setup import (
+from cases.models import word_tokenizer
+from gpu.rollout import Sampled, rollouts
+from gpu.setups import (
     SETUPS,
     Bench,
     Measured,
@@ -42,8 +46,7 @@ from gpu_setup import (
     step_flops,
     watched,
 )
-from measured import versions
-from models import word_tokenizer
+from processes.measured import versions
 from torch import Tensor
 
 from oneloop.algorithms import GRPO, SFT, PolicyGradient
@@ -53,7 +56,7 @@ from oneloop.model.learner import Learner, Optimization
 from oneloop.model.packed import packed
 from oneloop.model.probe import one_kernel
 
-RESULTS = Path(__file__).with_name("results")
+RESULTS = Path(__file__).parents[1] / "results"
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from random import Random
 
-from cases import Case
-from models import draw_length, phases_of, tokens_of
+from cases.models import draw_length, phases_of, tokens_of
+from cases.values import Case
 
 
 def _words(ids: list[int]) -> str:

@@ -1,4 +1,4 @@
-"""Why decoding copies its matrices: rates of products with few rows on the left, by how the matrix is laid out.
+"""Why decoding copies its matrices: rates of products with the few rows of a decoding step, by layout of the matrix.
 
 `modules` is the order that modules keep, [out, in]; `turned` is [in, out]. The engine makes `for_few_rows` of the head
 and of what adds to the residual stream, and `blocks` of the rest. Several matrices follow each other, as in a step, so
@@ -7,12 +7,16 @@ that none waits in a small cache. One thread, float32.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from statistics import median
 from time import perf_counter
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 import torch
-from measured import emit
+from processes.measured import emit
 from torch import Tensor, nn
 
 from oneloop.model.fused import block_width, for_few_rows, in_blocks

@@ -14,7 +14,7 @@ from pathlib import Path
 from random import Random
 
 import torch
-from cases import Case, Lengths, Shape
+from cases.values import Case, Lengths, Shape
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 

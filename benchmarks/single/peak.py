@@ -6,11 +6,15 @@ measured, not from a data sheet: clocks under vector load and virtual machines a
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from statistics import median
 from time import perf_counter
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 import torch
-from measured import emit
+from processes.measured import emit
 
 SHAPES = (
     *((n, n, n) for n in (384, 512, 768, 1024, 1536, 2048)),
