@@ -1,12 +1,13 @@
 """Models and tokenizers from a folder, a hub id or `scratch:NAME`, with errors that say what to do."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -20,7 +21,8 @@ from transformers import (
 from transformers.utils import logging
 
 from oneloop.errors import ConfigError
-from oneloop.model.lora import base_of, merge_adapters
+from oneloop.model.aligned import align
+from oneloop.model.lora import HEAD, base_of, merge_adapters
 from oneloop.model.tiny import SCRATCH, character_tokenizer, scratch_model
 
 
@@ -52,7 +54,7 @@ def load_reward_model(source: str | Path, *, seed: int = 0) -> PreTrainedModel:
         raise ConfigError(f"--model {source}: a reward model starts from a trained policy. Fix: --model runs/sft/final")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = _base(AutoModelForSequenceClassification.from_pretrained, source, num_labels=1)
+        model = _base(AutoModelForSequenceClassification.from_pretrained, source, scores=True)
     head = getattr(model, "score", None)
     if not isinstance(head, nn.Linear):
         raise ConfigError(f"{source}: {type(model).__name__} has no `score` head; wanted a causal architecture")
@@ -70,7 +72,7 @@ def load_critic(source: str | Path, *, seed: int = 0) -> PreTrainedModel:
             f"--critic separate with --model {source}: a separate critic starts from saved weights. "
             "Fix: train the policy with SFT first, or --critic shared"
         )
-    model = _base(AutoModelForTokenClassification.from_pretrained, source, num_labels=1)
+    model = _base(AutoModelForTokenClassification.from_pretrained, source, scores=True)
     head = getattr(model, "score", None)
     if not isinstance(head, nn.Linear):
         raise ConfigError(
@@ -102,10 +104,44 @@ def _scratch(source: str):
     return SCRATCH[name]
 
 
-def _base(loader: Callable[..., Any], source: str | Path, **options: Any) -> Any:
-    """A model in float32; where `source` holds adapters, the one that they belong to."""
+def _base(loader: Callable[..., Any], source: str | Path, *, scores: bool = False) -> Any:
+    """A model in float32 and in memory of its own; where `source` holds adapters, the one that they belong to.
+
+    Args:
+        scores: with one label: its head may be new, and the language model's is left out.
+    """
     _check_folder(source)
-    return _from_pretrained(loader, base_of(source), dtype=torch.float32, **options)
+    base = base_of(source)
+    labels = {"num_labels": 1} if scores else {}
+    model, found = _from_pretrained(loader, base, dtype=torch.float32, output_loading_info=True, **labels)
+    _check_whole(model, base, found["missing_keys"], found["unexpected_keys"], new_head=scores)
+    align(model)
+    return model
+
+
+def _check_whole(
+    model: PreTrainedModel, source: str, missing: Iterable[str], unexpected: Iterable[str], *, new_head: bool
+) -> None:
+    """Raises: ConfigError naming tensors that would have been random numbers, or left out, without a word."""
+    inside = f"{model.base_model_prefix}."
+    lost = sorted(name for name in missing if not (new_head and name.startswith(f"{HEAD}.")))
+    left = sorted(name for name in unexpected if not new_head or name.startswith(inside))
+    if not lost and not left:
+        return
+    problems = [
+        f"{len(names)} tensors that {fault} ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})"
+        for names, fault in (
+            (lost, "its configuration asks for are missing"),
+            (left, "its configuration has no place for are there"),
+        )
+        if names
+    ]
+    raise ConfigError(
+        f"--model {source}: as a {type(model).__name__}, {' and '.join(problems)}: training would go on with random "
+        "numbers in the place of what is missing, and without the rest. "
+        "Fix: the weights and the config.json of one model"
+        + (", such as a policy instead of a reward model" if any(name.startswith(f"{HEAD}.") for name in left) else "")
+    )
 
 
 def _with_adapters(model: PreTrainedModel, source: str | Path) -> PreTrainedModel:
@@ -113,20 +149,37 @@ def _with_adapters(model: PreTrainedModel, source: str | Path) -> PreTrainedMode
     if base_of(source) != str(source):
         with quiet():
             merge_adapters(model, source)
+        align(model)
     return model
 
 
 def _from_pretrained(loader: Callable[..., Any], source: str | Path, **options: Any) -> Any:
+    """Nothing that comes with a model is run: `trust_remote_code` unset would let transformers ask at the terminal."""
     _check_folder(source)
     try:
         with quiet():
-            return loader(str(source), **options)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ConfigError(
-            f"--model {source}: cannot be loaded ({reason}). Fix: a folder with config.json, model.safetensors and "
-            "tokenizer.json, a hub id that can be reached, or scratch:tiny"
-        ) from error
+            return loader(str(source), trust_remote_code=False, **options)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise ConfigError(_reason(source, error)) from error
+
+
+def _reason(source: str | Path, error: Exception) -> str:
+    """Why a model cannot be loaded, and what to do."""
+    text = str(error).strip()
+    if "trust_remote_code" in text:
+        return (
+            f"--model {source}: it comes with Python code of its own, which is never run. Fix: a model of an "
+            "architecture that transformers itself has"
+        )
+    if "ignore_mismatched_sizes" in text:
+        return (
+            f"--model {source}: its tensors have other shapes than its config.json says. "
+            "Fix: the weights and the config.json of one model"
+        )
+    return (
+        f"--model {source}: cannot be loaded ({text.splitlines()[0]}). Fix: a folder with config.json, "
+        "model.safetensors and tokenizer.json, a hub id that can be reached, or scratch:tiny"
+    )
 
 
 def _check_folder(source: str | Path) -> None:
@@ -137,5 +190,5 @@ def _check_folder(source: str | Path) -> None:
 
 
 def _architecture(source: str | Path) -> str | None:
-    names = AutoConfig.from_pretrained(base_of(source)).architectures
+    names = AutoConfig.from_pretrained(base_of(source), trust_remote_code=False).architectures
     return names[0] if names else None

@@ -26,6 +26,7 @@ from transformers.pytorch_utils import Conv1D
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from oneloop.errors import ConfigError
+from oneloop.model.aligned import align
 from oneloop.model.projection import projection_of
 from oneloop.seeds import named_seed
 
@@ -80,6 +81,7 @@ def add_adapters(model: PreTrainedModel, lora: Lora, base: str, *, seed: int = 0
         )
     if saved is not None:
         _load(model, saved, trainable=True)
+        align(model)
         return
     _check_targets(model, lora)
     with torch.random.fork_rng(devices=[]):

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from oneloop.errors import CheckpointError
+from oneloop.model.aligned import aligned
 from oneloop.model.learner import Learner
 
 
@@ -55,7 +56,7 @@ def read_state(folder: Path, learner: Learner) -> dict[str, Any]:
             )
         learner.optimizer.state[parameter] = {
             # the step counter stays where the optimizer keeps it: fused AdamW wants it beside the parameter
-            key: value.to(parameter.device)
+            key: aligned(value).to(parameter.device)
             for key, value in moments.items()
         }
     return state

@@ -79,8 +79,8 @@ def _from_config(source: str, kind: Role) -> PreTrainedModel:
     }
     options = {} if kind == "policy" else {"num_labels": 1}
     try:
-        config = AutoConfig.from_pretrained(base_of(source), **options)
-        model = classes[kind].from_config(config, dtype=torch.float32)
+        config = AutoConfig.from_pretrained(base_of(source), trust_remote_code=False, **options)
+        model = classes[kind].from_config(config, dtype=torch.float32, trust_remote_code=False)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(
