@@ -165,7 +165,7 @@ def _from_pretrained(loader: Callable[..., Any], source: str | Path, **options: 
 
 def _reason(source: str | Path, error: Exception) -> str:
     """Why a model cannot be loaded, and what to do."""
-    text = str(error).strip()
+    text = str(error).strip() or type(error).__name__
     if "trust_remote_code" in text:
         return (
             f"--model {source}: it comes with Python code of its own, which is never run. Fix: a model of an "

@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
+from jinja2 import TemplateError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from oneloop.errors import ConfigError, DataError
@@ -15,11 +17,15 @@ class Text:
     """A tokenizer with the end tokens of its model.
 
     Args:
-        end_ids: every id that ends a completion; the first is the one appended to demonstrations.
+        end_ids: every id that ends a completion; the first is the one appended to answers to plain text.
     """
 
     tokenizer: PreTrainedTokenizerBase
     end_ids: tuple[int, ...]
+
+    @cached_property
+    def _turn_end(self) -> tuple[int, ...]:
+        return turn_end(self.tokenizer) or self.end_ids[:1]
 
     def prompt(self, prompt: str | Sequence[Message]) -> tuple[tuple[int, ...], str]:
         """Token ids and readable form of a prompt: plain text, or messages through the model's chat template."""
@@ -37,10 +43,10 @@ class Text:
         ids = self.tokenizer(str(shown), add_special_tokens=False)["input_ids"]
         return tuple(ids), str(shown)  # pyright: ignore[reportArgumentType]
 
-    def completion(self, text: str) -> tuple[int, ...]:
-        """Token ids of a given answer, with its end token."""
+    def completion(self, text: str, prompt: str | Sequence[Message] = "") -> tuple[int, ...]:
+        """Token ids of an answer to `prompt` and of what ends it: after messages, what the chat template writes there."""
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return (*ids, self.end_ids[0])  # pyright: ignore[reportReturnType]
+        return (*ids, *(self.end_ids[:1] if isinstance(prompt, str) else self._turn_end))  # pyright: ignore[reportReturnType]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Readable form of sampled ids, without the end token."""
@@ -49,7 +55,8 @@ class Text:
 
 
 def end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """Every end-of-sequence id that the tokenizer, the config or generation_config.json names, the tokenizer's first.
+    """Every id that ends an answer: those of the tokenizer, the config and generation_config.json, the tokenizer's
+    first, and the one with which the chat template ends an assistant's turn.
 
     Raises: ConfigError when there is none.
     """
@@ -57,12 +64,43 @@ def end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple
     for source in (tokenizer, getattr(model, "generation_config", None), model.config):
         ids = getattr(source, "eos_token_id", None)
         found += [ids] if isinstance(ids, int) else list(ids or ())
+    found += turn_end(tokenizer)[-1:]
     if not found:
         raise ConfigError(
             "neither the tokenizer nor the model's config names an end-of-sequence token, so no completion could end. "
             "Fix: set eos_token in tokenizer_config.json"
         )
     return tuple(dict.fromkeys(found))
+
+
+_ANSWER = "oneloop-answer"
+
+
+def turn_end(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """What the chat template writes after an assistant's words, up to its first special token; () where it has none.
+
+    `<end_of_turn>` in Gemma's style and `<|im_end|>` on a Qwen base model are not the tokenizer's `eos_token`.
+    """
+    if getattr(tokenizer, "chat_template", None) is None:
+        return ()
+    turns = [{"role": "user", "content": "oneloop-question"}, {"role": "assistant", "content": _ANSWER}]
+    try:
+        shown = str(tokenizer.apply_chat_template(turns, tokenize=False))
+    except TemplateError:  # one that wants other turns: it says so itself when it is used
+        return ()
+    _, found, after = shown.rpartition(_ANSWER)
+    ids: list[int] = tokenizer(after, add_special_tokens=False)["input_ids"] if found and after else []  # pyright: ignore[reportAssignmentType]
+    added: Mapping[int, Any] = getattr(tokenizer, "added_tokens_decoder", {})
+    special = {*tokenizer.all_special_ids, *(number for number, token in added.items() if token.special)}
+    first = next((index for index, number in enumerate(ids) if number in special), None)
+    return () if first is None else tuple(ids[: first + 1])
+
+
+def name_ends(model: PreTrainedModel, ends: Sequence[int]) -> None:
+    """Have generation_config.json name every token that ends an answer: others shall stop where this run does."""
+    config = getattr(model, "generation_config", None)
+    if config is not None:
+        config.eos_token_id = list(ends)
 
 
 def ignored_sampling(model: PreTrainedModel) -> Mapping[str, Any]:

@@ -26,7 +26,7 @@ from oneloop.model.load import load_critic, load_policy, load_reward_model, load
 from oneloop.model.lora import Lora, add_adapters, check_available, counts, keep_frozen_in
 from oneloop.model.reward import LearnedReward
 from oneloop.model.save import separate_critic, shared_critic
-from oneloop.model.text import Text, end_ids, ignored_sampling
+from oneloop.model.text import Text, end_ids, ignored_sampling, name_ends
 from oneloop.objective.aggregate import FixedLength
 from oneloop.objective.logprobs import Entropy
 from oneloop.objective.shaping import OverlongPenalty
@@ -203,6 +203,8 @@ def assemble(
     load = load_reward_model if run.algorithm == "reward_model" else load_policy
     policy = _trained(run, partial(load, seed=run.seed), checkpoint and checkpoint / "policy", device)
     text = Text(tokenizer, end_ids(policy, tokenizer))
+    if not all(isinstance(row["prompt"], str) for row in inputs.rows):
+        name_ends(policy, text.end_ids)
     refers = reference_from(run, algorithm)
     learner = Learner(
         policy,

@@ -44,7 +44,7 @@ def demonstrations(
     rows: Sequence[dict[str, Any]], text: Text, context: int | None
 ) -> tuple[list[Demonstration], Dropped | None]:
     def build(number: int, row: dict[str, Any]) -> tuple[Demonstration, int]:
-        tokens, completion = text.prompt(row["prompt"])[0], text.completion(row["completion"])
+        tokens, completion = text.prompt(row["prompt"])[0], text.completion(row["completion"], row["prompt"])
         return Demonstration(tokens, completion), len(tokens) + len(completion)
 
     return _fitting(rows, build, context, "prompt and completion")
@@ -53,7 +53,7 @@ def demonstrations(
 def pairs(rows: Sequence[dict[str, Any]], text: Text, context: int | None) -> tuple[list[Pair], Dropped | None]:
     def build(number: int, row: dict[str, Any]) -> tuple[Pair, int]:
         tokens = text.prompt(row["prompt"])[0]
-        chosen, rejected = text.completion(row["chosen"]), text.completion(row["rejected"])
+        chosen, rejected = (text.completion(row[name], row["prompt"]) for name in ("chosen", "rejected"))
         return Pair(tokens, chosen, rejected), len(tokens) + max(len(chosen), len(rejected))
 
     return _fitting(rows, build, context, "prompt and answer")
