@@ -40,7 +40,9 @@ class Run:
     eval_reward: tuple[str, ...] = ()
     """Reward functions of the evaluation; left out, those of --reward, or the task's grader."""
     resume: bool = False
-    """Go on from the last checkpoint in --out; starts afresh when there is none."""
+    """Go on from the last checkpoint in --out; starts afresh when none was ever saved."""
+    overwrite: bool = False
+    """Delete the run in --out, if there is one, and start afresh."""
 
     prompts_per_step: int = 32
     """Prompts (for SFT demonstrations, for preferences pairs) in a step's batch."""
@@ -122,6 +124,8 @@ class Run:
         _wanted(self.temperature > 0, "temperature", self.temperature, "a positive number")
         _wanted(self.max_grad_norm > 0, "max_grad_norm", self.max_grad_norm, "a positive number")
         _wanted(self.lora_alpha > 0, "lora_alpha", self.lora_alpha, "a positive number")
+        if self.resume and self.overwrite:
+            raise ConfigError("--resume goes on with the run in --out, --overwrite deletes it. Fix: one of the two")
         if self.lora and self.model.startswith("scratch:"):
             raise ConfigError(
                 f"--lora {self.lora} with --model {self.model}: random weights that stay as they are teach adapters "
@@ -140,7 +144,9 @@ class Run:
         return min(self.minibatch or self.prompts_per_step, self.prompts_per_step)
 
     def to_toml(self) -> str:
-        return tomli_w.dumps({k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()})
+        return tomli_w.dumps(
+            {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(replace(self, overwrite=False)).items()}
+        )
 
 
 _POSITIVE = (
@@ -152,7 +158,18 @@ _NOT_NEGATIVE = (
     "weight_decay", "critic_learning_rate", "lora",
 )  # fmt: skip
 MAY_CHANGE_ON_RESUME = frozenset(
-    {"resume", "steps", "out", "save_every", "keep_checkpoints", "max_tokens", "device", "score_early", "log_entropy"}
+    {
+        "resume",
+        "overwrite",
+        "steps",
+        "out",
+        "save_every",
+        "keep_checkpoints",
+        "max_tokens",
+        "device",
+        "score_early",
+        "log_entropy",
+    }
 )
 """Settings that do not change what a step computes."""
 

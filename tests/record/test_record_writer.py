@@ -75,7 +75,7 @@ def test_a_metric_cannot_take_the_name_of_the_step(tmp_path):
 
 def test_existing_run_needs_resume(tmp_path):
     start(tmp_path / "run", config="seed = 1\n").close()
-    with pytest.raises(ConfigError, match=r"--resume .* another --out, or rm -r"):
+    with pytest.raises(ConfigError, match=r"--resume .* another --out, or --overwrite"):
         start(tmp_path / "run")
     with start(tmp_path / "run", resume=True, config="seed = 2\n") as folder:
         assert folder.config_text() == "seed = 1\n"

@@ -67,7 +67,7 @@ def run(arguments: list[str]) -> int:
     except OneloopError as error:
         if os.environ.get("ONELOOP_TRACEBACK") == "1":
             raise
-        print(f"oneloop {name}: {error}", file=sys.stderr)
+        print("\n".join([f"oneloop {name}: {error}", *getattr(error, "__notes__", ())]), file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print(f"oneloop {name}: interrupted", file=sys.stderr)

@@ -44,7 +44,7 @@ class Text:
         return tuple(ids), str(shown)  # pyright: ignore[reportArgumentType]
 
     def completion(self, text: str, prompt: str | Sequence[Message] = "") -> tuple[int, ...]:
-        """Token ids of an answer to `prompt` and of what ends it: after messages, what the chat template writes there."""
+        """Token ids of an answer to `prompt` and of what ends it: after messages, what the chat template writes."""
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return (*ids, *(self.end_ids[:1] if isinstance(prompt, str) else self._turn_end))  # pyright: ignore[reportReturnType]
 

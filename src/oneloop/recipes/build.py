@@ -66,6 +66,8 @@ class Parts:
     text: Text
     learner: Learner
     experience: Experience
+    engine: Engine | None
+    """What samples; None where the data is fixed."""
     measures: tuple[Every, ...]
     notes: tuple[str, ...]
     """What the user should know before step 0."""
@@ -227,7 +229,8 @@ def assemble(
         notes.append(_lora_note(run, policy, refers))
     if ignored := ignored_sampling(policy):
         notes.append(f"generation_config.json is read for end tokens only; ignored: {dict(ignored)}")
-    return Parts(text, learner, experience, measures, tuple(note for note in notes if note))
+    engine = builder.engine if inputs.kind == "prompts" else None
+    return Parts(text, learner, experience, engine, measures, tuple(note for note in notes if note))
 
 
 def _trained(

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 
-from oneloop.algorithms import PolicyGradient
 from oneloop.batch import Batch
-from oneloop.config import Run, check_same, from_table
-from oneloop.errors import CheckpointError, ConfigError, OneloopError, Stopped
+from oneloop.config import Run
+from oneloop.errors import OneloopError, Stopped
 from oneloop.experience.pack import Row, collate
 from oneloop.model.learner import Learner
-from oneloop.model.save import save_critic, save_merged, save_policy
-from oneloop.parallel.checkpoint import read_state, write_state
+from oneloop.model.save import save_merged, save_policy
 from oneloop.recipes.build import (
     Algorithm,
     Inputs,
@@ -30,12 +27,14 @@ from oneloop.recipes.build import (
     resolved,
 )
 from oneloop.recipes.memory import Meter
+from oneloop.recipes.resume import elsewhere, latest, machine, recorded, restore
+from oneloop.recipes.saver import Saver
 from oneloop.recipes.signals import StopRequest, stop_request
-from oneloop.record.atomic import clean_temporaries, new_folder, verify
-from oneloop.record.reader import read_run
-from oneloop.record.writer import RunFolder
+from oneloop.record.atomic import clean_temporaries, new_folder
+from oneloop.record.reader import RunRecord
+from oneloop.record.writer import RunFolder, remove_run
 from oneloop.train import train
-from oneloop.types import Trajectory
+from oneloop.types import Sampling, Trajectory
 
 
 @runtime_checkable
@@ -55,38 +54,26 @@ def execute(run: Run, observer: Observer) -> Path:
     algorithm = resolved(run)
     inputs = read_inputs(run, algorithm)
     out = Path(run.out)
-    fresh = not _recorded(run, out, inputs)
+    if run.overwrite:
+        remove_run(out)
+    record = recorded(run, out, inputs)
     facts = {"algorithm": run.algorithm, "model": run.model, "seed": run.seed, "steps": run.steps}
-    facts |= {"data": inputs.fingerprint}
+    facts |= {"data": inputs.fingerprint, "machine": machine()}
     with (
         RunFolder.open(out, resume=run.resume, config_text=run.to_toml(), facts=facts) as folder,
         stop_request() as request,
     ):
         try:
             clean_temporaries(out)
-            _train(run, algorithm, inputs, folder, observer, request, fresh=fresh)
+            _train(run, algorithm, inputs, folder, observer, request, record)
         except Stopped as stop:
             folder.finish("stopped", str(stop))
             raise
         except BaseException as error:
-            folder.finish("failed", f"{type(error).__name__}: {error}")
+            folder.finish("failed", "\n".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", ())]))
             raise
         folder.finish("finished")
     return out
-
-
-def _recorded(run: Run, out: Path, inputs: Inputs) -> bool:
-    """Whether the folder holds a run to go on with; if so, it must be this one, on the same data."""
-    if not (run.resume and (out / "config.toml").is_file()):
-        return False
-    record = read_run(out)
-    check_same(run, Run(**from_table(record.config, str(out / "config.toml"))), out)
-    if record.info.get("data") != inputs.fingerprint:
-        raise ConfigError(
-            f"--resume: the rows of --data {run.data} are not those that {out} was trained on. "
-            "Fix: the same file, or another --out"
-        )
-    return True
 
 
 def _train(
@@ -96,19 +83,20 @@ def _train(
     folder: RunFolder,
     observer: Observer,
     request: StopRequest,
-    *,
-    fresh: bool,
+    record: RunRecord | None,
 ) -> None:
     watched = _Watched(folder, observer)
-    checkpoint, damaged = (None, []) if fresh else _latest(folder.path)
+    checkpoint, damaged = (None, []) if record is None else latest(folder, record)
     meter = Meter.begin(folder, run.device)
     if reference_from(run, algorithm) == "start":
         observer.say("asking the reference about each pair once, before step 0; it is not kept")
     parts = assemble(run, algorithm, inputs, watched, checkpoint)
-    start, algorithm = _restore(algorithm, parts, folder, checkpoint)
+    start, algorithm = restore(algorithm, parts, folder, checkpoint)
     for error in damaged:
         watched.event(start, "A_CHECKPOINT", f"{error}; falling back to the one before", "look at the disk")
-    saver = Saver(run, parts, folder, request)
+    if record is not None:
+        _say_what_changed(record, checkpoint, start, watched, observer)
+    saver = Saver(run, parts, folder, request, start, algorithm)
     for line in (*batch_arithmetic(run, algorithm, inputs), *parts.notes):
         observer.say(line)
     if start >= run.steps:
@@ -118,19 +106,25 @@ def _train(
             observer.say(step_zero(run, algorithm, inputs, parts))
         else:
             observer.say(f"resuming at step {start} from {checkpoint}")
-        train(
-            algorithm,
-            parts.experience,
-            parts.learner,
-            watched,
-            steps=run.steps,
-            minibatch=run.groups_per_update,
-            max_tokens=run.max_tokens,
-            seed=run.seed,
-            start=start,
-            measures=parts.measures,
-            hooks=(meter, saver),  # the line of a step stands before its checkpoint, which says how far the files reach
-        )
+        try:
+            train(
+                algorithm,
+                parts.experience,
+                parts.learner,
+                watched,
+                steps=run.steps,
+                minibatch=run.groups_per_update,
+                max_tokens=run.max_tokens,
+                seed=run.seed,
+                start=start,
+                measures=parts.measures,
+                hooks=(meter, saver),  # a step's line stands before its checkpoint, which says how far the files reach
+            )
+        except Stopped:
+            raise
+        except Exception as error:
+            _rescue(saver, error)
+            raise
     with new_folder(folder.path / "final") as temporary:
         save_merged(temporary, parts.learner.model, parts.text.tokenizer)
     observer.say(f"saved {folder.path / 'final'}")
@@ -138,6 +132,28 @@ def _train(
         with new_folder(folder.path / "adapter") as temporary:
             save_policy(temporary, parts.learner.model, parts.text.tokenizer)
         observer.say(f"saved {folder.path / 'adapter'}, the adapters alone")
+
+
+def _rescue(saver: Saver, error: Exception) -> None:
+    """Save what was trained, and add to the error where it is. What failed first is what is told."""
+    try:
+        where = saver.rescue()
+    except Exception as second:
+        where = f"what was trained could not be saved either: {type(second).__name__}: {second}"
+    if where:
+        error.add_note(where)
+
+
+def _say_what_changed(
+    record: RunRecord, checkpoint: Path | None, start: int, watched: _Watched, observer: Observer
+) -> None:
+    if checkpoint is None and record.metrics:
+        observer.say(
+            f"no checkpoint had been saved yet: starting at step 0 again, {len(record.metrics)} recorded steps are "
+            "repeated. --save-every keeps them"
+        )
+    if other := elsewhere(record, machine(), torch.__version__):
+        watched.event(start, "A_MACHINE", other, "the same machine, torch and OMP_NUM_THREADS for equal bits")
 
 
 class _Watched:
@@ -158,71 +174,6 @@ class _Watched:
         self._observer.say(f"{code} step {step}: {text}" + (f". Fix: {fix}" if fix else ""))
 
 
-@dataclass(frozen=True)
-class Saver:
-    """Hook: writes a checkpoint when one is due, or when the run was asked to stop."""
-
-    run: Run
-    parts: Parts
-    folder: RunFolder
-    request: StopRequest
-
-    def __call__(self, step: int, algorithm: Any) -> None:
-        done = step + 1
-        due = done == self.run.steps or (self.run.save_every > 0 and done % self.run.save_every == 0)
-        if due or self.request.signum:
-            self._save(done, algorithm)
-        if self.request.signum:
-            raise Stopped(
-                f"stopped by signal {self.request.signum} after step {step}; go on with the same command and --resume",
-                self.request.signum,
-            )
-
-    def _save(self, done: int, algorithm: Any) -> None:
-        root = self.folder.path / "checkpoints"
-        learner = self.parts.learner
-        kl = algorithm.kl if isinstance(algorithm, PolicyGradient) else None
-        extra = {
-            "step": done,
-            "experience": self.parts.experience.state(),
-            "kl_coef": None if kl is None else kl.coef,
-            "position": self.folder.position(),
-        }
-        with new_folder(root / f"step_{done:06d}") as temporary:
-            save_policy(temporary / "policy", learner.model, self.parts.text.tokenizer)
-            if learner.critic is not None:
-                save_critic(temporary / "critic", learner.critic)
-            write_state(temporary / "resume", learner, extra)
-        # older ones go only after the new one stands
-        for old in sorted(root.glob("step_*"))[: -self.run.keep_checkpoints]:
-            shutil.rmtree(old)
-
-
-def _latest(path: Path) -> tuple[Path | None, list[CheckpointError]]:
-    """The newest checkpoint whose files are all as they were written, and what is wrong with newer ones."""
-    damaged: list[CheckpointError] = []
-    for candidate in sorted((path / "checkpoints").glob("step_*"), reverse=True):
-        try:
-            verify(candidate)
-            return candidate, damaged
-        except CheckpointError as error:
-            damaged.append(error)
-    return None, damaged
-
-
-def _restore(algorithm: Algorithm, parts: Parts, folder: RunFolder, checkpoint: Path | None) -> tuple[int, Algorithm]:
-    """Put every piece of state back, and cut the record to the checkpoint; returns the step to go on with."""
-    if checkpoint is None:
-        folder.rewind({}, 0)
-        return 0, algorithm
-    state = read_state(checkpoint / "resume", parts.learner)
-    parts.experience.restore(state["experience"])
-    folder.rewind(state["position"], state["step"])
-    if isinstance(algorithm, PolicyGradient) and algorithm.kl is not None:
-        algorithm = replace(algorithm, kl=replace(algorithm.kl, coef=state["kl_coef"]))
-    return state["step"], algorithm
-
-
 def batch_arithmetic(run: Run, algorithm: Algorithm, inputs: Inputs) -> list[str]:
     """The batch in words."""
     noun = {"prompts": "prompts", "demonstrations": "demonstrations", "preferences": "pairs"}[inputs.kind]
@@ -239,38 +190,54 @@ def batch_arithmetic(run: Run, algorithm: Algorithm, inputs: Inputs) -> list[str
     ]
 
 
+PROBED, PROBED_TOKENS = 4, 8
+"""Prompts that are answered before step 0, and the length of their answers."""
+SAME_WEIGHTS, SAME_PASS = 1e-3, 1e-6
+"""How far log-probs may lie apart, in nats: of the sampler and the trainer in float32; of one pass on equal models."""
+
+
 @torch.no_grad()
 def step_zero(run: Run, algorithm: Algorithm, inputs: Inputs, parts: Parts) -> str:
-    """Check what must hold before the first update: π_θ = π_ref exactly, KL 0, ratio 1, DPO loss ln 2.
+    """Check what must hold before the first update: π_θ = μ, so that the ratio is 1; π_θ = π_ref; DPO loss ln 2.
 
     Raises: OneloopError naming the number that is off.
     """
-    batch, learner = _probe(inputs, parts).to(parts.learner.device), parts.learner
-    facts = []
-    if run.algorithm != "reward_model":
-        first, again = learner.policy(batch).logprobs, learner.policy(batch).logprobs
-        facts.append(("ratio − 1", float((first - again)[batch.mask].abs().max())))
-        if "reference" in algorithm.needs:
-            reference = learner.reference(batch) if batch.ref_logprobs is None else batch.ref_logprobs
-            facts.append(("log π_θ − log π_ref", float((first - reference)[batch.mask].abs().max())))
+    if inputs.kind == "demonstrations" or run.algorithm == "reward_model":
+        return "step 0 checks: none apply"
+    batch, learner = _probe(run, inputs, parts).to(parts.learner.device), parts.learner
+    facts: list[tuple[str, float, float]] = []
+    logprobs = learner.policy(batch).logprobs
+    if batch.rollout_logprobs is not None:
+        gap = float((logprobs - batch.rollout_logprobs)[batch.mask].abs().max())
+        # in half precision sampler and trainer round apart; rollout/logprob_gap follows it through the run
+        facts.append(("ratio − 1", math.expm1(gap), SAME_WEIGHTS if run.dtype == "float32" else math.inf))
+    if "reference" in algorithm.needs:
+        reference = learner.reference(batch) if batch.ref_logprobs is None else batch.ref_logprobs
+        facts.append(("log π_θ − log π_ref", float((logprobs - reference)[batch.mask].abs().max()), SAME_PASS))
     if run.algorithm == "dpo" and not run.set:
-        loss = _loss(algorithm, batch, learner)
-        facts.append(("DPO loss − ln 2", abs(loss - math.log(2))))
-    for name, value in facts:
-        if value > 1e-6:
+        facts.append(("DPO loss − ln 2", abs(_loss(algorithm, batch, learner) - math.log(2)), SAME_PASS))
+    for name, value, most in facts:
+        if not value <= most:
             raise OneloopError(f"step 0: {name} is {value:.3g} and must be 0: the models are not what they say")
-    return "step 0 checks: " + (", ".join(f"{name} = {value:.1g}" for name, value in facts) or "none apply")
+    return "step 0 checks: " + (", ".join(f"{name} = {value:.1g}" for name, value, _ in facts) or "none apply")
 
 
-def _probe(inputs: Inputs, parts: Parts) -> Batch:
-    """The first step's pairs, or the prompts of a few rows, read as if their tokens had been chosen."""
-    if inputs.kind == "preferences":
+def _probe(run: Run, inputs: Inputs, parts: Parts) -> Batch:
+    """The first step's pairs, or answers to a few prompts. Neither changes what the run will draw."""
+    if parts.engine is None:
         before = parts.experience.state()
         batch = parts.experience.batch(0)
         parts.experience.restore(before)
         return batch
-    tokens = [parts.text.prompt(row["prompt"])[0] for row in inputs.rows[:4]]
-    return collate([Row(prompt=ids[:1], actions=ids[1:] or ids, group=i, reward=1.0) for i, ids in enumerate(tokens)])
+    sampling = Sampling(max_new_tokens=min(run.max_new_tokens, PROBED_TOKENS), temperature=run.temperature)
+    context = getattr(parts.learner.model.config, "max_position_embeddings", math.inf)
+    every = (parts.text.prompt(row["prompt"])[0] for row in inputs.rows)
+    prompts = list(islice((ids for ids in every if len(ids) + sampling.max_new_tokens <= context), PROBED))
+    answers = parts.engine.generate(prompts, sampling, range(len(prompts)))
+    return collate([
+        Row(prompt=ids, actions=answer.tokens, group=number, reward=1.0, logprobs=answer.logprobs)
+        for number, (ids, answer) in enumerate(zip(prompts, answers, strict=True))
+    ])  # fmt: skip
 
 
 def _loss(algorithm: Algorithm, batch: Batch, learner: Learner) -> float:

@@ -58,9 +58,9 @@ class RunFolder:
         try:
             if (path / "run.json").exists() and not resume:
                 raise ConfigError(
-                    f"--out {path} holds a run already. Fix: --resume to go on with it, another --out, or rm -r {path}"
+                    f"--out {path} holds a run already. Fix: --resume to go on with it, another --out, or --overwrite"
                 )
-            info = _facts(facts)
+            info = _facts(facts) | {"checkpoint": _checkpoint(path)}
             if not (path / "run.json").exists():
                 write_text(path / "run.json", json.dumps(info | {"status": "starting"}, indent=1))
             if not (path / "config.toml").exists():
@@ -136,6 +136,16 @@ class RunFolder:
                 table.unlink()
         self._last_step = step - 1
 
+    @property
+    def checkpoint(self) -> int:
+        """Finished steps of the newest checkpoint that was ever saved; 0: none was. It outlives the checkpoints."""
+        return int(self._info["checkpoint"])
+
+    def saved(self, done: int) -> None:
+        """Note that a checkpoint of so many finished steps stands."""
+        self._info["checkpoint"] = done
+        self._write_info()
+
     def finish(self, status: str, failure: str | None = None) -> None:
         """Write how the run ended: finished, failed or stopped."""
         self._info |= {"status": status, "failure": failure}
@@ -176,6 +186,12 @@ def remove_run(path: Path) -> None:
         raise ConfigError(f"{path} is not a run folder (no run.json); it is left as it is")
     with _locked(path):
         shutil.rmtree(path)
+
+
+def _checkpoint(path: Path) -> int:
+    """What an earlier process noted with `saved`."""
+    info = path / "run.json"
+    return int(json.loads(info.read_text(encoding="utf-8")).get("checkpoint", 0)) if info.exists() else 0
 
 
 def _locked(path: Path) -> IO[str]:
