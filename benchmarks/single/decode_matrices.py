@@ -19,7 +19,7 @@ import torch
 from processes.measured import emit
 from torch import Tensor, nn
 
-from oneloop.model.fused import block_width, for_few_rows, in_blocks
+from oneloop.forward.fused import block_width, for_few_rows, in_blocks
 
 WIDTHS = ((384, 1152), (384, 384), (384, 2048), (1024, 384), (384, 4096))
 """in, out: 4096 and 2048 numbers between rows fall onto the same lines of a cache."""

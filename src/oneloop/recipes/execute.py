@@ -29,7 +29,7 @@ from oneloop.recipes.build import (
     reference_from,
     resolved,
 )
-from oneloop.recipes.memory import Meter
+from oneloop.recipes.meter import Meter
 from oneloop.recipes.signals import StopRequest, stop_request
 from oneloop.record.atomic import clean_temporaries, new_folder, verify
 from oneloop.record.reader import read_run

@@ -13,9 +13,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from oneloop.batch import Batch
-from oneloop.model.attention import hidden_states
-from oneloop.model.fused import Backbone, Fused, Setting, for_few_rows, worth_a_copy
-from oneloop.model.packed import packed
+from oneloop.forward.attention import hidden_states
+from oneloop.forward.fused import Backbone, Fused, Setting, for_few_rows, worth_a_copy
+from oneloop.forward.packed import packed
 from oneloop.rollout.cache import Prefilled, SharedPrompts, Slots, padded_places
 from oneloop.rollout.replay import STRIDE, Pass, Recorder
 from oneloop.rollout.sampler import draw

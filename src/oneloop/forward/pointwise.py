@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional as F
 
-from oneloop.model.projection import Adapter, Projection
+from oneloop.forward.projection import Adapter, Projection
 
 
 def _scale(x: Tensor, eps: Tensor) -> Tensor:

@@ -6,12 +6,12 @@ from torch import nn
 from transformers import AutoModelForCausalLM, GemmaConfig, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 
 from oneloop.batch import Batch
-from oneloop.model import fused, pointwise
-from oneloop.model.attention import hidden_states
-from oneloop.model.forward import Backbone
-from oneloop.model.fused import Fused, block_width, for_few_rows, settings_of
-from oneloop.model.packed import packed
-from oneloop.model.projection import Adapter, Projection
+from oneloop.forward import fused, pointwise
+from oneloop.forward.attention import hidden_states
+from oneloop.forward.fused import Fused, block_width, for_few_rows, settings_of
+from oneloop.forward.packed import packed
+from oneloop.forward.projection import Adapter, Projection
+from oneloop.forward.reader import Backbone
 from oneloop.rollout import decoding
 from oneloop.rollout.engine import Engine
 from oneloop.types import Sampling

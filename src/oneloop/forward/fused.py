@@ -1,6 +1,6 @@
 """A Llama-like backbone with fewer and larger operations, for a CPU, where all but the products is overhead.
 
-Residuals are added by the product before them; what stands between products is in `oneloop.model.pointwise`. For
+Residuals are added by the product before them; what stands between products is in `oneloop.forward.pointwise`. For
 decoding, where calls cost more than arithmetic, queries, keys and values come from one call and gate and up from
 another, from copies made anew for every call of the engine. The mathematics is the model's own, compared with it once.
 """
@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.activations import SiLUActivation
 
-from oneloop.model.attention import Heads, Layout, evaluating, hidden_states
-from oneloop.model.pointwise import adapted, gated, normed, projected, turned
-from oneloop.model.probe import probe_line
-from oneloop.model.projection import Projection, projection_of
+from oneloop.forward.attention import Heads, Layout, evaluating, hidden_states
+from oneloop.forward.pointwise import adapted, gated, normed, projected, turned
+from oneloop.forward.probe import probe_line
+from oneloop.forward.projection import Projection, projection_of
 
 MOST_BYTES = 256 * 2**20
 """Largest backbone that is copied for decoding: a larger one gains little, and its copy would be felt."""
