@@ -166,9 +166,9 @@ def parity(learner, batch):
     assert learner._backbone.packs
     wanted = alone(learner, batch)
     slope = gradients(learner, objective(wanted, batch))
-    for reader, most in ((learner, 0), (learner, 30), (learner, 10**6), (padding(learner), 0)):
+    for reads, most in ((learner, 0), (learner, 30), (learner, 10**6), (padding(learner), 0)):
         with families_up_to(most):
-            out = reader.policy(batch)
+            out = reads.policy(batch)
         same_outputs(out, wanted, batch)
         same_gradients(gradients(learner, objective(out, batch)), slope)
 
