@@ -262,7 +262,7 @@ def test_a_thousand_rounds_leave_the_frozen_matrices_bit_for_bit(dtype, tmp_path
         if number % 10 == 0:
             merged_state(model)
         if dtype == torch.float32:
-            fused.Fused(model, settings, few_rows=True)
+            fused.Fused(model, settings, decode=True)
     after = frozen(model)
     assert learner.updates == 20 and before.keys() == after.keys()
     assert all(torch.equal(value, before[name]) for name, value in after.items())

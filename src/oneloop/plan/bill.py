@@ -16,7 +16,7 @@ from oneloop.batch import Batch
 from oneloop.config import Run
 from oneloop.experience.pack import Row, collate
 from oneloop.forward.attention import hidden_states
-from oneloop.forward.fused import Fused, for_few_rows, worth_a_copy
+from oneloop.forward.fused import Fused, decode_linear, worth_a_copy
 from oneloop.forward.packed import packed
 from oneloop.model.lora import Lora, check_available, has_adapters, keep_frozen_in
 from oneloop.objective.logprobs import table_bytes
@@ -302,8 +302,8 @@ def _merged(cast: Cast) -> tuple[Fused, object] | None:
     if not cast.fast or settings is None or cast.dtype != torch.float32:
         return None
     copied = worth_a_copy(cast.policy)
-    head = for_few_rows(_head(cast)) if copied else None
-    return Fused(cast.policy, settings, few_rows=copied), head
+    head = decode_linear(_head(cast)) if copied else None
+    return Fused(cast.policy, settings, decode=copied), head
 
 
 def _prefill(cast: Cast, prompts: int, length: int) -> tuple[object, Prefilled]:
