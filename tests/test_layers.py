@@ -8,7 +8,7 @@ import pytest
 SRC = Path(__file__).parents[1] / "src" / "oneloop"
 
 PLAIN = {"types", "errors", "seeds"}
-ADAPTERS = {"model", "rollout", "parallel", "environments", "rewards", "tasks", "record"}
+ADAPTERS = {"forward", "model", "rollout", "parallel", "environments", "rewards", "tasks", "record"}
 MAY_IMPORT = {
     "types": {"errors"},
     "errors": set(),
@@ -19,9 +19,10 @@ MAY_IMPORT = {
     "algorithms": {"batch", "objective", "ports", "errors"},
     "train": {"batch", "algorithms", "ports", *PLAIN},
     "experience": {"batch", "objective", "algorithms", "ports", *PLAIN},
-    "model": {"batch", "objective", "ports", *PLAIN},
-    "rollout": {"batch", "objective", "ports", "model", *PLAIN},
-    "parallel": {"batch", "ports", "model", *PLAIN},
+    "forward": {"batch", "objective", "ports", *PLAIN},
+    "model": {"batch", "objective", "ports", "forward", *PLAIN},
+    "rollout": {"batch", "objective", "ports", "forward", *PLAIN},
+    "parallel": {"batch", "ports", "forward", "model", *PLAIN},
     "environments": PLAIN,
     "rewards": PLAIN,
     "tasks": PLAIN,
@@ -29,7 +30,8 @@ MAY_IMPORT = {
     "config": {"errors"},
     "lab": {"record", *PLAIN},
     "recipes": {"batch", "objective", "algorithms", "ports", "train", "experience", "config", "lab", *ADAPTERS, *PLAIN},
-    "cli": {"algorithms", "config", "recipes", "lab", "model", "rollout", "record", *PLAIN},
+    "plan": {"algorithms", "batch", "config", "experience", "objective", "recipes", *(ADAPTERS - {"parallel"}), *PLAIN},
+    "cli": {"algorithms", "config", "recipes", "plan", "lab", "model", "rollout", "record", *PLAIN},
     "__init__": set(),
     "__main__": {"cli"},
 }

@@ -51,10 +51,10 @@ from torch import Tensor
 
 from oneloop.algorithms import GRPO, SFT, PolicyGradient
 from oneloop.batch import Batch
-from oneloop.model.attention import hidden_states
+from oneloop.forward.attention import hidden_states
+from oneloop.forward.packed import packed
+from oneloop.forward.probe import one_kernel
 from oneloop.model.learner import Learner, Optimization
-from oneloop.model.packed import packed
-from oneloop.model.probe import one_kernel
 
 RESULTS = Path(__file__).parents[1] / "results"
 
@@ -130,7 +130,7 @@ def _step(case: Trained, learner: Learner, batch: Batch) -> tuple[float, float, 
             case.algorithm.loss(learner.policy(micro), micro, size).value.backward()
 
     # whatever the learner's own trial of the kernel has said
-    with patch("oneloop.model.forward.packed", lambda rows, _: packed(rows, one_kernel=case.one_kernel)):
+    with patch("oneloop.forward.reader.packed", lambda rows, _: packed(rows, one_kernel=case.one_kernel)):
         return (
             seconds_of(learner.device, lambda: ready.append(case.algorithm.prepare(batch, learner, one_update=True))),
             seconds_of(learner.device, gradients),
@@ -142,7 +142,7 @@ def planned(case: Trained, bench: Bench) -> Measured:
     """Bytes that `oneloop plan` says the same run needs, by phase."""
     # they want a model's folder and the command line's packages, which nothing else here does
     from oneloop.config import default_run  # noqa: PLC0415
-    from oneloop.recipes.bill import Lengths, bill  # noqa: PLC0415
+    from oneloop.plan.bill import Lengths, bill  # noqa: PLC0415
 
     group, rows = case.group(bench.setup), bench.setup.train.lengths(1)
     with tempfile.TemporaryDirectory() as folder:

@@ -1,6 +1,6 @@
 """Why decoding copies its matrices: rates of products with the few rows of a decoding step, by layout of the matrix.
 
-`modules` is the order that modules keep, [out, in]; `turned` is [in, out]. The engine makes `for_few_rows` of the head
+`modules` is the order that modules keep, [out, in]; `turned` is [in, out]. The engine makes `decode_linear` of the head
 and of what adds to the residual stream, and `blocks` of the rest. Several matrices follow each other, as in a step, so
 that none waits in a small cache. One thread, float32.
 """
@@ -19,7 +19,7 @@ import torch
 from processes.measured import emit
 from torch import Tensor, nn
 
-from oneloop.model.fused import block_width, for_few_rows, in_blocks
+from oneloop.forward.fused import block_width, decode_linear, in_blocks
 
 WIDTHS = ((384, 1152), (384, 384), (384, 2048), (1024, 384), (384, 4096))
 """in, out: 4096 and 2048 numbers between rows fall onto the same lines of a cache."""
@@ -60,7 +60,7 @@ def gflops(rows: int, width: tuple[int, int], layouts: Sequence[Callable[[nn.Lin
 @torch.no_grad()
 def main() -> None:
     torch.set_num_threads(1)
-    layouts = (modules, turned, for_few_rows, blocks)
+    layouts = (modules, turned, decode_linear, blocks)
     emit({f"{rows}x{k}x{n}": gflops(rows, (k, n), layouts) for rows in (8, 16, 64, 128) for k, n in WIDTHS})
 
 

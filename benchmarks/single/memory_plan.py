@@ -23,7 +23,7 @@ from cases.models import BOS, EOS, PAD, word_tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from oneloop.config import Run, default_run
-from oneloop.recipes.bill import Lengths, bill
+from oneloop.plan.bill import Lengths, bill
 from oneloop.recipes.execute import execute
 
 PROMPT, ANSWER = 96, 160

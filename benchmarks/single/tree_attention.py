@@ -17,9 +17,9 @@ import torch
 from processes.measured import emit
 
 from oneloop.batch import Batch
-from oneloop.model import segments
-from oneloop.model.attention import Heads
-from oneloop.model.packed import Packed, packed
+from oneloop.forward import segments
+from oneloop.forward.attention import Heads
+from oneloop.forward.packed import Packed, packed
 
 SIZES = ((5, 4, 4), (5, 4, 16), (30, 3, 8), (60, 3, 16), (8, 6, 8), (10, 8, 4), (8, 8, 16), (16, 16, 8))
 """Tokens of the prompt, tokens of an answer, answers to a prompt."""

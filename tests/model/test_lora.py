@@ -21,8 +21,10 @@ from transformers import (
 
 from oneloop.errors import ConfigError
 from oneloop.experience.pack import Row, collate
-from oneloop.model import fused, lora
-from oneloop.model.fused import settings_of
+from oneloop.forward import fused
+from oneloop.forward.fused import settings_of
+from oneloop.forward.projection import projection_of
+from oneloop.model import lora
 from oneloop.model.learner import Learner, Optimization
 from oneloop.model.load import load_critic, load_policy, load_reward_model, load_tokenizer
 from oneloop.model.lora import (
@@ -34,7 +36,6 @@ from oneloop.model.lora import (
     merge_adapters,
     merged_state,
 )
-from oneloop.model.projection import projection_of
 from oneloop.model.save import save_merged, save_policy
 from oneloop.model.tiny import character_tokenizer
 from oneloop.rollout.engine import Engine
@@ -261,7 +262,7 @@ def test_a_thousand_rounds_leave_the_frozen_matrices_bit_for_bit(dtype, tmp_path
         if number % 10 == 0:
             merged_state(model)
         if dtype == torch.float32:
-            fused.Fused(model, settings, few_rows=True)
+            fused.Fused(model, settings, decode=True)
     after = frozen(model)
     assert learner.updates == 20 and before.keys() == after.keys()
     assert all(torch.equal(value, before[name]) for name, value in after.items())

@@ -5,7 +5,7 @@ import torch
 from transformers import GPT2Config, LlamaConfig, MistralConfig
 
 from oneloop.batch import Batch
-from oneloop.model.attention import Heads
+from oneloop.forward.attention import Heads
 from oneloop.model.learner import Learner, Optimization
 from oneloop.rollout import cache
 from oneloop.rollout.cache import Prefilled, SharedPrompts, Slots, padded_places

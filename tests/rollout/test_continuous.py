@@ -16,7 +16,7 @@ from transformers import (
     Qwen3Config,
 )
 
-from oneloop.model.attention import evaluating
+from oneloop.forward.attention import evaluating
 from oneloop.rollout import cache, decoding
 from oneloop.rollout.decoding import Request
 from oneloop.rollout.engine import Engine

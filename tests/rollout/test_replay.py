@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import LlamaConfig, MistralConfig, Qwen3Config
 
-from oneloop.model.attention import Heads
+from oneloop.forward.attention import Heads
 from oneloop.rollout import cache, decoding, engine, replay
 from oneloop.rollout.cache import Prefilled, SharedPrompts, Slots, padded_places
 from oneloop.rollout.engine import Engine

@@ -26,7 +26,7 @@ def main(arguments: list[str]) -> int:
     prompt, answer = (_whole(flag, taken(rest, flag)) for flag in ("--prompt-tokens", "--answer-tokens"))
     available, against = _gibibytes(taken(rest, "--available")), taken(rest, "--against")
     run = parse_run(rest, USAGE, "oneloop plan")
-    from oneloop.recipes.plan import compare, plan, text_of
+    from oneloop.plan.plan import compare, plan, text_of
 
     planned = plan(run, prompt=prompt, answer=answer, available=available)
     print(text_of(run, planned))

@@ -15,9 +15,9 @@ from transformers import PreTrainedModel
 
 from oneloop.batch import Batch, PolicyOutput
 from oneloop.errors import DivergedError
-from oneloop.model.forward import Backbone, CausalReader, final_values_of, reward_scores, score_only, values_of
+from oneloop.forward.probe import plain_head
+from oneloop.forward.reader import Backbone, CausalReader, final_values_of, reward_scores, score_only, values_of
 from oneloop.model.lora import adapters_off, has_adapters
-from oneloop.model.probe import plain_head
 from oneloop.objective.logprobs import Entropy
 
 MOST_SKIPS = 3

@@ -26,8 +26,8 @@ from transformers.pytorch_utils import Conv1D
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from oneloop.errors import ConfigError
+from oneloop.forward.projection import projection_of
 from oneloop.model.aligned import align
-from oneloop.model.projection import projection_of
 from oneloop.seeds import named_seed
 
 HEAD = "score"

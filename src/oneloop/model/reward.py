@@ -7,7 +7,7 @@ import torch
 from transformers import PreTrainedModel
 
 from oneloop.batch import Batch
-from oneloop.model.forward import Backbone, reward_scores
+from oneloop.forward.reader import Backbone, reward_scores
 
 
 class LearnedReward:

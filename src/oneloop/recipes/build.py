@@ -32,7 +32,7 @@ from oneloop.objective.logprobs import Entropy
 from oneloop.objective.shaping import OverlongPenalty
 from oneloop.ports import Experience, Recorder
 from oneloop.recipes import data
-from oneloop.recipes.memory import settle_malloc
+from oneloop.recipes.meter import settle_malloc
 from oneloop.recipes.overrides import named_algorithm, overridden
 from oneloop.rewards import NamedReward, RewardScorer, load_reward
 from oneloop.rollout.engine import Engine

@@ -26,7 +26,7 @@ from oneloop.recipes.build import (
     reference_from,
     resolved,
 )
-from oneloop.recipes.memory import Meter
+from oneloop.recipes.meter import Meter
 from oneloop.recipes.resume import elsewhere, latest, machine, recorded, restore
 from oneloop.recipes.saver import Saver
 from oneloop.recipes.signals import StopRequest, stop_request

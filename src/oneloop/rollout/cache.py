@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from oneloop.model.attention import Heads
+from oneloop.forward.attention import Heads
 
 FIRST_COLUMNS = 128
 

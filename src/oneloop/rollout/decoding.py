@@ -13,9 +13,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from oneloop.batch import Batch
-from oneloop.model.attention import hidden_states
-from oneloop.model.fused import Backbone, Fused, Setting, for_few_rows, worth_a_copy
-from oneloop.model.packed import packed
+from oneloop.forward.attention import hidden_states
+from oneloop.forward.fused import Backbone, Fused, Setting, decode_linear, worth_a_copy
+from oneloop.forward.packed import packed
 from oneloop.rollout.cache import Prefilled, SharedPrompts, Slots, padded_places
 from oneloop.rollout.replay import STRIDE, Pass, Recorder
 from oneloop.rollout.sampler import draw
@@ -71,8 +71,8 @@ class Decoding:
         self._head: Any = model.get_output_embeddings()
         if settings is not None:
             copied = worth_a_copy(model)
-            self._backbone = Fused(model, settings, few_rows=copied)
-            self._head = for_few_rows(self._head) if copied else self._head
+            self._backbone = Fused(model, settings, decode=copied)
+            self._head = decode_linear(self._head) if copied else self._head
         by_prompt: dict[tuple[int, ...], list[Request]] = {}
         for request in requests:
             by_prompt.setdefault(request.prompt, []).append(request)

@@ -16,9 +16,9 @@ import torch
 from transformers import PreTrainedModel
 
 from oneloop.errors import ConfigError
-from oneloop.model.attention import evaluating
-from oneloop.model.fused import settings_of
-from oneloop.model.probe import packs, plain_head
+from oneloop.forward.attention import evaluating
+from oneloop.forward.fused import settings_of
+from oneloop.forward.probe import packs, plain_head
 from oneloop.ports import Finished
 from oneloop.rollout.decoding import Decoding, Request
 from oneloop.rollout.plain import PlainDecoding

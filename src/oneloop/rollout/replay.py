@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from oneloop.model.fused import Backbone
+from oneloop.forward.fused import Backbone
 from oneloop.rollout.cache import Slots
 
 STRIDE = 128

@@ -2,7 +2,7 @@
 
 import torch
 
-from oneloop.model.pieces import gathered
+from oneloop.forward.pieces import gathered
 
 
 def test_pieces_and_their_gradients_are_those_of_plain_indexing():

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from oneloop.batch import Batch, PolicyOutput
-from oneloop.model.attention import hidden_states
-from oneloop.model.fused import Fused, Setting, settings_of
-from oneloop.model.packed import packed
-from oneloop.model.probe import one_kernel, packs
+from oneloop.forward.attention import hidden_states
+from oneloop.forward.fused import Fused, Setting, settings_of
+from oneloop.forward.packed import packed
+from oneloop.forward.probe import one_kernel, packs
 from oneloop.objective.logprobs import Entropy, HeadMemory, before, logits_logprobs, token_logprobs
 
 
@@ -52,7 +52,7 @@ class Backbone:
     Args:
         packs: rows may run end to end.
         one_kernel: attention over the whole line is one call.
-        settings: the modules' weights run as `oneloop.model.fused.Fused`; None: as the modules do.
+        settings: the modules' weights run as `oneloop.forward.fused.Fused`; None: as the modules do.
     """
 
     model: PreTrainedModel
@@ -91,8 +91,8 @@ class CausalReader:
     """Log-probs and entropy of a causal language model at the actions of a batch, 0 elsewhere.
 
     Args:
-        plain_head: logits are `lm_head(hidden)` and nothing else, checked once by `oneloop.model.probe.plain_head`. If
-            not, the whole model is called: correct for any architecture, but it holds logits for every position.
+        plain_head: logits are `lm_head(hidden)` and nothing else, checked once by `oneloop.forward.probe.plain_head`.
+            If not, the whole model is called: correct for any architecture, but it holds logits for every position.
         memory: as for `token_logprobs`.
     """
 

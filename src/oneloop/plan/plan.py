@@ -13,11 +13,12 @@ from oneloop.errors import ConfigError, DataError
 from oneloop.model.load import load_tokenizer
 from oneloop.model.lora import available, base_of
 from oneloop.model.text import Text, end_ids
+from oneloop.plan.bill import Bill, Lengths, bill
+from oneloop.plan.memory import installed
+from oneloop.plan.rehearsal import weightless
 from oneloop.recipes import data
-from oneloop.recipes.bill import Bill, Lengths, bill
 from oneloop.recipes.build import kind_of, resolved
-from oneloop.recipes.memory import installed, resident
-from oneloop.recipes.rehearsal import weightless
+from oneloop.recipes.meter import resident
 from oneloop.record.reader import read_run
 from oneloop.tasks.source import load_rows
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional as F
 
-from oneloop.model.projection import Adapter, Projection
+from oneloop.forward.projection import Adapter, Projection
 
 
 def _scale(x: Tensor, eps: Tensor) -> Tensor:
@@ -124,19 +124,19 @@ def adapted(
     return outs
 
 
-class _Turned(Function):
+class _Rotary(Function):
     @staticmethod
     def forward(ctx: Any, heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         ctx.save_for_backward(cos, sin)
-        return _turned(heads, cos, sin, 1)
+        return _rotated(heads, cos, sin, 1)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         (g,), (cos, sin) = gradients, ctx.saved_tensors
-        return _turned(g, cos, sin, -1), None, None
+        return _rotated(g, cos, sin, -1), None, None
 
 
-def _turned(heads: Tensor, cos: Tensor, sin: Tensor, direction: int) -> Tensor:
+def _rotated(heads: Tensor, cos: Tensor, sin: Tensor, direction: int) -> Tensor:
     out = heads * cos
     first, second = heads.chunk(2, -1)
     of_first, of_second = sin.chunk(2, -1)
@@ -146,8 +146,8 @@ def _turned(heads: Tensor, cos: Tensor, sin: Tensor, direction: int) -> Tensor:
     return out
 
 
-def turned(
+def apply_rotary(
     heads: Float[Tensor, "... heads D"], cos: Float[Tensor, "... 1 D"], sin: Float[Tensor, "... 1 D"]
 ) -> Float[Tensor, "... heads D"]:
-    """Rotary positions: dimension d turned with d + D/2 by the angle of its position (Su et al. 2021, eq. 34)."""
-    return _Turned.apply(heads, cos, sin) if torch.is_grad_enabled() else _turned(heads, cos, sin, 1)
+    """Rotary embedding: dimension d rotated with d + D/2 by the angle of its position (Su et al. 2021, eq. 34)."""
+    return _Rotary.apply(heads, cos, sin) if torch.is_grad_enabled() else _rotated(heads, cos, sin, 1)

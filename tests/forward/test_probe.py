@@ -5,8 +5,8 @@ import torch
 from test_packed import CONFIGS, GPT2, LAYOUTS, ROPE, alone, layout, make, make_learner, same_outputs
 from transformers import BloomConfig, Gemma2Config, GPT2Config
 
-from oneloop.model.attention import evaluating, hidden_states
-from oneloop.model.probe import packs
+from oneloop.forward.attention import evaluating, hidden_states
+from oneloop.forward.probe import packs
 
 
 def deaf(model):

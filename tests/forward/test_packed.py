@@ -21,8 +21,8 @@ from transformers import (
 )
 
 from oneloop.batch import Batch, PolicyOutput
-from oneloop.model import buckets, forward, packed, segments
-from oneloop.model.forward import Backbone
+from oneloop.forward import buckets, packed, reader, segments
+from oneloop.forward.reader import Backbone
 from oneloop.model.learner import Critic, Learner, Optimization
 from oneloop.model.reward import LearnedReward
 
@@ -166,9 +166,9 @@ def parity(learner, batch):
     assert learner._backbone.packs
     wanted = alone(learner, batch)
     slope = gradients(learner, objective(wanted, batch))
-    for reader, most in ((learner, 0), (learner, 30), (learner, 10**6), (padding(learner), 0)):
+    for reads, most in ((learner, 0), (learner, 30), (learner, 10**6), (padding(learner), 0)):
         with families_up_to(most):
-            out = reader.policy(batch)
+            out = reads.policy(batch)
         same_outputs(out, wanted, batch)
         same_gradients(gradients(learner, objective(out, batch)), slope)
 
@@ -276,7 +276,7 @@ def unrestarted(monkeypatch):
         line = packed.packed(batch, one_kernel)
         return replace(line, positions=torch.arange(line.positions.shape[1])[None])
 
-    monkeypatch.setattr(forward, "packed", wrapped)
+    monkeypatch.setattr(reader, "packed", wrapped)
 
 
 def one_causal_call(monkeypatch):
@@ -291,7 +291,7 @@ def one_causal_call(monkeypatch):
 def shifted_on_the_line(monkeypatch):
     """The state before an own segment's first token is then the last one of some other row."""
     monkeypatch.setattr(
-        forward.States, "before", lambda self, mask: self.flat.index_select(0, (self.place[mask] - 1).clamp(min=0))
+        reader.States, "before", lambda self, mask: self.flat.index_select(0, (self.place[mask] - 1).clamp(min=0))
     )
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from oneloop.config import default_run
 from oneloop.recipes.execute import execute
-from oneloop.recipes.memory import SMALL, installed
+from oneloop.recipes.meter import SMALL
 from oneloop.record.reader import read_run
 from toy_models import Silent
 
@@ -20,7 +20,7 @@ FAULTS = """
 import resource
 import sys
 import torch
-from oneloop.recipes.memory import settle_malloc
+from oneloop.recipes.meter import settle_malloc
 for largest in map(int, sys.argv[1:]):
     settle_malloc(largest)
 for _ in range(10):
@@ -58,10 +58,3 @@ def test_every_step_has_a_line_of_memory(tmp_path: Path) -> None:
     for line in lines:
         assert line["start_rss"] > 0 and 0 < line["rss"] <= line["peak_rss"]
     assert lines[0]["peak_rss"] <= lines[1]["peak_rss"]
-
-
-def test_a_machine_has_memory_and_an_absent_gpu_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    there = installed("cpu")
-    assert there is not None and there > 2**28
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    assert installed("cuda") is None

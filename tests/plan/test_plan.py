@@ -14,10 +14,10 @@ from transformers import LlamaConfig
 from oneloop.cli.main import run as command
 from oneloop.config import Run, default_run
 from oneloop.errors import ConfigError
-from oneloop.recipes import plan as plans
-from oneloop.recipes.bill import HEAP_WASTE, Bill, Lengths, bill
-from oneloop.recipes.plan import compare, plan
-from oneloop.recipes.rehearsal import Cast, Ledger, size_of, weightless
+from oneloop.plan import plan as plans
+from oneloop.plan.bill import HEAP_WASTE, Bill, Lengths, bill
+from oneloop.plan.plan import compare, plan
+from oneloop.plan.rehearsal import Cast, Ledger, size_of, weightless
 
 # hidden 8, 2 layers, 2 heads, intermediate 12, vocabulary 10
 #   a layer:   q, k, v, o 4·8·8 = 256; gate, up, down 3·8·12 = 288; two norms 16            → 560
@@ -170,8 +170,8 @@ def test_what_autograd_keeps_is_what_a_real_pass_keeps(folder: Path) -> None:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     from oneloop.batch import Batch
-    from oneloop.model.forward import Backbone
-    from oneloop.recipes.bill import assumed_batch
+    from oneloop.forward.reader import Backbone
+    from oneloop.plan.bill import assumed_batch
     from oneloop.recipes.build import resolved
 
     run = run_of(folder, "sft")
@@ -212,7 +212,7 @@ def test_what_does_not_fit_ends_with_3_and_says_what_would(capsys: pytest.Captur
 def test_the_cheapest_change_that_fits(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Room for passes of half as many tokens, not for the whole: the first change that fits, not the largest saving."""
     run = run_of(folder, "sft", prompts_per_step=16, max_tokens=256)
-    monkeypatch.setattr("oneloop.recipes.plan.resident", lambda: 1000)
+    monkeypatch.setattr("oneloop.plan.plan.resident", lambda: 1000)
     whole, half, quarter = (bill(replace(run, max_tokens=tokens), LENGTHS).bytes for tokens in (256, 128, 64))
     assert whole > half > quarter
     roomy, tight, none = (

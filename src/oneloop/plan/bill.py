@@ -15,14 +15,14 @@ from oneloop.algorithms import Need
 from oneloop.batch import Batch
 from oneloop.config import Run
 from oneloop.experience.pack import Row, collate
-from oneloop.model.attention import hidden_states
-from oneloop.model.fused import Fused, for_few_rows, worth_a_copy
+from oneloop.forward.attention import hidden_states
+from oneloop.forward.fused import Fused, decode_linear, worth_a_copy
+from oneloop.forward.packed import packed
 from oneloop.model.lora import Lora, check_available, has_adapters, keep_frozen_in
-from oneloop.model.packed import packed
 from oneloop.objective.logprobs import table_bytes
+from oneloop.plan.rehearsal import Cast, Role, shapes_only, size_of, weightless
 from oneloop.recipes.build import Algorithm, dtype_of, entropy_of, kind_of, lora_of, reference_from, resolved
-from oneloop.recipes.memory import keeps_freed
-from oneloop.recipes.rehearsal import Cast, Role, shapes_only, size_of, weightless
+from oneloop.recipes.meter import keeps_freed
 from oneloop.rollout.cache import FIRST_COLUMNS, Prefilled
 from oneloop.rollout.decoding import PREFILL_TOKENS, WORTH_SHARING
 from oneloop.rollout.engine import CACHE_BYTES, MOST_ROWS
@@ -302,8 +302,8 @@ def _merged(cast: Cast) -> tuple[Fused, object] | None:
     if not cast.fast or settings is None or cast.dtype != torch.float32:
         return None
     copied = worth_a_copy(cast.policy)
-    head = for_few_rows(_head(cast)) if copied else None
-    return Fused(cast.policy, settings, few_rows=copied), head
+    head = decode_linear(_head(cast)) if copied else None
+    return Fused(cast.policy, settings, decode=copied), head
 
 
 def _prefill(cast: Cast, prompts: int, length: int) -> tuple[object, Prefilled]:

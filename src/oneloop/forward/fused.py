@@ -1,6 +1,6 @@
 """A Llama-like backbone with fewer and larger operations, for a CPU, where all but the products is overhead.
 
-Residuals are added by the product before them; what stands between products is in `oneloop.model.pointwise`. For
+Residuals are added by the product before them; what stands between products is in `oneloop.forward.pointwise`. For
 decoding, where calls cost more than arithmetic, queries, keys and values come from one call and gate and up from
 another, from copies made anew for every call of the engine. The mathematics is the model's own, compared with it once.
 """
@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.activations import SiLUActivation
 
-from oneloop.model.attention import Heads, Layout, evaluating, hidden_states
-from oneloop.model.pointwise import adapted, gated, normed, projected, turned
-from oneloop.model.probe import probe_line
-from oneloop.model.projection import Projection, projection_of
+from oneloop.forward.attention import Heads, Layout, evaluating, hidden_states
+from oneloop.forward.pointwise import adapted, apply_rotary, gated, normed, projected
+from oneloop.forward.probe import probe_line
+from oneloop.forward.projection import Projection, projection_of
 
 MOST_BYTES = 256 * 2**20
 """Largest backbone that is copied for decoding: a larger one gains little, and its copy would be felt."""
@@ -108,13 +108,13 @@ class _Layer(NamedTuple):
     down: _OutOfBlocks | _Out
 
     @classmethod
-    def of(cls, layer: Any, few_rows: bool) -> _Layer:
+    def of(cls, layer: Any, decode: bool) -> _Layer:
         attention, mlp = layer.self_attn, layer.mlp
         query, key, value, out = (_read(getattr(attention, name)) for name in ("q_proj", "k_proj", "v_proj", "o_proj"))
         gate, up, down = (_read(getattr(mlp, name)) for name in ("gate_proj", "up_proj", "down_proj"))
         gains = [getattr(attention, name).weight if hasattr(attention, name) else None for name in NORMS]
         before, between = layer.input_layernorm.weight, layer.post_attention_layernorm.weight
-        if not few_rows:
+        if not decode:
             of_input, of_middle = _Separate(before, [query, key, value]), _Separate(between, [gate, up])
             return cls(of_input, gains, _Out(out), of_middle, _Out(down))
         of_heads = block_width([len(part.weight) for part in (query, key, value)], attention.head_dim)
@@ -152,14 +152,14 @@ class Fused:
     """A backbone as `Backbone`, from the weights that `model` has now and what `settings_of` found out about it.
 
     Args:
-        few_rows: for many calls with tens of tokens rather than thousands: projections are merged, in copies that are
-            laid out as `for_few_rows` does.
+        decode: for many calls with tens of tokens rather than thousands: projections are merged, in copies that are
+            laid out as `decode_linear` does.
     """
 
-    def __init__(self, model: PreTrainedModel, settings: Sequence[Setting], *, few_rows: bool = False) -> None:
+    def __init__(self, model: PreTrainedModel, settings: Sequence[Setting], *, decode: bool = False) -> None:
         backbone: Any = model.base_model
         self._embedding, self._rotary = backbone.embed_tokens, backbone.rotary_emb
-        self._layers = [_Layer.of(layer, few_rows) for layer in backbone.layers]
+        self._layers = [_Layer.of(layer, decode) for layer in backbone.layers]
         self._settings = settings
         self._gain, self._eps = backbone.norm.weight, torch.tensor(_eps(backbone.norm))
         attention = backbone.layers[0].self_attn
@@ -174,7 +174,7 @@ class Fused:
         x = x.flatten(0, 1)
         for number, layer in enumerate(self._layers):
             *parts, value = (y.view(*y.shape[:-2], *tokens.shape, -1, self._width) for y in layer.qkv(x, self._eps))
-            parts = [turned(y, cos, sin) for y in self._normed(parts, layer.gains)]
+            parts = [apply_rotary(y, cos, sin) for y in self._normed(parts, layer.gains)]
             query, key = parts if len(parts) == 2 else self._of_blocks(*parts)
             query, key, value = (_side_by_side(y).transpose(1, 2) for y in (query, key, value))
             mixed = layout.attend(Heads(number, query, key, value, *self._settings[number]))
@@ -199,7 +199,7 @@ def _product(x: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
     return torch.mm(x, matrix) if bias is None else torch.addmm(bias, x, matrix)
 
 
-def for_few_rows(linear: nn.Linear) -> Callable[[Tensor], Tensor]:
+def decode_linear(linear: nn.Linear) -> Callable[[Tensor], Tensor]:
     """The product of a few rows with `linear`, from a copy laid out by `_in_out`."""
     return partial(_product, matrix=_in_out(linear.weight), bias=linear.bias)
 
@@ -228,7 +228,7 @@ def in_blocks(weight: Float[Tensor, "out in"], width: int) -> Float[Tensor, "blo
 
 
 def worth_a_copy(model: PreTrainedModel) -> bool:
-    """Whether decoding shall run with `few_rows`."""
+    """Whether decoding shall run with `decode`."""
     return sum(parameter.nbytes for parameter in model.base_model.parameters()) <= MOST_BYTES
 
 

@@ -1,4 +1,4 @@
-"""What this process and this machine say about memory, in bytes."""
+"""What this process says about its memory, in bytes, and what malloc is told to do with it."""
 
 from __future__ import annotations
 
@@ -63,16 +63,6 @@ def settle_malloc(largest: int) -> None:
         libc.mallopt(_MMAP_THRESHOLD, 2**20)
 
 
-def installed(device: str) -> int | None:
-    """Bytes that `device` has in all; None for a GPU that this machine does not have.
-
-    On the CPU, a container's limit counts where it is below what the machine has.
-    """
-    if device.startswith("cuda"):
-        return torch.cuda.get_device_properties(device).total_memory if torch.cuda.is_available() else None
-    return min([os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *_container_limits()])
-
-
 @dataclass(frozen=True)
 class Meter:
     """Hook: one line of memory.jsonl after every step.
@@ -111,12 +101,3 @@ def _status(field: str) -> int:
 def _most_by_getrusage() -> int:
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most if sys.platform == "darwin" else most * 1024
-
-
-def _container_limits() -> list[int]:
-    """Of cgroups, version 2 and 1; "max" and absurdly large numbers mean none."""
-    limits = []
-    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        with suppress(OSError, ValueError):
-            limits.append(int(Path(path).read_text(encoding="ascii")))
-    return limits

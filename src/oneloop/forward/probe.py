@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from oneloop.batch import Batch
-from oneloop.model.attention import Heads, evaluating, hidden_states
-from oneloop.model.packed import Packed, packed
+from oneloop.forward.attention import Heads, evaluating, hidden_states
+from oneloop.forward.packed import Packed, packed
 
 ROWS = ([3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8], [3, 1, 4, 1, 5, 2, 7], [1, 8])
 """Token ids: two rows that share a prompt of five, and one alone."""

@@ -17,17 +17,17 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask
 
 from oneloop.batch import Batch
-from oneloop.model import flex
-from oneloop.model.attention import Heads
-from oneloop.model.buckets import Bucket, buckets
-from oneloop.model.line import Line
-from oneloop.model.pieces import gathered
-from oneloop.model.segments import ordered
+from oneloop.forward import flex
+from oneloop.forward.attention import Heads
+from oneloop.forward.buckets import Bucket, buckets
+from oneloop.forward.line import Line
+from oneloop.forward.pieces import gathered
+from oneloop.forward.segments import ordered
 
 
 @dataclass(frozen=True, eq=False)
 class Packed:
-    """Implements `oneloop.model.attention.Layout` for a batch.
+    """Implements `oneloop.forward.attention.Layout` for a batch.
 
     Args:
         tokens, positions: the line, as one row.

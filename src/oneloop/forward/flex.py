@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
-from oneloop.model.attention import Heads
-from oneloop.model.line import Line, sees
+from oneloop.forward.attention import Heads
+from oneloop.forward.line import Line, sees
 
 
 def block_mask(line: Line, window: int | None) -> BlockMask:

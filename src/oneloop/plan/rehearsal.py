@@ -29,9 +29,9 @@ from transformers import (
 
 from oneloop.batch import Batch, PolicyOutput
 from oneloop.errors import ConfigError
-from oneloop.model import probe
-from oneloop.model.forward import Backbone, CausalReader, final_values_of, reward_scores, score_only, values_of
-from oneloop.model.fused import Setting, settings_of
+from oneloop.forward import probe
+from oneloop.forward.fused import Setting, settings_of
+from oneloop.forward.reader import Backbone, CausalReader, final_values_of, reward_scores, score_only, values_of
 from oneloop.model.load import load_policy, quiet
 from oneloop.model.lora import Lora, add_adapters, base_of
 from oneloop.objective.logprobs import HEAD_MEMORY, Entropy, HeadMemory

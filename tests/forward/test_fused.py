@@ -6,12 +6,12 @@ from torch import nn
 from transformers import AutoModelForCausalLM, GemmaConfig, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 
 from oneloop.batch import Batch
-from oneloop.model import fused, pointwise
-from oneloop.model.attention import hidden_states
-from oneloop.model.forward import Backbone
-from oneloop.model.fused import Fused, block_width, for_few_rows, settings_of
-from oneloop.model.packed import packed
-from oneloop.model.projection import Adapter, Projection
+from oneloop.forward import fused, pointwise
+from oneloop.forward.attention import hidden_states
+from oneloop.forward.fused import Fused, block_width, decode_linear, settings_of
+from oneloop.forward.packed import packed
+from oneloop.forward.projection import Adapter, Projection
+from oneloop.forward.reader import Backbone
 from oneloop.rollout import decoding
 from oneloop.rollout.engine import Engine
 from oneloop.types import Sampling
@@ -86,7 +86,7 @@ def test_the_states_and_all_gradients_are_the_modules_own(name, batch):
 
     same(model, Fused(model, settings), plain, line)
     with torch.no_grad():
-        states = [run(line.tokens, line.positions, line) for run in (Fused(model, settings, few_rows=True), plain)]
+        states = [run(line.tokens, line.positions, line) for run in (Fused(model, settings, decode=True), plain)]
     torch.testing.assert_close(*states, rtol=1e-5, atol=1e-5)
 
 
@@ -98,7 +98,7 @@ def test_decoding_from_narrow_and_wide_blocks(name, columns, monkeypatch):
     settings = settings_of(model)
     assert settings is not None
     with torch.no_grad():
-        ours = Fused(model, settings, few_rows=True)(line.tokens, line.positions, line)
+        ours = Fused(model, settings, decode=True)(line.tokens, line.positions, line)
         torch.testing.assert_close(ours, hidden_states(model, line.tokens, line.positions, line), rtol=1e-5, atol=1e-5)
 
 
@@ -182,7 +182,7 @@ def test_whatever_would_change_the_function_is_refused(name):
 
 def test_a_large_backbone_is_not_copied_for_decoding(monkeypatch):
     model, copies, real = make(CONFIGS["llama"]), [], decoding.Fused
-    monkeypatch.setattr(decoding, "Fused", lambda *a, few_rows: copies.append(few_rows) or real(*a, few_rows=few_rows))
+    monkeypatch.setattr(decoding, "Fused", lambda *a, decode: copies.append(decode) or real(*a, decode=decode))
     drawn = []
     for limit in (10**9, 10_000):
         monkeypatch.setattr(fused, "MOST_BYTES", limit)
@@ -201,7 +201,7 @@ def unsigned(heads, cos, sin, direction):
     [
         ("_scale", lambda x, eps: 1 / (x.abs().mean(-1, keepdim=True) + eps)),
         ("_gated", lambda gate, up: gate.sigmoid() * up),
-        ("_turned", unsigned),
+        ("_rotated", unsigned),
     ],
 )
 def test_a_wrong_function_is_noticed_and_the_modules_run(name, wrong, monkeypatch):
@@ -224,12 +224,12 @@ def test_each_function_is_its_definition_and_its_gradient_too():
     torch.testing.assert_close(pointwise.normed(x, eps, gain), gain * x / root)
     torch.testing.assert_close(pointwise.normed(x, eps, None), x / root)
     torch.testing.assert_close(pointwise.gated(gate, up), gate * gate.sigmoid() * up)
-    torch.testing.assert_close(pointwise.turned(heads, cos, sin), heads * cos + rotated * sin)
+    torch.testing.assert_close(pointwise.apply_rotary(heads, cos, sin), heads * cos + rotated * sin)
     assert torch.autograd.gradcheck(lambda t, g: pointwise.normed(t, eps, g), (x, gain))
     assert torch.autograd.gradcheck(pointwise.gated, (gate, up))
-    assert torch.autograd.gradcheck(lambda t: pointwise.turned(t, cos, sin), heads)
+    assert torch.autograd.gradcheck(lambda t: pointwise.apply_rotary(t, cos, sin), heads)
     with torch.no_grad():
-        torch.testing.assert_close(pointwise.turned(pointwise.turned(heads, cos, sin), cos, -sin), heads)
+        torch.testing.assert_close(pointwise.apply_rotary(pointwise.apply_rotary(heads, cos, sin), cos, -sin), heads)
 
 
 def test_projections_of_one_input_add_their_gradients_up():
@@ -268,7 +268,7 @@ def test_adapters_add_their_part_to_the_projections_that_have_one():
         torch.testing.assert_close(fused._Out(parts[0])(residual.clone(), x), residual + wanted[0])
 
 
-def test_a_product_of_few_rows():
+def test_a_product_of_decode_linear():
     for bias in (True, False):
         linear, x = nn.Linear(7, 5, bias=bias), torch.randn(3, 7)
-        torch.testing.assert_close(for_few_rows(linear)(x), linear(x))
+        torch.testing.assert_close(decode_linear(linear)(x), linear(x))

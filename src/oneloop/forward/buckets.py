@@ -11,10 +11,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from oneloop.model.attention import Heads
-from oneloop.model.line import Line, sees
-from oneloop.model.pieces import Places
-from oneloop.model.segments import Order
+from oneloop.forward.attention import Heads
+from oneloop.forward.line import Line, sees
+from oneloop.forward.pieces import Places
+from oneloop.forward.segments import Order
 
 MOST_WASTE = 1.25
 """They share a call while the padded area stays within this factor of their tokens."""

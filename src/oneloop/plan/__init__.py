@@ -1,0 +1,1 @@
+"""The memory bill of a run, before it starts."""
