@@ -6,7 +6,7 @@ PEERS := .venv-peers
 # one thread: a model this small gains nothing from a second one, and everyone gets the same numbers
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test lint bench bench-quick bench-step bench-peers papers clean
+.PHONY: demo test lint mutants bench bench-quick bench-step bench-peers papers clean
 
 demo: $(VENV)/installed
 	$(BIN)/oneloop demo
@@ -18,6 +18,10 @@ lint: $(VENV)/installed
 	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/pyright
+
+# small changes to the source that a test must notice, one at a time; takes minutes
+mutants: $(VENV)/installed
+	$(BIN)/python tests/mutants/run.py
 
 # beside TRL, transformers and vLLM, which get environments of their own; takes hours
 bench: $(VENV)/installed bench-peers

@@ -160,6 +160,13 @@ def test_a_prompt_that_comes_round_again_gets_other_seeds() -> None:
     assert not set(engine.seeds[6:]) & set(engine.seeds[:6]), "another step draws anew"
 
 
+def test_a_refill_draws_a_dropped_prompt_anew() -> None:
+    engine = Engine()
+    source, _ = rollouts({"a": [0.0, 0.0]}, engine=engine, keep=MixedOutcome(), prompts_per_step=1, max_refills=3)
+    source.batch(0)
+    assert len(engine.seeds) == len(set(engine.seeds)) == 8, "the same answers would be dropped again"
+
+
 def test_metrics_by_hand() -> None:
     """Rewards 0, 1, 1, 1: mean .75, std √(.1875); one of two groups is dead; two tokens each."""
     source, _ = rollouts({"a": [0.0, 1.0], "b": [1.0, 1.0]})

@@ -2,12 +2,15 @@
 
 import pytest
 import torch
+from transformers import GPT2Config
 
 from oneloop.errors import ConfigError, DivergedError
+from oneloop.experience.pack import Row, collate
 from oneloop.model.learner import Learner, Optimization
 from oneloop.model.load import load_policy, load_reward_model, load_tokenizer
 from oneloop.model.save import shared_critic
 from oneloop.model.text import Text, end_ids, ignored_sampling
+from toy_models import decided
 
 
 def plan(**changes) -> Optimization:
@@ -77,8 +80,6 @@ def test_every_named_end_token_counts_and_sampling_settings_do_not() -> None:
 
 def test_pad_may_be_the_end_token() -> None:
     """T11: nothing is read off token values, so a pad that equals the end token hides nothing."""
-    from oneloop.experience.pack import Row, collate
-
     tokenizer = load_tokenizer("scratch:tiny")
     tokenizer.pad_token = tokenizer.eos_token
     text = Text(tokenizer, (tokenizer.eos_token_id,))
@@ -89,6 +90,20 @@ def test_pad_may_be_the_end_token() -> None:
     learner = Learner(model, optimization=plan(learning_rate=1e-3))
     (-learner.policy(batch).logprobs.sum()).backward()
     assert model.lm_head.weight.grad[tokenizer.eos_token_id].abs().sum() > 0, "stopping is learned"
+
+
+def test_dropout_stays_off() -> None:
+    """A model that arrives in training mode says the same each time, in a pass with gradient and in one without."""
+    options = {"vocab_size": 97, "n_positions": 32, "n_embd": 16, "n_layer": 2, "n_head": 2}
+    dropout = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.5)
+    batch = collate([Row(prompt=[5, 6], actions=[7, 8, 9], group=0, reward=1.0)])
+    models = [decided(GPT2Config(**options, **dropout)).train() for _ in range(2)]
+    learner = Learner(models[0], reference=models[1], optimization=plan())
+    plain = learner.policy(batch).logprobs
+    assert torch.equal(plain, learner.policy(batch).logprobs)
+    assert torch.equal(learner.reference(batch), learner.reference(batch))
+    with torch.no_grad():
+        torch.testing.assert_close(learner.policy(batch).logprobs, plain, rtol=1e-5, atol=1e-5)
 
 
 def test_scratch_models_depend_on_their_seed_only() -> None:

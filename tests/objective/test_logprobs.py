@@ -148,8 +148,10 @@ def test_a_graph_may_be_walked_twice(monkeypatch, rows, kept):
     assert torch.equal(first, second)
 
 
-def test_backward_in_autocast_runs_in_the_narrow_type():
+@each_way
+def test_backward_in_autocast_runs_in_the_narrow_type(monkeypatch, rows, kept):
     """Products in bfloat16 give bfloat16's error, no more, and gradients of the weights' own type."""
+    chunks_of(monkeypatch, rows, kept)
     hidden, weight, targets = head(8, 6, torch.float32)
     inputs = (hidden.requires_grad_(), weight.requires_grad_())
     exact = torch.autograd.grad(token_logprobs(hidden, weight, targets)[0].sum(), inputs)

@@ -122,6 +122,59 @@ def test_kill_at_any_moment_leaves_the_old_or_the_new_folder(tmp_path, monkeypat
     assert names(tmp_path) == ["final"]
 
 
+@pytest.fixture
+def disk(monkeypatch):
+    """What is asked of the disk, in order: ("fsync", inode, bytes so far), ("rename", name), ("rmtree", name)."""
+    asked: list[tuple] = []
+    fsync, rmtree = os.fsync, atomic.shutil.rmtree
+
+    def synced(handle):
+        facts = os.fstat(handle)
+        asked.append(("fsync", facts.st_ino, facts.st_size))
+        fsync(handle)
+
+    def watched(rename):
+        def renamed(source, target):
+            rename(source, target)
+            asked.append(("rename", Path(target).name))
+
+        return renamed
+
+    def removed(path, **options):
+        asked.append(("rmtree", Path(path).name))
+        rmtree(path, **options)
+
+    monkeypatch.setattr(atomic.os, "fsync", synced)
+    for name in ("rename", "replace"):
+        monkeypatch.setattr(atomic.os, name, watched(getattr(os, name)))
+    monkeypatch.setattr(atomic.shutil, "rmtree", removed)
+    return asked
+
+
+def synced(asked, path: Path) -> bool:
+    """Whether the file, with all that is in it, or the folder was flushed."""
+    facts = path.stat()
+    return any(entry[:2] == ("fsync", facts.st_ino) and (path.is_dir() or entry[2] == facts.st_size) for entry in asked)
+
+
+def test_text_is_on_the_disk_before_its_name_and_then_its_name(tmp_path, disk):
+    write_text(tmp_path / "run.json", "whole")
+    place = disk.index(("rename", "run.json"))
+    assert synced(disk[:place], tmp_path / "run.json"), "a name over nothing"
+    assert synced(disk[place:], tmp_path), "no name"
+
+
+def test_a_folder_is_on_the_disk_before_its_name_and_its_name_before_the_old_one_goes(tmp_path, disk):
+    fill(tmp_path / "final", "old")
+    disk.clear()
+    final = fill(tmp_path / "final", "new")
+    place = disk.index(("rename", "final"))
+    for path in (final, *final.rglob("*")):
+        assert synced(disk[:place], path), path
+    gone = disk.index(("rmtree", f".replaced-final-{os.getpid()}"))
+    assert gone > place and synced(disk[place:gone], tmp_path)
+
+
 def test_leftovers_of_a_killed_run_go_and_the_rest_stays(tmp_path):
     good = fill(tmp_path / "checkpoints" / "step_000010")
     for leftover in (tmp_path / "checkpoints" / ".tmp-step_000020-4711", tmp_path / ".tmp-final-4711"):

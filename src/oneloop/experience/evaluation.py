@@ -54,7 +54,8 @@ def loss_scalars(algorithm: Algorithm, models: Models, batch: Batch, max_tokens:
     totals: dict[str, float] = {}
     for micro in batch.microbatches(max_tokens):
         for name, value in algorithm.loss(models.policy(micro), micro, batch.size).stats.items():
-            totals[name] = totals.get(name, 0.0) + float(value)
+            before, value = totals.get(name, 0.0), float(value)
+            totals[name] = max(before, value) if name.endswith("/max") else before + value
     return {f"eval/{name}": value for name, value in totals.items()}
 
 
