@@ -12,7 +12,7 @@ demo: $(VENV)/installed
 	$(BIN)/oneloop demo
 
 test: $(VENV)/installed lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check src tests benchmarks
