@@ -1,0 +1,39 @@
+"""What a run's settings refuse, and which of them may change when it is resumed."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from oneloop.config import Run, check_same
+from oneloop.errors import ConfigError
+
+RUN = Run(schedule="cosine")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"seed": 1}, {"learning_rate": 1.0}, {"group_size": 4}, {"prompts_per_step": 8}, {"minibatch": 2}, {"epochs": 2},
+     {"temperature": 0.5}, {"max_new_tokens": 8}, {"data": "task:addition"}, {"set": ("kl=none",)}, {"warmup": 3},
+     {"eval_samples": 2, "eval_temperature": 1.0}, {"dtype": "bfloat16"}, {"weight_decay": 0.1}, {"steps": 200}],
+    ids=lambda change: next(iter(change)),
+)  # fmt: skip
+def test_what_changes_the_result_may_not_change_on_resume(change: dict) -> None:
+    with pytest.raises(ConfigError, match="--resume"):
+        check_same(replace(RUN, **change), RUN, Path("run"))
+
+
+def test_what_does_not_change_the_result_may() -> None:
+    other = replace(RUN, out="elsewhere", save_every=3, keep_checkpoints=1, max_tokens=64, resume=True)
+    check_same(other, RUN, Path("run"))
+    check_same(replace(RUN, schedule="constant", steps=200), replace(RUN, schedule="constant"), Path("run"))
+
+
+def test_a_minibatch_is_at_most_the_batch() -> None:
+    assert [Run(prompts_per_step=8, minibatch=size).groups_per_update for size in (0, 3, 8, 99)] == [8, 3, 8, 8]
+
+
+def test_two_greedy_samples_would_be_one() -> None:
+    with pytest.raises(ConfigError, match="--eval-samples 2"):
+        Run(eval_samples=2)
+    assert Run(eval_samples=2, eval_temperature=0.5).eval_samples == 2
