@@ -12,7 +12,7 @@ demo: $(VENV)/installed
 	$(BIN)/oneloop demo
 
 test: $(VENV)/installed lint
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check src tests benchmarks
