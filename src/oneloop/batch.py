@@ -130,9 +130,9 @@ class Batch:
         return self.rows(torch.tensor([row for rows in groups for row in rows], device=self.mask.device))
 
     def microbatches(self, max_tokens: int) -> Iterator[Batch]:
-        """The rows that are not inert, in `pieces`, each trimmed to its longest row."""
+        """The rows that are not inert, by `microbatch_rows`, each trimmed to its longest row."""
         moving = self._moving()
-        for rows in moving.pieces(max_tokens):
+        for rows in moving.microbatch_rows(max_tokens):
             yield moving.rows(rows).trimmed()
 
     def _moving(self) -> Batch:
@@ -142,8 +142,8 @@ class Batch:
         rows = (~self.inert).nonzero()[:, 0]
         return self.rows(rows if len(rows) else self.lengths.argmin()[None])
 
-    def pieces(self, max_tokens: int) -> Iterator[Int[Tensor, " R"]]:
-        """Row numbers of pieces of at most `max_tokens` tokens: padding not counted, a shared prompt counted once.
+    def microbatch_rows(self, max_tokens: int) -> Iterator[Int[Tensor, " R"]]:
+        """Row numbers of microbatches of at most `max_tokens` tokens; padding not counted, a shared prompt once.
 
         Groups that fit stay whole, so that their prompt is computed once; larger ones are cut into rows, pairs never.
         A longer row, or pair, goes alone. In order of length.

@@ -138,7 +138,7 @@ class Learner:
         if torch.is_grad_enabled():
             return self._forward(batch, self._entropy)
         entropy: Entropy = "value" if self._entropy == "gradient" else "none"
-        return _in_pieces(batch, self.max_tokens, lambda piece: self._forward(piece, entropy))
+        return _by_microbatch(batch, self.max_tokens, lambda micro: self._forward(micro, entropy))
 
     @torch.no_grad()
     def reference(self, batch: Batch) -> Float[Tensor, "B T"]:
@@ -146,12 +146,12 @@ class Learner:
             raise ValueError("this run has no reference model: its algorithm's `needs` does not name one")
         read = self._read_reference
 
-        def forward(piece: Batch) -> PolicyOutput:
+        def forward(micro: Batch) -> PolicyOutput:
             with self._precision():
-                return PolicyOutput(read(piece, "none")[0])
+                return PolicyOutput(read(micro, "none")[0])
 
         with adapters_off(self.model) if read is self._read else nullcontext():
-            return _in_pieces(batch, self.max_tokens, forward).logprobs
+            return _by_microbatch(batch, self.max_tokens, forward).logprobs
 
     def _forward(self, batch: Batch, entropy: Entropy) -> PolicyOutput:
         with self._precision():
@@ -225,10 +225,10 @@ def _slow_note(model: PreTrainedModel, plain: bool) -> str:
     )
 
 
-def _in_pieces(batch: Batch, max_tokens: int, forward: Callable[[Batch], PolicyOutput]) -> PolicyOutput:
+def _by_microbatch(batch: Batch, max_tokens: int, forward: Callable[[Batch], PolicyOutput]) -> PolicyOutput:
     """`forward` over microbatches without gradient, put back in the order of the rows."""
     collected: dict[str, Tensor] = {}
-    for rows in batch.pieces(max_tokens):
+    for rows in batch.microbatch_rows(max_tokens):
         for name, value in forward(batch.rows(rows).trimmed())._asdict().items():
             if value is None:
                 continue

@@ -40,6 +40,6 @@ class LearnedReward:
             lengths=torch.tensor([len(row) for row in rows]),
         ).to(self._backbone.model.device)
         scores = torch.zeros(count, device=self._backbone.model.device)
-        for piece in batch.pieces(self._max_tokens):
-            scores[piece] = reward_scores(self._backbone, batch.rows(piece).trimmed())
+        for micro in batch.microbatch_rows(self._max_tokens):
+            scores[micro] = reward_scores(self._backbone, batch.rows(micro).trimmed())
         return scores.tolist()

@@ -64,8 +64,8 @@ def token_logprobs(
     memory = memory or HEAD_MEMORY["cpu" if hidden.device.type == "cpu" else "cuda"]
     count, vocabulary = len(targets), weight.shape[0]
     keep = torch.is_grad_enabled() and _keeps(count, vocabulary, memory)
-    pieces = _pieces(count, chunk_rows(memory, vocabulary))
-    return _HeadLogprobs.apply(hidden, weight, bias, targets, temperature, entropy, pieces, keep)  # pyright: ignore[reportReturnType]
+    chunks = _chunks(count, chunk_rows(memory, vocabulary))
+    return _HeadLogprobs.apply(hidden, weight, bias, targets, temperature, entropy, chunks, keep)  # pyright: ignore[reportReturnType]
 
 
 def table_bytes(count: int, vocabulary: int, memory: HeadMemory) -> int:
@@ -100,7 +100,7 @@ class _HeadLogprobs(torch.autograd.Function):
         targets: Tensor,
         temperature: float,
         entropy: Entropy,
-        pieces: list[slice],
+        chunks: list[slice],
         keep: bool,
     ) -> tuple[Tensor, Tensor]:
         product = _product_dtype(hidden)
@@ -108,15 +108,15 @@ class _HeadLogprobs(torch.autograd.Function):
         count, head = len(targets), (weight.to(product), None if bias is None else bias.to(product))
         logprobs, entropies = (torch.full((count,), torch.nan, dtype=wide, device=hidden.device) for _ in range(2))
         kept: list[Tensor] = []
-        for piece in pieces:
-            table = torch.log_softmax(_logits(hidden[piece].to(product), head, temperature, wide), -1)
-            logprobs[piece] = table.gather(-1, targets[piece, None])[:, 0]
+        for chunk in chunks:
+            table = torch.log_softmax(_logits(hidden[chunk].to(product), head, temperature, wide), -1)
+            logprobs[chunk] = table.gather(-1, targets[chunk, None])[:, 0]
             if entropy != "none":
-                entropies[piece] = _entropy(table)
+                entropies[chunk] = _entropy(table)
             if keep:
                 kept.append(table)
         ctx.save_for_backward(hidden, weight, bias, targets, entropies, *kept)
-        ctx.settings = (temperature, entropy, product, wide, pieces)
+        ctx.settings = (temperature, entropy, product, wide, chunks)
         if entropy != "gradient":
             ctx.mark_non_differentiable(entropies)
         return logprobs, entropies
@@ -125,23 +125,23 @@ class _HeadLogprobs(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         hidden, weight, bias, targets, entropies, *kept = ctx.saved_tensors
-        temperature, entropy, product, wide, pieces = ctx.settings
+        temperature, entropy, product, wide, chunks = ctx.settings
         head = (weight.to(product), None if bias is None else bias.to(product))
         inputs: Any = (hidden, weight, bias)
         d_hidden, d_weight, d_bias = (
             torch.zeros_like(x, dtype=wide) if wanted else None
             for x, wanted in zip(inputs, ctx.needs_input_grad, strict=False)
         )
-        for number, piece in enumerate(pieces):
-            states = hidden[piece].to(product)
+        for number, chunk in enumerate(chunks):
+            states = hidden[chunk].to(product)
             # what was kept stays as it is, for a graph that is walked twice
             table = kept[number] if kept else torch.log_softmax(_logits(states, head, temperature, wide), -1)
-            of_entropy = (gradients[1][piece], entropies[piece]) if entropy == "gradient" else None
-            slope = _slope(table, targets[piece], gradients[0][piece].to(wide), of_entropy)
+            of_entropy = (gradients[1][chunk], entropies[chunk]) if entropy == "gradient" else None
+            slope = _slope(table, targets[chunk], gradients[0][chunk].to(wide), of_entropy)
             slope = slope if temperature == 1 else slope.div_(temperature)
             narrow = slope.to(product)
             if d_hidden is not None:
-                d_hidden[piece] = narrow @ head[0]
+                d_hidden[chunk] = narrow @ head[0]
             if d_weight is not None and narrow.dtype == wide:
                 d_weight.addmm_(narrow.T, states)
             elif d_weight is not None:
@@ -180,7 +180,7 @@ def chunk_rows(memory: HeadMemory, vocabulary: int) -> int:
     return max(memory.chunk // (4 * vocabulary), LEAST_ROWS)
 
 
-def _pieces(count: int, rows: int) -> list[slice]:
+def _chunks(count: int, rows: int) -> list[slice]:
     return [slice(start, min(start + rows, count)) for start in range(0, count, rows)]
 
 

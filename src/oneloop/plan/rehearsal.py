@@ -257,7 +257,7 @@ class Cast:
 
     @torch.no_grad()
     def reading(self, batch: Batch, max_tokens: int) -> int:
-        """Bytes of the forward pass without gradient over the largest piece of `batch`, at its worst moment."""
+        """Bytes of the forward pass without gradient over the largest microbatch of `batch`, at its worst moment."""
         ledger = self.ledger()
         with ledger, self._precision():
             out = self.forward(next(batch.microbatches(max_tokens)), ledger, "none")
