@@ -15,6 +15,7 @@ def test_different_names_give_different_seeds() -> None:
         (0, "or", "der", 1),
         ("0", "order", 1),
     ]
+    names += [("a", "b"), ("astr:b",)]
     assert len({named_seed(*name) for name in names}) == len(names)
     assert all(0 <= named_seed(*name) < 2**63 for name in names)
     assert named_seed(0, "order", 1) == named_seed(0, "order", 1)

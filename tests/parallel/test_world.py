@@ -91,7 +91,7 @@ def work(rank: int, folder: str) -> None:
         "total": world.total(Size(3 + rank, 2, 1 + rank)),
         "gathered": world.gather(torch.full((1 + rank, 2 + rank), float(rank + 1))),
         "mine": world.mine(torch.arange(3.0)[:, None].expand(3, 3), torch.zeros(1 + rank, 2 + rank)),
-        "sum": world.sum({"a": float(rank + 1), "b/max": float(rank)}),
+        "sum": world.sum({"a": float(rank + 1), "b/max": float(rank + 1)}),
         "ppo": trained(PPO, rank, RANKS, world),
         "grpo": trained(GRPO, rank, RANKS, world),
     }
@@ -129,7 +129,7 @@ def test_sizes_rows_and_statistics_add_up(found) -> None:
         assert mine["gathered"].tolist() == [[1.0, 1.0, 0.0], [2.0, 2.0, 2.0], [2.0, 2.0, 2.0]]
         assert mine["mine"][:, 0].tolist() == [[0.0], [1.0, 2.0]][rank]
         assert mine["mine"].shape == (1 + rank, 2 + rank)
-        assert mine["sum"] == {"a": 3.0, "b/max": 1.0}
+        assert mine["sum"] == {"a": 3.0, "b/max": 2.0}
 
 
 @pytest.mark.parametrize("name", ["ppo", "grpo"])

@@ -55,3 +55,8 @@ def test_only_what_is_sampled_is_tempered(name: str, temperature: float) -> None
         found = parts.learner.policy(batch).logprobs[:, 1:]
     inside = batch.mask[:, 1:]
     torch.testing.assert_close(found[inside], wanted.view_as(found)[inside], rtol=1e-4, atol=1e-4)
+
+
+def test_the_newest_checkpoints_stay(tmp_path: Path) -> None:
+    execute(small("sft", out=str(tmp_path / "run"), save_every=1, keep_checkpoints=1), Silent())
+    assert [entry.name for entry in (tmp_path / "run" / "checkpoints").iterdir()] == ["step_000002"]

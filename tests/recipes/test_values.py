@@ -3,8 +3,10 @@
 from dataclasses import replace
 
 import pytest
+from tokenizers.processors import TemplateProcessing
 
 from oneloop.algorithms import ALGORITHMS, DAPO, DPO, GRPO, PPO
+from oneloop.cli.parse import parse_run
 from oneloop.config import Run, default_run, from_table, read_recipe
 from oneloop.errors import ConfigError, DataError
 from oneloop.model.load import load_tokenizer
@@ -64,6 +66,14 @@ def test_a_recipe_and_the_record_of_a_run(tmp_path) -> None:
         from_table({"group_sise": 3}, "here")
 
 
+def test_a_recipe_is_for_its_own_algorithm(tmp_path) -> None:
+    path = tmp_path / "wide.toml"
+    path.write_text('algorithm = "grpo"\n')
+    assert parse_run(["--recipe", str(path)], "usage").algorithm == "grpo"
+    with pytest.raises(ConfigError, match="is for 'grpo', the command says 'ppo'"):
+        parse_run(["ppo", "--recipe", str(path)], "usage")
+
+
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_explain_holds_every_piece_of_the_value(name: str) -> None:
     algorithm, text = ALGORITHMS[name], explain(ALGORITHMS[name])
@@ -94,6 +104,20 @@ def test_messages_go_through_the_template_once() -> None:
     plain = load_tokenizer("scratch:tiny")
     with pytest.raises(DataError, match="no chat template"):
         Text(plain, (1,)).prompt([{"role": "user", "content": "1+1"}])
+
+
+def test_a_prompt_is_a_beginning_also_where_the_tokenizer_ends_every_text() -> None:
+    plain, ends = load_tokenizer("scratch:tiny"), load_tokenizer("scratch:tiny")
+    eos = plain.eos_token_id
+    ends.backend_tokenizer.post_processor = TemplateProcessing(single="$A <eos>", special_tokens=[("<eos>", eos)])
+    assert ends("1+1")["input_ids"][-1] == eos
+    assert Text(ends, (eos,)).prompt("1+1") == Text(plain, (eos,)).prompt("1+1")
+
+
+def test_a_row_may_fill_the_context() -> None:
+    rows = [{"prompt": "1" * 8, "completion": "2"}, {"prompt": "1" * 9, "completion": "2"}]
+    kept, dropped = demonstrations(rows, chat(), 10)
+    assert len(kept) == 1 and dropped is not None and dropped.rows == (2,)
 
 
 def test_rows_beyond_the_context_are_counted_and_named() -> None:

@@ -181,6 +181,16 @@ def test_rewind_never_pads_and_never_cuts_inside_a_line(tmp_path, position):
         assert (folder.path / "metrics.jsonl").read_bytes() == before
 
 
+def test_rewind_cuts_nothing_unless_every_file_is_long_enough(tmp_path):
+    with start(tmp_path / "run") as folder:
+        folder.scalars(0, {"reward": 1.0})
+        position = folder.position()
+        folder.scalars(1, {"reward": 1.0})
+        with pytest.raises(CheckpointError, match=r"events\.jsonl has 0 bytes"):
+            folder.rewind(position | {"events": 10}, 1)
+    assert [row["step"] for row in lines(tmp_path / "run" / "metrics.jsonl")] == [0, 1]
+
+
 def test_a_torn_line_does_not_run_into_the_next(tmp_path):
     start(tmp_path / "run").close()
     (tmp_path / "run" / "metrics.jsonl").write_text('{"step": 0, "time": 1}\n{"step": 1, "ti')
