@@ -37,7 +37,15 @@ def short_windows_unsaid(model):
     return model
 
 
+def own_positions(model):
+    """Attention as the layout has it, and positions that run on from one row into the next."""
+    real = model.model.forward
+    model.model.forward = lambda *given, position_ids=None, **options: real(*given, **options)
+    return model
+
+
 REFUSED = {
+    "own positions": lambda: own_positions(make(CONFIGS["llama"])),
     "deaf": lambda: deaf(make(CONFIGS["llama"])),
     "odd layers": lambda: odd_layers(make(CONFIGS["llama"])),
     "unsaid windows": lambda: short_windows_unsaid(make(CONFIGS["mistral"])),

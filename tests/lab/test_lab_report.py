@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from oneloop.errors import ConfigError
+from oneloop.lab.curves import _lines
 from oneloop.lab.report import Table, report_run, write_report
+from oneloop.record.reader import read_run
 from oneloop.record.writer import RunFolder
 from oneloop.types import Completion, Prompt, Reward, StopReason, Trajectory
 
@@ -92,6 +94,11 @@ def test_a_single_run(tmp_path):
         assert label in page.words
     assert "kl" in page.words and "values that were not finite, first: 1" in page.words
     assert page.tags.count("caption") == page.tags.count("table") == 2
+
+
+def test_steps_are_counted_from_1_as_on_the_terminal(tmp_path):
+    (line,) = _lines([("run", read_run(make_run(tmp_path / "run")))], "reward")
+    assert line.steps == [1, 2, 3] and line.values == [0.0, 0.5, 1.0]
 
 
 def test_pictures_are_described_and_ids_are_unique(tmp_path):

@@ -219,6 +219,7 @@ def test_the_cheapest_change_that_fits(folder: Path, monkeypatch: pytest.MonkeyP
         plan(run, prompt=6, answer=10, available=(1000 + there) / 2**30) for there in (whole + 8, half + 8, 8)
     )
     assert roomy.fits and not tight.fits and not none.fits
+    assert not plan(run, prompt=6, answer=10, available=(whole + 8) / 2**30).fits, "the process was there before"
     assert tight.change is not None and tight.change.flag == "--max-tokens 128"
     assert none.change is not None and none.change.bill.bytes <= quarter
 
