@@ -131,10 +131,10 @@ class Silent:
         pass
 
 
-def gradient(algorithm, models, pieces, size):
-    """Of the sum of the pieces' losses, all parameters end to end."""
-    for piece in pieces:
-        algorithm.loss(models.policy(piece), piece, size).value.backward()
+def gradient(algorithm, models, micros, size):
+    """Of the sum of the microbatches' losses, all parameters end to end."""
+    for micro in micros:
+        algorithm.loss(models.policy(micro), micro, size).value.backward()
     return models.gradient()
 
 

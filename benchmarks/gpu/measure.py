@@ -171,9 +171,9 @@ def flex(bench: Bench) -> Measured:
 
     @torch.no_grad()
     def forward(whole: bool) -> None:
-        line = packed(batch, one_kernel=whole)
+        sequence = packed(batch, one_kernel=whole)
         with bench.precision():
-            states[whole] = hidden_states(model, line.tokens, line.positions, line)[0]
+            states[whole] = hidden_states(model, sequence.tokens, sequence.positions, sequence)[0]
 
     told: Measured = {"first_seconds": seconds_of(bench.device, partial(forward, True))}
     forward(False)

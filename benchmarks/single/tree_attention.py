@@ -26,9 +26,9 @@ SIZES = ((5, 4, 4), (5, 4, 16), (30, 3, 8), (60, 3, 16), (8, 6, 8), (10, 8, 4), 
 ANSWERS, HEADS, WIDTH, ROUNDS = 256, 4, 32, 15
 
 
-def line(prompt: int, answer: int, group: int, *, family: bool) -> Packed:
-    before = segments.FAMILY_TOKENS, segments.MEAN_CONTINUATION
-    segments.FAMILY_TOKENS = segments.MEAN_CONTINUATION = 10**9 if family else 0
+def sequence(prompt: int, answer: int, group: int, *, tree: bool) -> Packed:
+    before = segments.TREE_TOKENS, segments.MEAN_CONTINUATION
+    segments.TREE_TOKENS = segments.MEAN_CONTINUATION = 10**9 if tree else 0
     rows, length = ANSWERS, prompt + answer
     mask = (torch.arange(length) >= prompt).expand(rows, -1)
     try:
@@ -42,16 +42,16 @@ def line(prompt: int, answer: int, group: int, *, family: bool) -> Packed:
             )
         )
     finally:
-        segments.FAMILY_TOKENS, segments.MEAN_CONTINUATION = before
+        segments.TREE_TOKENS, segments.MEAN_CONTINUATION = before
 
 
 def milliseconds(prompt: int, answer: int, group: int) -> dict[str, float]:
-    lines = {name: line(prompt, answer, group, family=name == "tree") for name in ("apart", "tree")}
-    tokens = lines["apart"].tokens.shape[1]
+    sequences = {name: sequence(prompt, answer, group, tree=name == "tree") for name in ("apart", "tree")}
+    tokens = sequences["apart"].tokens.shape[1]
     query, key, value = (torch.randn(1, tokens, HEADS, WIDTH, requires_grad=True) for _ in range(3))
-    seconds: dict[str, list[float]] = {name: [] for name in lines}
+    seconds: dict[str, list[float]] = {name: [] for name in sequences}
     for _ in range(ROUNDS):
-        for name, layout in lines.items():
+        for name, layout in sequences.items():
             start = perf_counter()
             q, k, v = (x.transpose(1, 2) for x in (query, key, value))
             layout.attend(Heads(0, q, k, v, None, None)).sum().backward()

@@ -101,7 +101,7 @@ class Experience(Protocol):
 
 
 Finished = Callable[[int, Completion], None]
-"""Told a completion's place in the input, and the completion."""
+"""Told a completion's index in the input, and the completion."""
 
 
 @runtime_checkable

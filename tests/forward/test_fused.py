@@ -58,16 +58,16 @@ def batch_of(lengths, shared):
 BATCHES = {"ragged": batch_of([9, 4, 7, 12, 3], 1), "long shared prompts": batch_of([30, 26, 28, 25, 33], 20)}
 
 
-def states_and_gradients(model, run, line):
+def states_and_gradients(model, run, sequence):
     model.zero_grad()
-    states = run(line.tokens, line.positions, line)
+    states = run(sequence.tokens, sequence.positions, sequence)
     slopes = torch.randn(states.shape, generator=torch.Generator().manual_seed(2))
     (states * slopes).sum().backward()
     return states.detach(), {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
 
-def same(model, ours, theirs, line):
-    ours, theirs = (states_and_gradients(model, run, line) for run in (ours, theirs))
+def same(model, ours, theirs, sequence):
+    ours, theirs = (states_and_gradients(model, run, sequence) for run in (ours, theirs))
     torch.testing.assert_close(ours[0], theirs[0], rtol=1e-5, atol=1e-5)
     assert ours[1].keys() == theirs[1].keys() and len(ours[1]) > 5
     for name, gradient in theirs[1].items():
@@ -77,16 +77,18 @@ def same(model, ours, theirs, line):
 @pytest.mark.parametrize("batch", BATCHES)
 @pytest.mark.parametrize("name", CONFIGS)
 def test_the_states_and_all_gradients_are_the_modules_own(name, batch):
-    model, line = make(CONFIGS[name]), packed(BATCHES[batch])
+    model, sequence = make(CONFIGS[name]), packed(BATCHES[batch])
     settings = settings_of(model)
     assert settings is not None
 
     def plain(tokens, positions, layout):
         return hidden_states(model, tokens, positions, layout)
 
-    same(model, Fused(model, settings), plain, line)
+    same(model, Fused(model, settings), plain, sequence)
     with torch.no_grad():
-        states = [run(line.tokens, line.positions, line) for run in (Fused(model, settings, decode=True), plain)]
+        states = [
+            run(sequence.tokens, sequence.positions, sequence) for run in (Fused(model, settings, decode=True), plain)
+        ]
     torch.testing.assert_close(*states, rtol=1e-5, atol=1e-5)
 
 
@@ -94,12 +96,14 @@ def test_the_states_and_all_gradients_are_the_modules_own(name, batch):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_decoding_from_narrow_and_wide_blocks(name, columns, monkeypatch):
     monkeypatch.setattr(fused, "COLUMNS", columns)
-    model, line = make(CONFIGS[name]), packed(BATCHES["ragged"])
+    model, sequence = make(CONFIGS[name]), packed(BATCHES["ragged"])
     settings = settings_of(model)
     assert settings is not None
     with torch.no_grad():
-        ours = Fused(model, settings, decode=True)(line.tokens, line.positions, line)
-        torch.testing.assert_close(ours, hidden_states(model, line.tokens, line.positions, line), rtol=1e-5, atol=1e-5)
+        ours = Fused(model, settings, decode=True)(sequence.tokens, sequence.positions, sequence)
+        torch.testing.assert_close(
+            ours, hidden_states(model, sequence.tokens, sequence.positions, sequence), rtol=1e-5, atol=1e-5
+        )
 
 
 def test_the_width_of_blocks():
@@ -114,7 +118,7 @@ def test_the_width_of_blocks():
 
 
 def test_parameters_that_are_not_trained_get_no_gradient():
-    model, line = make(CONFIGS["qwen2"]), packed(BATCHES["ragged"])
+    model, sequence = make(CONFIGS["qwen2"]), packed(BATCHES["ragged"])
     frozen = {
         name for name, _ in model.named_parameters() if "k_proj" in name or "layernorm" in name or "layers.0" in name
     }
@@ -122,7 +126,7 @@ def test_parameters_that_are_not_trained_get_no_gradient():
         parameter.requires_grad_(name not in frozen)
     settings = settings_of(model)
     assert settings is not None
-    same(model, Fused(model, settings), lambda *given: hidden_states(model, *given), line)
+    same(model, Fused(model, settings), lambda *given: hidden_states(model, *given), sequence)
     assert all(model.get_parameter(name).grad is None for name in frozen)
 
 

@@ -52,8 +52,8 @@ LAYOUTS = {
     "tools": [(0, 8, "AAooA"), (0, 8, "AoooAA"), (0, 8, "AA"), (1, 4, "AAAooooooA"), (1, 4, "ooAA")],
 }
 LAYOUTS["everything"] = [
-    (10 * place + group, prompt, actions)
-    for place, rows in enumerate(LAYOUTS.values())
+    (10 * index + group, prompt, actions)
+    for index, rows in enumerate(LAYOUTS.values())
     for group, prompt, actions in rows[::-1]
 ]
 
@@ -89,8 +89,8 @@ def layout(rows, seed=0):
     tokens, mask = torch.randint(60, shape, generator=rng), torch.zeros(shape, dtype=torch.bool)
     for row, (group, length, actions) in enumerate(rows):
         tokens[row, :length] = torch.tensor(prompts[group])
-        for place, kind in enumerate(actions):
-            mask[row, length + place] = kind == "A"
+        for index, kind in enumerate(actions):
+            mask[row, length + index] = kind == "A"
         tokens[row, lengths[row] :] = 10_000  # no model has this id
     weights = [torch.randn(shape, generator=rng) for _ in range(4)]
     return Batch(
@@ -153,21 +153,21 @@ def same_gradients(ours, theirs):
 
 
 @contextmanager
-def families_up_to(tokens):
-    """Families of at most so many tokens, in however few rows."""
+def trees_up_to(tokens):
+    """Trees of at most so many tokens, in however few rows."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(segments, "FAMILY_TOKENS", tokens)
+        patch.setattr(segments, "TREE_TOKENS", tokens)
         patch.setattr(segments, "MEAN_CONTINUATION", tokens)
         yield
 
 
 def parity(learner, batch):
-    """Packed, with and without families, right padded and alone: the same numbers and the same gradient."""
+    """Packed, with and without trees, right padded and alone: the same numbers and the same gradient."""
     assert learner._backbone.packs
     wanted = alone(learner, batch)
     slope = gradients(learner, objective(wanted, batch))
     for reads, most in ((learner, 0), (learner, 30), (learner, 10**6), (padding(learner), 0)):
-        with families_up_to(most):
+        with trees_up_to(most):
             out = reads.policy(batch)
         same_outputs(out, wanted, batch)
         same_gradients(gradients(learner, objective(out, batch)), slope)
@@ -268,13 +268,13 @@ def test_rewards_read_after_the_last_token():
             assert torch.allclose(torch.tensor(found), wanted.detach(), rtol=1e-5, atol=1e-5)
 
 
-# mutants: each changes one thing about the line, and parity must notice
+# mutants: each changes one thing about the packed sequence, and parity must notice
 
 
 def unrestarted(monkeypatch):
     def wrapped(batch, one_kernel=False):
-        line = packed.packed(batch, one_kernel)
-        return replace(line, positions=torch.arange(line.positions.shape[1])[None])
+        sequence = packed.packed(batch, one_kernel)
+        return replace(sequence, positions=torch.arange(sequence.positions.shape[1])[None])
 
     monkeypatch.setattr(reader, "packed", wrapped)
 
@@ -288,34 +288,34 @@ def one_causal_call(monkeypatch):
     monkeypatch.setattr(packed.Packed, "attend", attend)
 
 
-def shifted_on_the_line(monkeypatch):
+def shifted_in_the_sequence(monkeypatch):
     """The state before an own segment's first token is then the last one of some other row."""
     monkeypatch.setattr(
-        reader.States, "before", lambda self, mask: self.flat.index_select(0, (self.place[mask] - 1).clamp(min=0))
+        reader.States, "before", lambda self, mask: self.flat.index_select(0, (self.index[mask] - 1).clamp(min=0))
     )
 
 
 def another_groups_prompt(monkeypatch):
     real = packed.buckets
 
-    def wrapped(order, starts, line):
-        prompts = [place for place, segment in enumerate(order.segments) if segment.prompt < 0 and segment.begin == 0]
-        length = {place: order.segments[place].length for place in prompts}
+    def wrapped(order, starts, sequence):
+        prompts = [index for index, segment in enumerate(order.segments) if segment.prompt < 0 and segment.begin == 0]
+        length = {index: order.segments[index].length for index in prompts}
 
         def other(prompt):
             return next((p for p in prompts if p != prompt and length[p] == length[prompt]), prompt)
 
         swapped = [s if s.prompt < 0 else replace(s, prompt=other(s.prompt)) for s in order.segments]
-        return real(order._replace(segments=swapped), starts, line)
+        return real(order._replace(segments=swapped), starts, sequence)
 
     monkeypatch.setattr(packed, "buckets", wrapped)
 
 
 def relatives_seen(monkeypatch):
-    """In a family, a row sees what another one goes on with."""
+    """In a tree, a row sees what another one goes on with."""
 
-    def causal(line, query, key, window):
-        return line.position[query] >= line.position[key]
+    def causal(sequence, query, key, window):
+        return sequence.position[query] >= sequence.position[key]
 
     monkeypatch.setattr(buckets, "sees", causal)
 
@@ -327,7 +327,7 @@ def future_seen(monkeypatch):
     )
 
 
-ANYWHERE = [unrestarted, one_causal_call, shifted_on_the_line, future_seen]
+ANYWHERE = [unrestarted, one_causal_call, shifted_in_the_sequence, future_seen]
 
 
 @pytest.mark.parametrize(
@@ -338,7 +338,7 @@ ANYWHERE = [unrestarted, one_causal_call, shifted_on_the_line, future_seen]
 def test_a_mutant_would_show(name, mutate, most, monkeypatch):
     learner, batch = make_learner(make(CONFIGS[name])), layout(LAYOUTS["long prompts"] + [(9, 4, "AA"), (8, 3, "AAA")])
     wanted = alone(learner, batch)
-    with families_up_to(most):
+    with trees_up_to(most):
         same_outputs(learner.policy(batch), wanted, batch)
         mutate(monkeypatch)
         with pytest.raises(AssertionError):
@@ -364,8 +364,8 @@ def tokens_read(model):
 
 
 @pytest.mark.parametrize("name", ["llama", "mistral"])
-def test_no_mask_and_no_call_is_as_large_as_the_line(monkeypatch, name):
-    """32 rows of 1 … 32 tokens: a line of 528. All calls of a layer together compare far fewer than 528² pairs."""
+def test_no_mask_and_no_call_is_as_large_as_the_sequence(monkeypatch, name):
+    """32 rows of 1 … 32 tokens: a sequence of 528. All calls of a layer together compare far fewer than 528² pairs."""
     learner = make_learner(make(CONFIGS[name]))
     batch = layout([(row, 1 + row // 2, "A" * (row - row // 2)) for row in torch.randperm(32).tolist()])
     calls, seen = watched_calls(monkeypatch), tokens_read(learner.model)
@@ -382,25 +382,25 @@ def test_no_mask_and_no_call_is_as_large_as_the_line(monkeypatch, name):
 @pytest.mark.parametrize("most", [0, 100])
 @pytest.mark.parametrize("seed", range(5))
 def test_padding_inside_a_call_stays_small(seed, most):
-    """Slots for own tokens are ≤ 1.25 times the own tokens of a call; each token of the line is in one call."""
+    """Slots for own tokens are ≤ 1.25 times the own tokens of a call; each token of the sequence is in one call."""
     rng = torch.Generator().manual_seed(seed)
     counts = torch.randint(0, 40, (40,), generator=rng).tolist()
-    batch = layout([(place // 4, 1 + 8 * (place // 4 % 3), "A" * count) for place, count in enumerate(counts)])
-    with families_up_to(most):
-        line = packed.packed(batch)
-    assert any(bucket.line for bucket in line.buckets) == (most > 0)
+    batch = layout([(index // 4, 1 + 8 * (index // 4 % 3), "A" * count) for index, count in enumerate(counts)])
+    with trees_up_to(most):
+        sequence = packed.packed(batch)
+    assert any(bucket.tokens for bucket in sequence.buckets) == (most > 0)
     covered = []
-    for bucket in line.buckets:
+    for bucket in sequence.buckets:
         tokens = bucket.stop - bucket.start
         queries = tokens if bucket.queries is None else bucket.queries.numel()
         kept = tokens if bucket.kept is None else bucket.kept.numel()
         assert kept == tokens <= queries <= buckets.MOST_WASTE * tokens
         if bucket.keys is not None:
-            row = int((line.place == bucket.start).nonzero()[0, 0])
-            begin = int(line.positions[0, bucket.start])
+            row = int((sequence.index == bucket.start).nonzero()[0, 0])
+            begin = int(sequence.positions[0, bucket.start])
             assert begin == int(batch.shared[row]) and bucket.keys.numel() == queries + bucket.count * begin
         covered += range(bucket.start, bucket.stop)
-    assert covered == list(range(line.tokens.shape[1]))
+    assert covered == list(range(sequence.tokens.shape[1]))
 
 
 def test_short_answers_to_a_short_prompt_are_one_call():
@@ -421,12 +421,12 @@ def test_a_shared_prompt_passes_through_the_model_once():
     assert int(batch.lengths.sum()) == 108 and seen == [66]
 
 
-def test_every_token_stands_where_its_place_says():
+def test_every_token_stands_where_its_index_says():
     batch = layout(LAYOUTS["everything"])
-    line = packed.packed(batch)
+    sequence = packed.packed(batch)
     for row, length in enumerate(batch.lengths.tolist()):
-        assert torch.equal(line.tokens[0, line.place[row, :length]], batch.tokens[row, :length])
-        assert line.positions[0, line.place[row, :length]].tolist() == list(range(length))
+        assert torch.equal(sequence.tokens[0, sequence.index[row, :length]], batch.tokens[row, :length])
+        assert sequence.positions[0, sequence.index[row, :length]].tolist() == list(range(length))
 
 
 def test_a_batch_without_any_token_gives_nothing(learner):

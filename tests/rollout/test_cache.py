@@ -8,7 +8,7 @@ from oneloop.batch import Batch
 from oneloop.forward.attention import Heads
 from oneloop.model.learner import Learner, Optimization
 from oneloop.rollout import cache
-from oneloop.rollout.cache import Prefilled, SharedPrompts, Slots, padded_places
+from oneloop.rollout.cache import Prefilled, SharedPrompts, Slots, padded_index
 from oneloop.rollout.engine import Engine
 from oneloop.types import Sampling
 from toy_models import decided
@@ -54,7 +54,7 @@ class Written:
         found.keys[0], found.values[0] = (self.random(sum(lengths), KV, WIDTH) for _ in range(2))
         starts = [sum(lengths[:place]) for place in range(len(lengths))]
         if self.shared is not None:
-            self.shared.add(found, padded_places(starts, lengths, CPU), torch.tensor(lengths))
+            self.shared.add(found, padded_index(starts, lengths, CPU), torch.tensor(lengths))
         return found, starts, lengths
 
     def seat(self, prefill, pairs, first=0):
@@ -63,7 +63,7 @@ class Written:
         where, prompt = torch.tensor(pairs).T
         counts = torch.tensor(lengths)[prompt]
         if self.shared is None:
-            self.slots.place(where, found, padded_places(starts, lengths, CPU)[prompt], counts)
+            self.slots.insert(where, found, padded_index(starts, lengths, CPU)[prompt], counts)
         else:
             self.slots.link(where, counts)
             self.prompt_of[where] = prompt + first
@@ -224,7 +224,7 @@ def test_a_taken_slot_sees_nothing_of_its_last_row():
 
 def test_places_of_prompts():
     """Padding repeats a prompt's own last token."""
-    assert padded_places([0, 3, 4], [3, 1, 2], CPU).tolist() == [[0, 1, 2], [3, 3, 3], [4, 5, 5]]
+    assert padded_index([0, 3, 4], [3, 1, 2], CPU).tolist() == [[0, 1, 2], [3, 3, 3], [4, 5, 5]]
 
 
 def test_hidden_columns_of_a_shared_prompt():

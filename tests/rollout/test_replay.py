@@ -10,7 +10,7 @@ from transformers import LlamaConfig, MistralConfig, Qwen3Config
 
 from oneloop.forward.attention import Heads
 from oneloop.rollout import cache, decoding, engine, replay
-from oneloop.rollout.cache import Prefilled, SharedPrompts, Slots, padded_places
+from oneloop.rollout.cache import Prefilled, SharedPrompts, Slots, padded_index
 from oneloop.rollout.engine import Engine
 from oneloop.rollout.replay import Recorder, Recording, recorder_for
 from oneloop.types import Sampling
@@ -131,7 +131,7 @@ def test_the_layout_tells_of_every_change(monkeypatch):
         slots.attend(Heads(0, *(torch.ones(len(slots.filled), 1, 1, 2) for _ in range(3)), None, None))
         slots.end()
 
-    shared.add(found, padded_places([0, 2], [2, 1], torch.device("cpu")), torch.tensor([2, 1]))
+    shared.add(found, padded_index([0, 2], [2, 1], torch.device("cpu")), torch.tensor([2, 1]))
     note(True)
     slots.link(torch.arange(2), torch.tensor([2, 1]))
     shared.point(torch.tensor([0, 1]))

@@ -57,17 +57,17 @@ class _Beside:
     def __init__(self, requests: Sequence[Request], decode: Decode, scorer: Scorer) -> None:
         self._requests, self._decode, self._scorer = requests, decode, scorer
         self._members: dict[int, list[int]] = defaultdict(list)
-        for place, request in enumerate(requests):
-            self._members[request.group].append(place)
-        self._missing = {number: len(places) for number, places in self._members.items()}
+        for index, request in enumerate(requests):
+            self._members[request.group].append(index)
+        self._missing = {number: len(indices) for number, indices in self._members.items()}
         self._done: dict[int, Completion] = {}
         self._futures: list[tuple[list[int], Future[Scored]]] = []
         self._passed = 0  # of the futures, in their order: known to have ended well
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="reward")
 
-    def finished(self, place: int, completion: Completion) -> None:
-        self._done[place] = completion
-        number = self._requests[place].group
+    def finished(self, index: int, completion: Completion) -> None:
+        self._done[index] = completion
+        number = self._requests[index].group
         self._missing[number] -= 1
         if not self._missing[number]:
             group = self._members[number]
@@ -76,19 +76,19 @@ class _Beside:
             future.result()  # raises where the scorer did: nothing is gained by sampling on
             self._passed += 1
 
-    def _score(self, places: list[int]) -> Scored:
+    def _score(self, indices: list[int]) -> Scored:
         start = perf_counter()
-        unscored = [trajectory(self._requests[place], self._done[place], self._decode) for place in places]
+        unscored = [trajectory(self._requests[index], self._done[index], self._decode) for index in indices]
         return Scored(self._scorer(unscored), perf_counter() - start)
 
     def result(self) -> Scored:
         items: dict[int, Trajectory] = {}
         seconds = 0.0
-        for places, future in self._futures:
+        for indices, future in self._futures:
             scored = future.result()
-            items |= zip(places, scored.trajectories, strict=True)
+            items |= zip(indices, scored.trajectories, strict=True)
             seconds += scored.seconds
-        return Scored([items[place] for place in range(len(self._requests))], seconds)
+        return Scored([items[index] for index in range(len(self._requests))], seconds)
 
     def close(self) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)

@@ -1,4 +1,4 @@
-"""Segments of like length, and families of like size, that attention takes in one call."""
+"""Segments of like length, and trees of like size, that attention takes in one call."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from oneloop.forward.attention import Heads
-from oneloop.forward.line import Line, sees
-from oneloop.forward.pieces import Places
+from oneloop.forward.gather import Index
 from oneloop.forward.segments import Order
+from oneloop.forward.visibility import Segmentation, sees
 
 MOST_WASTE = 1.25
 """They share a call while the padded area stays within this factor of their tokens."""
@@ -22,14 +22,14 @@ MOST_WASTE = 1.25
 
 @dataclass(frozen=True, eq=False)
 class Bucket:
-    """Segments, or families, that one call attends to: S of them, Q queries each that may see K keys.
+    """Segments, or trees, that one call attends to: S of them, Q queries each that may see K keys.
 
     Args:
-        start, stop: their tokens on the line.
-        queries: line positions of the padded queries; None: the segments as they are, all of one length.
-        keys: line positions of the padded keys, shared tokens first; None: the queries' own.
+        start, stop: where their tokens stand in the packed sequence.
+        queries: indices of the padded queries; None: the segments as they are, all of one length.
+        keys: indices of the padded keys, shared tokens first; None: the queries' own.
         kept: which of the S·Q outputs belong to a token of the segments; None: all.
-        line: of families: says who sees whom. None: a query sees the shared tokens and those up to itself.
+        tokens: of trees: says who sees whom. None: a query sees the shared tokens and those up to itself.
     """
 
     start: int
@@ -38,28 +38,28 @@ class Bucket:
     queries: Int[Tensor, " SQ"] | None
     keys: Int[Tensor, " SK"] | None
     kept: Int[Tensor, " N"] | None
-    line: Line | None = None
+    tokens: Segmentation | None = None
 
     def to(self, device: torch.device) -> Bucket:
         moved = {name: x.to(device) for name in ("queries", "keys", "kept") if (x := getattr(self, name)) is not None}
         return replace(self, **moved)
 
     @property
-    def of_queries(self) -> Places:
+    def of_queries(self) -> Index:
         return slice(self.start, self.stop) if self.queries is None else self.queries
 
     @property
-    def of_keys(self) -> Places:
+    def of_keys(self) -> Index:
         return self.of_queries if self.keys is None else self.keys
 
     def visible(
         self, queries: int, keys: int, window: int | None, device: torch.device
     ) -> Bool[Tensor, "*_ Q K"] | None:
         """Which keys each query sees; None: just those up to itself. Nobody sees padding."""
-        if self.line is not None:
-            places = torch.arange(self.start, self.stop, device=device) if self.queries is None else self.queries
-            place = places.view(self.count, queries)
-            return sees(self.line, place[:, :, None], place[:, None], window)[:, None]
+        if self.tokens is not None:
+            flat = torch.arange(self.start, self.stop, device=device) if self.queries is None else self.queries
+            index = flat.view(self.count, queries)
+            return sees(self.tokens, index[:, :, None], index[:, None], window)[:, None]
         if queries == keys and (window is None or window >= keys):
             return None
         query = torch.arange(keys - queries, keys, device=device)[:, None]
@@ -67,7 +67,7 @@ class Bucket:
         return (key <= query) if window is None else (key <= query) & (key > query - window)
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, heads: Heads) -> Float[Tensor, "N heads D"]:
-        """Of the pieces at `of_queries` to those at `of_keys`."""
+        """Of the parts at `of_queries` to those at `of_keys`."""
         q, k, v = (x.view(self.count, -1, *x.shape[1:]).transpose(1, 2) for x in (query, key, value))
         seen = self.visible(q.shape[2], k.shape[2], heads.window, q.device)
         grouped = q.shape[1] != k.shape[1]
@@ -78,19 +78,19 @@ class Bucket:
         return flat if self.kept is None else flat.index_select(0, self.kept)
 
 
-def buckets(order: Order, starts: Int[Tensor, " S"], line: Line) -> Iterator[Bucket]:
-    """In the order of the line, on which the segments begin at `starts`."""
-    device = line.segment.device
-    bounds = list(accumulate(order.families, initial=0))
+def buckets(order: Order, starts: Int[Tensor, " S"], tokens: Segmentation) -> Iterator[Bucket]:
+    """In the order of the packed sequence, in which the segments begin at `starts`."""
+    device = tokens.segment.device
+    bounds = list(accumulate(order.trees, initial=0))
     sizes = [sum(segment.length for segment in order.segments[a:b]) for a, b in pairwise(bounds)]
     for members in _alike(sizes, [None] * len(sizes)):
-        begins = starts[[bounds[place] for place in members]]
-        # a padded slot repeats the first token of the largest family: a stranger to those that have padding
-        yield _bucket(begins, [sizes[place] for place in members], begins[-1], line=line).to(device)
+        begins = starts[[bounds[index] for index in members]]
+        # a padded slot repeats the first token of the largest tree: a stranger to those that have padding
+        yield _bucket(begins, [sizes[index] for index in members], begins[-1], tokens=tokens).to(device)
     rest = order.segments[bounds[-1] :]
     kinds = [(segment.begin, segment.prompt < 0) for segment in rest]
     for members in _alike([segment.length for segment in rest], kinds):
-        picked = [rest[place] for place in members]
+        picked = [rest[index] for index in members]
         before = None
         if picked[0].begin:
             before = starts[[segment.prompt for segment in picked]][:, None] + torch.arange(picked[0].begin)
@@ -104,9 +104,9 @@ def _bucket(
     lengths: Sequence[int],
     stranger: Int[Tensor, ""],
     before: Int[Tensor, "S P"] | None = None,
-    line: Line | None = None,
+    tokens: Segmentation | None = None,
 ) -> Bucket:
-    """Stretches of the line of these lengths, one behind the other, the longest last.
+    """Stretches of the packed sequence of these lengths, one behind the other, the longest last.
 
     Args:
         stranger: the token that stands in padded slots.
@@ -122,7 +122,7 @@ def _bucket(
         queries=None if even else queries.flatten(),
         keys=None if before is None else torch.cat([before, queries], 1).flatten(),
         kept=None if even else inside.flatten().nonzero()[:, 0],
-        line=line,
+        tokens=tokens,
     )
 
 
@@ -130,12 +130,12 @@ def _alike(lengths: Sequence[int], kinds: Sequence[Hashable]) -> list[list[int]]
     """Runs of neighbours that one call takes: of one kind, lengths that rise, little padding."""
     runs: list[list[int]] = []
     tokens = 0
-    for place, (length, kind) in enumerate(zip(lengths, kinds, strict=True)):
-        alike = runs and kind == kinds[place - 1] and lengths[place - 1] <= length
+    for index, (length, kind) in enumerate(zip(lengths, kinds, strict=True)):
+        alike = runs and kind == kinds[index - 1] and lengths[index - 1] <= length
         if alike and length * (len(runs[-1]) + 1) <= MOST_WASTE * (tokens + length):
-            runs[-1].append(place)
+            runs[-1].append(index)
             tokens += length
         else:
-            runs.append([place])
+            runs.append([index])
             tokens = length
     return runs

@@ -1,4 +1,4 @@
-"""Attention over a packed line as one kernel, for GPUs: a rule says who sees whom, and no mask is kept in memory."""
+"""Attention over a packed sequence as one kernel, for GPUs: a rule says who sees whom, no mask is kept in memory."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
 from oneloop.forward.attention import Heads
-from oneloop.forward.line import Line, sees
+from oneloop.forward.visibility import Segmentation, sees
 
 
-def block_mask(line: Line, window: int | None) -> BlockMask:
-    """`sees` for the kernel, which asks it for blocks of the line."""
-    count, device = len(line.segment), line.segment.device
-    make = _compiled(create_block_mask) if line.segment.is_cuda else create_block_mask
-    return make(lambda batch, head, query, key: sees(line, query, key, window), None, None, count, count, device=device)
+def block_mask(tokens: Segmentation, window: int | None) -> BlockMask:
+    """`sees` for the kernel, which asks it for blocks of the packed sequence."""
+    count, device = len(tokens.segment), tokens.segment.device
+    make = _compiled(create_block_mask) if tokens.segment.is_cuda else create_block_mask
+    return make(
+        lambda batch, head, query, key: sees(tokens, query, key, window), None, None, count, count, device=device
+    )
 
 
 def attend(heads: Heads, mask: BlockMask) -> Float[Tensor, "1 N heads D"]:
@@ -34,5 +36,5 @@ def attend(heads: Heads, mask: BlockMask) -> Float[Tensor, "1 N heads D"]:
 
 @cache
 def _compiled(function):
-    """Compiled once, for lines of any length."""
+    """Compiled once, for sequences of any length."""
     return torch.compile(function, dynamic=True)

@@ -20,7 +20,7 @@ from transformers.activations import SiLUActivation
 
 from oneloop.forward.attention import Heads, Layout, evaluating, hidden_states
 from oneloop.forward.pointwise import adapted, apply_rotary, gated, normed, projected
-from oneloop.forward.probe import probe_line
+from oneloop.forward.probe import probe_sequence
 from oneloop.forward.projection import Projection, projection_of
 
 MOST_BYTES = 256 * 2**20
@@ -277,12 +277,12 @@ def settings_of(model: PreTrainedModel) -> tuple[Setting, ...] | None:
     """What `Fused` needs to know; None where it does not say what the modules say, or where they run on a GPU."""
     if model.device.type != "cpu" or model.dtype != torch.float32 or not _shaped(model):
         return None
-    line = probe_line(model)
-    watched = _Watched(line)
+    sequence = probe_sequence(model)
+    watched = _Watched(sequence)
     with evaluating(model):
-        theirs = hidden_states(model, line.tokens, line.positions, watched)
+        theirs = hidden_states(model, sequence.tokens, sequence.positions, watched)
         try:
-            ours = Fused(model, watched.settings)(line.tokens, line.positions, line)
+            ours = Fused(model, watched.settings)(sequence.tokens, sequence.positions, sequence)
         except (AttributeError, RuntimeError, TypeError):
             return None
     return tuple(watched.settings) if torch.allclose(ours, theirs, rtol=1e-4, atol=1e-4) else None

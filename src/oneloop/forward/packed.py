@@ -1,10 +1,10 @@
 """Rows end to end without padding, the prompt of a group once, and attention that never crosses rows.
 
-    line:  family₁ · family₂ · … · prompt₁ · prompt₂ · … · own₁ · own₂ · own₃ · …    (own: what a row does not share)
+    sequence:  tree₁ · tree₂ · … · prompt₁ · prompt₂ · … · own₁ · own₂ · own₃ · …    (own: what a row does not share)
 
 A segment is one such piece. A token sees the tokens before it in its segment, and the whole segment that its own one
-continues. A family is a short prompt and what continues it, one behind the other. Segments of like length, and families
-of like size, are attended to together, so that no [line, line] mask is ever built.
+continues. A tree is a short prompt and what continues it, one behind the other. Segments of like length, and trees
+of like size, are attended to together, so that no [N, N] mask is ever built.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from oneloop.batch import Batch
 from oneloop.forward import flex
 from oneloop.forward.attention import Heads
 from oneloop.forward.buckets import Bucket, buckets
-from oneloop.forward.line import Line
-from oneloop.forward.pieces import gathered
+from oneloop.forward.gather import gathered
 from oneloop.forward.segments import ordered
+from oneloop.forward.visibility import Segmentation
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,23 +30,23 @@ class Packed:
     """Implements `oneloop.forward.attention.Layout` for a batch.
 
     Args:
-        tokens, positions: the line, as one row.
-        place: where on the line token t of row b stands; padding stands at 0.
-        line: for the kernel that runs over all of it at once; None: attend bucket by bucket.
+        tokens, positions: the packed sequence, as one row.
+        index: where in the packed sequence token t of row b stands; padding stands at 0.
+        segmentation: for the kernel that runs over all of it at once; None: attend bucket by bucket.
     """
 
     tokens: Int[Tensor, "1 N"]
     positions: Int[Tensor, "1 N"]
-    place: Int[Tensor, "B T"]
+    index: Int[Tensor, "B T"]
     buckets: tuple[Bucket, ...]
-    line: Line | None
+    segmentation: Segmentation | None
     masks: dict[int | None, BlockMask] = field(default_factory=dict, repr=False)
     """By window, made once for all layers."""
 
     def attend(self, heads: Heads) -> Float[Tensor, "1 N heads D"]:
-        if self.line is not None:
+        if self.segmentation is not None:
             if heads.window not in self.masks:
-                self.masks[heads.window] = flex.block_mask(self.line, heads.window)
+                self.masks[heads.window] = flex.block_mask(self.segmentation, heads.window)
             return flex.attend(heads, self.masks[heads.window])
         query, key, value = (x.squeeze(0).transpose(0, 1) for x in (heads.query, heads.key, heads.value))
         queries = gathered(query, [bucket.of_queries for bucket in self.buckets])
@@ -57,36 +57,36 @@ class Packed:
 
 
 def packed(batch: Batch, one_kernel: bool = False) -> Packed:
-    """The line of a batch. Every token of every row has a place on it; padding has none.
+    """The packed sequence of a batch. Every token of every row stands in it; padding does not.
 
     Args:
-        one_kernel: attend to the whole line at once, which GPUs do faster.
+        one_kernel: attend to the whole sequence at once, which GPUs do faster.
     """
     lengths, shared = batch.lengths.tolist(), batch.shared.tolist()
-    order = ordered(batch.group.tolist(), lengths, shared, families=not one_kernel)
+    order = ordered(batch.group.tolist(), lengths, shared, trees=not one_kernel)
     segments = order.segments
     counts = torch.tensor([segment.length for segment in segments], dtype=torch.int64)
     starts = counts.cumsum(0) - counts
     rows = torch.tensor([segment.row for segment in segments], dtype=torch.int64).repeat_interleave(counts)
     positions = _spans(torch.tensor([segment.begin for segment in segments], dtype=torch.int64), counts)
-    place = torch.zeros(batch.tokens.shape, dtype=torch.int64)
-    place[rows, positions] = torch.arange(len(rows))
+    index = torch.zeros(batch.tokens.shape, dtype=torch.int64)
+    index[rows, positions] = torch.arange(len(rows))
     continuing = [segment for segment in segments if segment.prompt >= 0]
     before = torch.tensor([segment.begin for segment in continuing], dtype=torch.int64)
     column = _spans(torch.zeros_like(before), before)
     of_row = torch.tensor([segment.row for segment in continuing], dtype=torch.int64).repeat_interleave(before)
-    place[of_row, column] = _spans(starts[[segment.prompt for segment in continuing]], before)
+    index[of_row, column] = _spans(starts[[segment.prompt for segment in continuing]], before)
     device = batch.tokens.device
     own = torch.arange(len(segments)).repeat_interleave(counts)
     prompts = torch.tensor([segment.prompt for segment in segments], dtype=torch.int64).repeat_interleave(counts)
     rows, positions = rows.to(device), positions.to(device)
-    line = Line(own.to(device), prompts.to(device), positions)
+    segmentation = Segmentation(own.to(device), prompts.to(device), positions)
     return Packed(
         tokens=batch.tokens[rows, positions][None],
         positions=positions[None],
-        place=place.to(device),
-        buckets=() if one_kernel else tuple(buckets(order, starts, line)),
-        line=line if one_kernel else None,
+        index=index.to(device),
+        buckets=() if one_kernel else tuple(buckets(order, starts, segmentation)),
+        segmentation=segmentation if one_kernel else None,
     )
 
 

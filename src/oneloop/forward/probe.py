@@ -36,7 +36,7 @@ def plain_head(model: PreTrainedModel) -> bool:
 
 
 def one_kernel(model: PreTrainedModel, dtype: torch.dtype) -> bool:
-    """Whether a GPU's kernel for the whole line compiles here, backward too, and says what attention in buckets says.
+    """Whether a GPU's kernel for the whole sequence compiles here, backward too, and says what buckets say.
 
     Args:
         dtype: of the forward passes to come.
@@ -44,12 +44,12 @@ def one_kernel(model: PreTrainedModel, dtype: torch.dtype) -> bool:
     if model.device.type != "cuda":
         return False
     batch = _batch(_rows(model), model.device)
-    buckets, line = packed(batch), packed(batch, one_kernel=True)
+    buckets, sequence = packed(batch), packed(batch, one_kernel=True)
     with evaluating(model), torch.autocast("cuda", dtype, enabled=dtype != torch.float32):
         with torch.no_grad():
             plain = hidden_states(model, buckets.tokens, buckets.positions, buckets)
         try:
-            ours = hidden_states(model, line.tokens, line.positions, line)
+            ours = hidden_states(model, sequence.tokens, sequence.positions, sequence)
             if ours.requires_grad:
                 torch.autograd.grad(ours.sum(), next(p for p in model.base_model.parameters() if p.requires_grad))
         except Exception:  # a missing compiler, an odd head size, too little memory on the chip: whatever it is
@@ -60,19 +60,19 @@ def one_kernel(model: PreTrainedModel, dtype: torch.dtype) -> bool:
 @torch.no_grad()
 def packs(model: PreTrainedModel) -> bool:
     """Whether rows end to end, prompts shared, give the states that the unchanged model gives each row alone."""
-    rows, line = _rows(model), probe_line(model)
-    watched = _Watched(line)
+    rows, sequence = _rows(model), probe_sequence(model)
+    watched = _Watched(sequence)
     with evaluating(model), _precision(model) as dtype:
         try:
-            flat = hidden_states(model, line.tokens, line.positions, watched)[0]
+            flat = hidden_states(model, sequence.tokens, sequence.positions, watched)[0]
             theirs = _plain_states(model, rows)
         except (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError):
             return False
-    ours = torch.cat([flat[line.place[row, : len(tokens)]] for row, tokens in enumerate(rows)])
+    ours = torch.cat([flat[sequence.index[row, : len(tokens)]] for row, tokens in enumerate(rows)])
     return _known_layers(model) and watched.windows == _windows(model) and _close(ours, theirs, dtype)
 
 
-def probe_line(model: PreTrainedModel) -> Packed:
+def probe_sequence(model: PreTrainedModel) -> Packed:
     """Rows to try a model on, end to end."""
     return packed(_batch(_rows(model), model.device))
 
@@ -80,15 +80,15 @@ def probe_line(model: PreTrainedModel) -> Packed:
 class _Watched:
     """A layout that notes which layers see a window only: one longer than the rows would not show in the states."""
 
-    def __init__(self, line: Packed) -> None:
-        self._line = line
+    def __init__(self, sequence: Packed) -> None:
+        self._sequence = sequence
         self.windows: dict[int, bool] = {}
 
     def attend(self, heads: Heads) -> Tensor:
         if heads.layer in self.windows:
             raise NotImplementedError("a layer that attends twice")  # keys and values are kept by layer
         self.windows[heads.layer] = heads.window is not None
-        return self._line.attend(heads)
+        return self._sequence.attend(heads)
 
 
 def _windows(model: PreTrainedModel) -> dict[int, bool]:

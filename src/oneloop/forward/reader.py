@@ -29,20 +29,20 @@ class States:
     """Last hidden states of a batch, after the backbone's final norm.
 
     Args:
-        place: which of them belongs to token t of row b.
+        index: which of them belongs to token t of row b.
     """
 
     flat: Float[Tensor, "N H"]
-    place: Int[Tensor, "B T"]
+    index: Int[Tensor, "B T"]
 
     def before(self, mask: Bool[Tensor, "B T"]) -> Float[Tensor, "A H"]:
         """s_t of every action: the state before it."""
-        return self.flat.index_select(0, before(self.place)[mask])
+        return self.flat.index_select(0, before(self.index)[mask])
 
     def last(self, lengths: Int[Tensor, " B"]) -> Float[Tensor, "B H"]:
         """The state after each row's last token."""
         rows = torch.arange(len(lengths), device=lengths.device)
-        return self.flat.index_select(0, self.place[rows, lengths.clamp(min=1) - 1])
+        return self.flat.index_select(0, self.index[rows, lengths.clamp(min=1) - 1])
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Backbone:
 
     Args:
         packs: rows may run end to end.
-        one_kernel: attention over the whole line is one call.
+        one_kernel: attention over the whole packed sequence is one call.
         settings: the modules' weights run as `oneloop.forward.fused.Fused`; None: as the modules do.
     """
 
@@ -69,11 +69,11 @@ class Backbone:
 
     def __call__(self, batch: Batch) -> States:
         if self.packs and batch.lengths.any():
-            line = packed(batch, self.one_kernel)
+            sequence = packed(batch, self.one_kernel)
             run = partial(hidden_states, self.model)
             if self.settings is not None:
                 run = Fused(self.model, self.settings)
-            return States(run(line.tokens, line.positions, line).squeeze(0), line.place)
+            return States(run(sequence.tokens, sequence.positions, sequence).squeeze(0), sequence.index)
         hidden = self.model.base_model(input_ids=known_ids(batch), use_cache=False).last_hidden_state
         return States(
             hidden.flatten(0, 1), torch.arange(batch.tokens.numel(), device=hidden.device).view_as(batch.tokens)
@@ -120,15 +120,15 @@ class CausalReader:
             )
         else:
             logits = model(input_ids=known_ids(batch), use_cache=False).logits
-            place = torch.arange(mask.numel(), device=mask.device).view_as(mask)
-            flat = logits_logprobs(logits.flatten(0, 1)[before(place)[mask]], targets, self.temperature)
+            index = torch.arange(mask.numel(), device=mask.device).view_as(mask)
+            flat = logits_logprobs(logits.flatten(0, 1)[before(index)[mask]], targets, self.temperature)
         logprobs, entropies = (torch.zeros(mask.shape, device=mask.device).masked_scatter(mask, x) for x in flat)
         return logprobs, None if entropy == "none" else entropies, states
 
 
 def values_of(head: nn.Module, states: States) -> Float[Tensor, "B T"]:
     """V(s_t): the value head on the state before each token, 0 at the first."""
-    values = head(states.flat)[:, 0].float()[before(states.place)]
+    values = head(states.flat)[:, 0].float()[before(states.index)]
     return torch.cat([torch.zeros_like(values[:, :1]), values[:, 1:]], 1)
 
 

@@ -1,4 +1,4 @@
-"""The order of a line: which tokens of which rows stand one behind the other."""
+"""The order of a packed sequence: which tokens of which rows stand one behind the other."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-FAMILY_TOKENS, MEAN_CONTINUATION = 128, 8
-"""A prompt and what continues it are a family while they have at most so many tokens, and each continuation so many on
-average. On a CPU the calls for such rows cost more than their arithmetic: `benchmarks/single/tree_attention.py`."""
+TREE_TOKENS, MEAN_CONTINUATION = 128, 8
+"""A prompt and what continues it are attended to as a tree while they have at most so many tokens, and each continuation
+so many on average. On a CPU the calls for such rows cost more than their arithmetic: `benchmarks/single/tree_attention.py`."""
 
 
 @dataclass(frozen=True)
@@ -25,14 +25,14 @@ class Segment:
 
 
 class Order(NamedTuple):
-    """Families, prompts that are shared, what is left of each row; each by length, so that neighbours are alike."""
+    """Trees, prompts that are shared, what is left of each row; each by length, so that neighbours are alike."""
 
     segments: list[Segment]
-    families: list[int]
-    """How many segments each family has; they come first."""
+    trees: list[int]
+    """How many segments each tree has; they come first."""
 
 
-class _Kin(NamedTuple):
+class _Sharing(NamedTuple):
     """Rows of a group that share a prompt."""
 
     rows: list[int]
@@ -46,23 +46,23 @@ class _Kin(NamedTuple):
         return self.prompt + self.own
 
     @property
-    def is_family(self) -> bool:
-        return self.tokens <= FAMILY_TOKENS and self.own <= MEAN_CONTINUATION * len(self.rows)
+    def is_tree(self) -> bool:
+        return self.tokens <= TREE_TOKENS and self.own <= MEAN_CONTINUATION * len(self.rows)
 
 
-def ordered(groups: Sequence[int], lengths: Sequence[int], shared: Sequence[int], *, families: bool) -> Order:
+def ordered(groups: Sequence[int], lengths: Sequence[int], shared: Sequence[int], *, trees: bool) -> Order:
     """The segments of rows that begin with `shared` tokens of their group.
 
     Args:
-        families: keep what continues a short prompt behind it, where that is short too.
+        trees: keep what continues a short prompt behind it, where that is short too.
     """
-    kin = _kin(groups, lengths, shared)
-    close = sorted((one for one in kin if families and one.is_family), key=lambda one: one.tokens)
-    apart = sorted((one for one in kin if not (families and one.is_family)), key=lambda one: one.prompt)
+    sharing = _sharing(groups, lengths, shared)
+    close = sorted((one for one in sharing if trees and one.is_tree), key=lambda one: one.tokens)
+    apart = sorted((one for one in sharing if not (trees and one.is_tree)), key=lambda one: one.prompt)
     segments: list[Segment] = []
     before: dict[int, int] = {}
 
-    def add_prompt(one: _Kin) -> None:
+    def add_prompt(one: _Sharing) -> None:
         before.update(dict.fromkeys(one.rows, len(segments)))
         segments.append(Segment(one.rows[0], 0, one.prompt))
 
@@ -80,9 +80,9 @@ def ordered(groups: Sequence[int], lengths: Sequence[int], shared: Sequence[int]
     return Order(segments, [1 + len(one.rows) for one in close])
 
 
-def _kin(groups: Sequence[int], lengths: Sequence[int], shared: Sequence[int]) -> list[_Kin]:
+def _sharing(groups: Sequence[int], lengths: Sequence[int], shared: Sequence[int]) -> list[_Sharing]:
     rows_of: dict[int, list[int]] = {}
     for row, group in enumerate(groups):
         if shared[row]:
             rows_of.setdefault(group, []).append(row)
-    return [_Kin(rows, shared[rows[0]], sum(lengths[r] - shared[r] for r in rows)) for rows in rows_of.values()]
+    return [_Sharing(rows, shared[rows[0]], sum(lengths[r] - shared[r] for r in rows)) for rows in rows_of.values()]

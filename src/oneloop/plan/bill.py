@@ -279,7 +279,7 @@ def _sampling(run: Run, lengths: Lengths, cast: Cast, groups: int, size: int) ->
     return {
         "merged weights": merged,
         "KV cache": of_token * rows * columns + of_prompts,
-        "prefilled line": kept - merged,
+        "prefilled prompts": kept - merged,
         "logits and scores": max(read - kept, drawn + scores),
     }
 
@@ -309,10 +309,10 @@ def _merged(cast: Cast) -> tuple[Fused, object] | None:
 def _prefill(cast: Cast, prompts: int, length: int) -> tuple[object, Prefilled]:
     """Prompts read end to end."""
     rows = [Row(prompt=[0] * length, actions=[], group=number, reward=0.0) for number in range(prompts)]
-    line = packed(collate(rows))
-    layout, merged = Prefilled(line), _merged(cast)
+    sequence = packed(collate(rows))
+    layout, merged = Prefilled(sequence), _merged(cast)
     backbone = partial(hidden_states, cast.policy) if merged is None else merged[0]
-    backbone(line.tokens, line.positions, layout)
+    backbone(sequence.tokens, sequence.positions, layout)
     return merged, layout
 
 

@@ -284,7 +284,7 @@ def packs(model: PreTrainedModel) -> bool:
 
 @cache
 def backbone_of(model: PreTrainedModel, device: str) -> Backbone:
-    """As `Backbone.of` makes it. A GPU's kernel for the whole line keeps what attention in buckets keeps."""
+    """As `Backbone.of` makes it. A GPU's kernel for the whole sequence keeps what attention in buckets keeps."""
     runs_on = packs(model)
     merged = runs_on and device == "cpu" and _passes(settings_of, model)
     plain = [Setting(None, None)] * model.config.get_text_config().num_hidden_layers

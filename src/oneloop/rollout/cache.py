@@ -1,4 +1,4 @@
-"""Keys and values of the rows being decoded: a slot for each row, and one copy of a prompt that several rows share.
+"""Keys and values of the rows being decoded (the KV cache): a slot for each row, and one copy of a prompt that several rows share.
 
 Nothing is ever concatenated: a token is written to its column of its slot. Columns are added by doubling, and touched
 when a row gets there, so that a long limit costs nothing until then. Counts and pointers are kept on the CPU, so that
@@ -20,13 +20,13 @@ FIRST_COLUMNS = 128
 
 
 class Prefilled:
-    """Implements `Layout`: runs another one and keeps the keys and values of its line.
+    """Implements `Layout`: runs another one and keeps the keys and values of its packed sequence.
 
-    They are on the line as [N, kv_heads, D], by layer; a model's values can be narrower than its keys.
+    They are in it as [N, kv_heads, D], by layer; a model's values can be narrower than its keys.
     """
 
-    def __init__(self, line) -> None:
-        self._line = line
+    def __init__(self, sequence) -> None:
+        self._sequence = sequence
         self.keys: dict[int, Tensor] = {}
         self.values: dict[int, Tensor] = {}
 
@@ -34,7 +34,7 @@ class Prefilled:
         self.keys[heads.layer], self.values[heads.layer] = (
             _kept(x)[0].transpose(0, 1) for x in (heads.key, heads.value)
         )
-        return self._line.attend(heads)
+        return self._sequence.attend(heads)
 
 
 class SharedPrompts:
@@ -47,12 +47,12 @@ class SharedPrompts:
         self._keys: dict[int, Tensor] = {}
         self._values: dict[int, Tensor] = {}
 
-    def add(self, prefilled: Prefilled, places: Int[Tensor, "J P"], lengths: Int[Tensor, " J"]) -> None:
-        """`places`: line positions of each prompt's tokens, padded with anything."""
+    def add(self, prefilled: Prefilled, index: Int[Tensor, "J P"], lengths: Int[Tensor, " J"]) -> None:
+        """`index`: of each prompt's tokens in the packed sequence, padded with anything."""
         self.changes += 1
         for mine, theirs in ((self._keys, prefilled.keys), (self._values, prefilled.values)):
-            for layer, line in theirs.items():
-                new = line[places].transpose(1, 2)
+            for layer, sequence in theirs.items():
+                new = sequence[index].transpose(1, 2)
                 mine[layer] = _stacked(mine[layer], new) if layer in mine else new.contiguous()
         self.lengths = torch.cat([self.lengths, lengths])
 
@@ -153,17 +153,17 @@ class Slots:
         """Of the next token in each row."""
         return self._before + self.filled
 
-    def place(self, slots: Int[Tensor, " A"], prefilled: Prefilled, places: Tensor, lengths: Tensor) -> None:
-        """Prompts into slots that hold them themselves; `places` as for `SharedPrompts.add`."""
-        self._reserve(places.shape[1], prefilled)
-        self._fill_up_to(places.shape[1], written=len(slots) == len(self.filled))
-        where = slots.to(places.device)
+    def insert(self, slots: Int[Tensor, " A"], prefilled: Prefilled, index: Tensor, lengths: Tensor) -> None:
+        """Prompts into slots that hold them themselves; `index` as for `SharedPrompts.add`."""
+        self._reserve(index.shape[1], prefilled)
+        self._fill_up_to(index.shape[1], written=len(slots) == len(self.filled))
+        where = slots.to(index.device)
         if bool((slots.diff() == 1).all()):  # side by side, as all are at first: a view, which is copied into faster
             where = slice(int(slots[0]), int(slots[-1]) + 1)
         for mine, theirs in ((self._keys, prefilled.keys), (self._values, prefilled.values)):
-            for layer, line in theirs.items():
-                new = line.index_select(0, places.flatten()).view(*places.shape, *line.shape[1:])
-                mine[layer][where, :, : places.shape[1]] = new.transpose(1, 2)
+            for layer, sequence in theirs.items():
+                new = sequence.index_select(0, index.flatten()).view(*index.shape, *sequence.shape[1:])
+                mine[layer][where, :, : index.shape[1]] = new.transpose(1, 2)
         self.filled[slots], self._idle[slots] = lengths, False
 
     def link(self, slots: Int[Tensor, " A"], lengths: Int[Tensor, " A"]) -> None:
@@ -305,7 +305,7 @@ def _stacked(old: Tensor, new: Tensor) -> Float[Tensor, "J kv P D"]:
     return torch.cat([F.pad(table, (0, 0, 0, columns - table.shape[2])) for table in (old, new)])
 
 
-def padded_places(starts: Sequence[int], lengths: Sequence[int], device: torch.device) -> Int[Tensor, "J P"]:
-    """Line positions of each prompt's tokens; padding points at its last token."""
+def padded_index(starts: Sequence[int], lengths: Sequence[int], device: torch.device) -> Int[Tensor, "J P"]:
+    """Where each prompt's tokens stand in the packed sequence; padding points at its last token."""
     offset = torch.arange(max(lengths)).minimum(torch.tensor(lengths)[:, None] - 1)
     return (torch.tensor(starts)[:, None] + offset).to(device)

@@ -16,7 +16,7 @@ from oneloop.batch import Batch
 from oneloop.forward.attention import hidden_states
 from oneloop.forward.fused import Backbone, Fused, Setting, decode_linear, worth_a_copy
 from oneloop.forward.packed import packed
-from oneloop.rollout.cache import Prefilled, SharedPrompts, Slots, padded_places
+from oneloop.rollout.cache import Prefilled, SharedPrompts, Slots, padded_index
 from oneloop.rollout.replay import STRIDE, Pass, Recorder
 from oneloop.rollout.sampler import draw
 from oneloop.types import Completion, Sampling, StopReason
@@ -34,7 +34,8 @@ WORTH_SHARING = 32
 class Request(NamedTuple):
     """One completion to draw."""
 
-    place: int
+    position: int
+    """In the input."""
     prompt: tuple[int, ...]
     seed: int
 
@@ -128,16 +129,16 @@ class Decoding:
             prompt, members = self._waiting.popleft()
             self._ready += [Ready(request, first + len(prompts)) for request in members]
             prompts.append(prompt)
-        line = packed(_rows_of(prompts, self._model.device))
-        self._prefilled = Prefilled(line)
-        states = self._backbone(line.tokens, line.positions, self._prefilled)[0]
+        sequence = packed(_rows_of(prompts, self._model.device))
+        self._prefilled = Prefilled(sequence)
+        states = self._backbone(sequence.tokens, sequence.positions, self._prefilled)[0]
         lengths = [len(prompt) for prompt in prompts]
         rows = torch.arange(len(prompts))
-        self._last_states = states[line.place[rows, torch.tensor(lengths) - 1]]
-        self._first, self._places = first, padded_places(line.place[:, 0].tolist(), lengths, self._model.device)
+        self._last_states = states[sequence.index[rows, torch.tensor(lengths) - 1]]
+        self._first, self._index = first, padded_index(sequence.index[:, 0].tolist(), lengths, self._model.device)
         self._prompt_lengths = torch.tensor(lengths)
         if self._shared is not None:
-            self._shared.add(self._prefilled, self._places, self._prompt_lengths)
+            self._shared.add(self._prefilled, self._index, self._prompt_lengths)
 
     def _forget_prompts(self, shared: SharedPrompts) -> None:
         """Drop the prompts that no running row reads."""
@@ -154,7 +155,7 @@ class Decoding:
         of_prefill = prompt - self._first
         lengths = self._prompt_lengths[of_prefill]
         if self._shared is None:
-            self._slots.place(where, self._prefilled, self._places[of_prefill.to(device)], lengths)
+            self._slots.insert(where, self._prefilled, self._index[of_prefill.to(device)], lengths)
         else:
             self._slots.link(where, lengths)
             self._prompt_of[where] = prompt
@@ -195,7 +196,7 @@ class Decoding:
             assert request is not None
             self._request[slot] = None
             yield (
-                request.place,
+                request.position,
                 Completion(
                     tokens=tuple(tokens[row][:length]),
                     logprobs=tuple(logprobs[row][:length]),

@@ -74,7 +74,7 @@ class Engine:
         prompts: Sequence[Sequence[int]],
         sampling: Sampling,
         seeds: Sequence[int],
-        finished: Finished = lambda place, completion: None,
+        finished: Finished = lambda index, completion: None,
     ) -> list[Completion]:
         """One completion per prompt, in the order of the input; `finished` hears of each as it ends.
 
@@ -82,14 +82,14 @@ class Engine:
         move a probability in its last bits; a draw changes only if its number falls exactly there.)
         """
         self._check_lengths(prompts, sampling)
-        requests = [Request(place, tuple(p), seed) for place, (p, seed) in enumerate(zip(prompts, seeds, strict=True))]
+        requests = [Request(index, tuple(p), seed) for index, (p, seed) in enumerate(zip(prompts, seeds, strict=True))]
         done: dict[int, Completion] = {}
         with evaluating(self._model), self._precision():
             decoding = self._decoding(requests, sampling, self._rows(prompts, sampling))
-            for place, completion in decoding.run():
-                done[place] = completion
-                finished(place, completion)
-        return [done[place] for place in range(len(prompts))]
+            for index, completion in decoding.run():
+                done[index] = completion
+                finished(index, completion)
+        return [done[index] for index in range(len(prompts))]
 
     def _decoding(self, requests: list[Request], sampling: Sampling, rows: int) -> Decoding | PlainDecoding:
         if not self._fast:

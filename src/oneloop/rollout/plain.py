@@ -37,7 +37,7 @@ class PlainDecoding:
         for batch in self._batches:
             decoding = _Padded(self._model, batch, self._end_ids)
             completions = decoding.run(self._sampling, self._version)
-            yield from zip((request.place for request in batch), completions, strict=True)
+            yield from zip((request.position for request in batch), completions, strict=True)
 
 
 class _Padded:
