@@ -7,7 +7,7 @@ token values.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
@@ -53,6 +53,16 @@ class Loss(NamedTuple):
     value: Float[Tensor, ""]
     stats: dict[str, Tensor]
     """Already weighted by the size of the whole step: they add up over microbatches (`*/max` takes the maximum)."""
+
+
+def added(total: Mapping[str, Tensor], stats: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Statistics of one more microbatch: sums, and of `*/max` the larger."""
+    both = {
+        name: torch.maximum(total[name], value) if name.endswith("/max") else total[name] + value
+        for name, value in stats.items()
+        if name in total
+    }
+    return {**total, **stats, **both}
 
 
 @dataclass(frozen=True, eq=False)

@@ -144,9 +144,8 @@ class Run:
         return min(self.minibatch or self.prompts_per_step, self.prompts_per_step)
 
     def to_toml(self) -> str:
-        return tomli_w.dumps(
-            {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(replace(self, overwrite=False)).items()}
-        )
+        values = asdict(replace(self, overwrite=False))  # whoever takes the file as a recipe deletes nothing
+        return tomli_w.dumps({k: list(v) if isinstance(v, tuple) else v for k, v in values.items()})
 
 
 _POSITIVE = (

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from oneloop.algorithms import Algorithm
-from oneloop.batch import Batch
+from oneloop.batch import Batch, added
 from oneloop.ports import Experience, Measure, Models, Recorder, SingleProcess, World
 from oneloop.seeds import named_seed
 
@@ -98,17 +98,12 @@ class Tally:
         self._skipped = 0
 
     def add(self, stats: Mapping[str, Tensor]) -> None:
-        for name, value in stats.items():
-            before = self._open.get(name)
-            if before is None:
-                self._open[name] = value
-            else:
-                self._open[name] = torch.maximum(before, value) if name.endswith("/max") else before + value
+        self._open = added(self._open, stats)
 
     def close(self, update: Mapping[str, float]) -> dict[str, float]:
         """End one optimizer step; returns its own statistics."""
         stats = self._world.sum({name: float(value) for name, value in self._open.items()}) | dict(update)
-        self._open.clear()
+        self._open = {}
         self._skipped += int(stats.pop("skipped_steps", 0))
         self._closed.append(stats)
         return stats

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -124,6 +125,49 @@ def test_resumed_equals_uninterrupted(policy, tmp_path, monkeypatch, algorithm, 
     assert weights(tmp_path / "broken") == weights(tmp_path / "whole")
     tables = [sorted(p.name for p in (tmp_path / name).glob("rollouts/*")) for name in ("whole", "broken")]
     assert tables[0] == tables[1]
+
+
+FROM_HERE = """
+import sys
+import matplotlib.pyplot, pyarrow.dataset, scipy.stats
+from pathlib import Path
+from oneloop.recipes.execute import execute
+from oneloop.config import Run, read_recipe
+class Silent:
+    def say(self, text): pass
+    def step(self, step, values): pass
+for out in map(Path, sys.argv[1:]):
+    execute(Run(**(read_recipe(out / "config.toml") | {"out": str(out), "resume": True})), Silent())
+"""
+
+
+ADAPTIVE = {"critic": "separate", "set": ("kl.adaptive=AdaptiveKL(target=0.01, horizon=50)",), "epochs": 2}
+CHANGES = {"ppo": ADAPTIVE, "grpo": {"group_size": 3}, "dapo": {"group_size": 3}}
+ADAPTERS = [{}, {"lora": 4}]
+
+
+@pytest.mark.parametrize("adapters", ADAPTERS, ids=["all weights", "adapters"])
+@pytest.mark.parametrize("algorithm", ["sft", "reward_model", "ppo", "grpo", "dapo", "dpo"])
+def test_every_checkpoint_resumes_to_the_same_bits_in_another_process(policy, tmp_path, algorithm, adapters) -> None:
+    """Other modules loaded first, one arena of malloc, and a folder at a path of another length."""
+    steps = 4
+    changes = CHANGES.get(algorithm, {}) | adapters
+    whole = small(algorithm, policy, tmp_path / "whole", **changes, steps=steps, save_every=1, keep_checkpoints=steps)
+    execute(whole, Silent())
+    folders = []
+    for kept in range(1, steps):
+        folders.append(tmp_path / ("a" * 7 * kept) / "run")
+        shutil.copytree(tmp_path / "whole", folders[-1])
+        shutil.rmtree(folders[-1] / "final")
+        for later in range(kept + 1, steps + 1):
+            shutil.rmtree(folders[-1] / "checkpoints" / f"step_{later:06d}")
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
+    line = [sys.executable, "-c", FROM_HERE, *map(str, folders)]
+    done = subprocess.run(line, capture_output=True, text=True, env=environment, timeout=300)
+    assert done.returncode == 0, done.stderr
+    for folder in folders:
+        assert metrics(folder) == metrics(tmp_path / "whole")
+        assert weights(folder) == weights(tmp_path / "whole")
 
 
 def test_another_seed_is_another_run(policy, tmp_path) -> None:

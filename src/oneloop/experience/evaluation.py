@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
 from oneloop.algorithms import Algorithm
-from oneloop.batch import Batch
+from oneloop.batch import Batch, added
 from oneloop.experience.episodes import Request, length_scalars, reward_scalars
 from oneloop.experience.scoring import drawn_and_scored
 from oneloop.ports import Models, RolloutEngine, Scorer
@@ -51,12 +52,10 @@ def generation_scalars(items: Sequence[Trajectory]) -> dict[str, float]:
 def loss_scalars(algorithm: Algorithm, models: Models, batch: Batch, max_tokens: int) -> dict[str, float]:
     """The training objective on held-out demonstrations or pairs, as `eval/…`."""
     batch = algorithm.prepare(batch, models)
-    totals: dict[str, float] = {}
+    total: dict[str, Tensor] = {}
     for micro in batch.microbatches(max_tokens):
-        for name, value in algorithm.loss(models.policy(micro), micro, batch.size).stats.items():
-            before, value = totals.get(name, 0.0), float(value)
-            totals[name] = max(before, value) if name.endswith("/max") else before + value
-    return {f"eval/{name}": value for name, value in totals.items()}
+        total = added(total, algorithm.loss(models.policy(micro), micro, batch.size).stats)
+    return {f"eval/{name}": float(value) for name, value in total.items()}
 
 
 @dataclass(frozen=True)

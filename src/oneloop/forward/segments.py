@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 TREE_TOKENS, MEAN_CONTINUATION = 128, 8
-"""A prompt and what continues it are attended to as a tree while they have at most so many tokens, and each continuation
-so many on average. On a CPU the calls for such rows cost more than their arithmetic: `benchmarks/single/tree_attention.py`."""
+"""A prompt and what continues it are attended to as a tree while they have at most so many tokens, and each
+continuation so many on average. On a CPU the calls for such rows cost more than their arithmetic:
+`benchmarks/single/tree_attention.py`."""
 
 
 @dataclass(frozen=True)

@@ -125,6 +125,10 @@ def _train(
         except Exception as error:
             _rescue(saver, error)
             raise
+    _save_result(run, parts, folder, observer)
+
+
+def _save_result(run: Run, parts: Parts, folder: RunFolder, observer: Observer) -> None:
     with new_folder(folder.path / "final") as temporary:
         save_merged(temporary, parts.learner.model, parts.text.tokenizer)
     observer.say(f"saved {folder.path / 'final'}")
@@ -152,7 +156,7 @@ def _say_what_changed(
             f"no checkpoint had been saved yet: starting at step 0 again, {len(record.metrics)} recorded steps are "
             "repeated. --save-every keeps them"
         )
-    if other := elsewhere(record, machine(), torch.__version__):
+    if other := elsewhere(record):
         watched.event(start, "A_MACHINE", other, "the same machine, torch and OMP_NUM_THREADS for equal bits")
 
 

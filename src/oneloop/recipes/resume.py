@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -61,7 +60,11 @@ def latest(folder: RunFolder, record: RunRecord) -> tuple[Path | None, list[Chec
         except CheckpointError as error:
             damaged.append(error)
     if damaged or folder.checkpoint:
-        what = f"no checkpoint is whole ({damaged[0]})" if damaged else "its checkpoints are gone"
+        what = (
+            f"no checkpoint is whole ({str(damaged[0]).partition(' Fix:')[0]})"
+            if damaged
+            else "its checkpoints are gone"
+        )
         raise ConfigError(
             f"--resume: {folder.path} had saved step {folder.checkpoint or len(record.metrics)}, and {what}; going on "
             f"would mean step 0, and {len(record.metrics)} recorded steps lost. Fix: put a checkpoint back, another "
@@ -84,19 +87,23 @@ def restore(algorithm: Algorithm, parts: Parts, folder: RunFolder, checkpoint: P
 
 
 def machine() -> dict[str, Any]:
-    """What the last bits of a sum depend on, beside torch's version."""
+    """What the last bits of a sum depend on."""
     return {
+        "torch": torch.__version__,
         "cpu": _cpu_model(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
     }
 
 
-def elsewhere(record: RunRecord, now: Mapping[str, Any], torch_version: str) -> str:
+def elsewhere(record: RunRecord) -> str:
     """In what this machine differs from the one that the record is of; empty where it does not, or nobody wrote it."""
-    before = record.info.get("machine", {}) | {"torch": record.info.get("versions", {}).get("torch")}
-    here = {**now, "torch": torch_version}
-    other = [f"{name} {old} → {here[name]}" for name, old in before.items() if old and old != here.get(name)]
+    here = machine()
+    other = [
+        f"{name} {old} → {here.get(name)}"
+        for name, old in record.info.get("machine", {}).items()
+        if old != here.get(name)
+    ]
     if not other:
         return ""
     return f"the run was on another machine ({', '.join(other)}): from here on, its last bits may be others"

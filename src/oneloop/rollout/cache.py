@@ -1,4 +1,4 @@
-"""Keys and values of the rows being decoded (the KV cache): a slot for each row, and one copy of a prompt that several rows share.
+"""The KV cache of the rows being decoded: a slot for each row, and one copy of a prompt that several rows share.
 
 Nothing is ever concatenated: a token is written to its column of its slot. Columns are added by doubling, and touched
 when a row gets there, so that a long limit costs nothing until then. Counts and pointers are kept on the CPU, so that
