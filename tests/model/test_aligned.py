@@ -19,7 +19,9 @@ from oneloop.model.load import load_critic, load_policy, load_reward_model, load
 from oneloop.model.lora import Lora, add_adapters
 from oneloop.model.save import save_critic, save_policy, separate_critic
 from oneloop.parallel.checkpoint import read_state, write_state
-from oneloop.recipes.build import assemble, read_inputs, resolved
+from oneloop.recipes.build import assemble
+from oneloop.recipes.inputs import read_inputs
+from oneloop.recipes.resolve import resolved
 from toy_models import Memory
 
 LOADERS = [AutoModelForCausalLM, AutoModelForSequenceClassification, AutoModelForTokenClassification]

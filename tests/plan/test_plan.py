@@ -172,7 +172,7 @@ def test_what_autograd_keeps_is_what_a_real_pass_keeps(folder: Path) -> None:
     from oneloop.batch import Batch
     from oneloop.forward.reader import Backbone
     from oneloop.plan.bill import assumed_batch
-    from oneloop.recipes.build import resolved
+    from oneloop.recipes.resolve import resolved
 
     run = run_of(folder, "sft")
     batch: Batch = next(assumed_batch(run, resolved(run), LENGTHS).microbatches(32))

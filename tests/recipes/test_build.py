@@ -8,8 +8,10 @@ import torch
 
 from oneloop.config import Run, default_run
 from oneloop.objective.logprobs import logits_logprobs
-from oneloop.recipes.build import Parts, assemble, read_inputs, resolved
+from oneloop.recipes.build import Parts, assemble
 from oneloop.recipes.execute import execute
+from oneloop.recipes.inputs import read_inputs
+from oneloop.recipes.resolve import resolved
 from oneloop.record.reader import read_run
 from oneloop.tasks.source import load_rows
 from toy_models import Memory, Silent

@@ -14,8 +14,10 @@ from oneloop.config import Run, default_run
 from oneloop.experience.pairs import Pair, Pairs, pair_batch, with_reference
 from oneloop.model.load import load_policy
 from oneloop.recipes import build
-from oneloop.recipes.build import assemble, read_inputs, resolved
+from oneloop.recipes.build import assemble
 from oneloop.recipes.execute import execute
+from oneloop.recipes.inputs import read_inputs
+from oneloop.recipes.resolve import resolved
 from oneloop.record.reader import read_run
 from toy_models import Bigram, Memory, Silent
 

@@ -15,10 +15,10 @@ from oneloop.objective.advantage import GroupRelative, LeaveOneOut
 from oneloop.objective.aggregate import FixedLength
 from oneloop.objective.divergence import AdaptiveKL
 from oneloop.objective.shaping import OverlongPenalty
-from oneloop.recipes.build import resolved
 from oneloop.recipes.data import demonstrations, prompts
 from oneloop.recipes.explain import differences, explain
 from oneloop.recipes.overrides import overridden
+from oneloop.recipes.resolve import resolved
 
 
 @pytest.mark.parametrize(

@@ -28,8 +28,8 @@ def main(arguments: list[str]) -> int:
 
 def algorithm_of(word: str, changes: list[str]):
     """The value of a name or of a recipe."""
-    from oneloop.recipes.build import resolved
     from oneloop.recipes.overrides import named_algorithm, overridden
+    from oneloop.recipes.resolve import resolved
 
     if not word.endswith(".toml"):
         return overridden(named_algorithm(word), changes)

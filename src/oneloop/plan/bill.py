@@ -21,8 +21,9 @@ from oneloop.forward.packed import packed
 from oneloop.model.lora import Lora, check_available, has_adapters, keep_frozen_in
 from oneloop.objective.logprobs import table_bytes
 from oneloop.plan.rehearsal import Cast, Role, shapes_only, size_of, weightless
-from oneloop.recipes.build import Algorithm, dtype_of, entropy_of, kind_of, lora_of, reference_from, resolved
+from oneloop.recipes.build import dtype_of, lora_of
 from oneloop.recipes.meter import keeps_freed
+from oneloop.recipes.resolve import Algorithm, entropy_of, kind_of, reference_from, resolved
 from oneloop.rollout.cache import FIRST_COLUMNS, Prefilled
 from oneloop.rollout.decoding import PREFILL_TOKENS, WORTH_SHARING
 from oneloop.rollout.engine import CACHE_BYTES, MOST_ROWS

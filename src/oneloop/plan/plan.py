@@ -17,8 +17,8 @@ from oneloop.plan.bill import Bill, Lengths, bill
 from oneloop.plan.memory import installed
 from oneloop.plan.rehearsal import weightless
 from oneloop.recipes import data
-from oneloop.recipes.build import kind_of, resolved
 from oneloop.recipes.meter import resident
+from oneloop.recipes.resolve import kind_of, resolved
 from oneloop.record.reader import read_run
 from oneloop.tasks.source import load_rows
 

@@ -35,7 +35,7 @@ from oneloop.forward.reader import Backbone, CausalReader, final_values_of, rewa
 from oneloop.model.load import load_policy, quiet
 from oneloop.model.lora import Lora, add_adapters, base_of
 from oneloop.objective.logprobs import HEAD_MEMORY, Entropy, HeadMemory
-from oneloop.recipes.build import Algorithm
+from oneloop.recipes.resolve import Algorithm
 
 Role = Literal["policy", "reward model", "critic"]
 HEAD_CHANGES = ("final_logit_softcapping", "logits_scaling", "logit_scale", "output_multiplier_scale")

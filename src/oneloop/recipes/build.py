@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from oneloop.algorithms import Need, PolicyGradient, Preference
+from oneloop.algorithms import Need, PolicyGradient
 from oneloop.batch import Batch
 from oneloop.config import Run
 from oneloop.errors import ConfigError
@@ -23,40 +22,18 @@ from oneloop.experience.pairs import Pairs, Reference, pair_batch, with_referenc
 from oneloop.experience.rollouts import Rollouts
 from oneloop.model.learner import Critic, Learner, Optimization
 from oneloop.model.load import load_critic, load_policy, load_reward_model, load_tokenizer
-from oneloop.model.lora import Lora, add_adapters, check_available, counts, keep_frozen_in
+from oneloop.model.lora import Lora, add_adapters, counts, keep_frozen_in
 from oneloop.model.reward import LearnedReward
 from oneloop.model.save import separate_critic, shared_critic
 from oneloop.model.text import Text, end_ids, ignored_sampling, name_ends
-from oneloop.objective.aggregate import FixedLength
-from oneloop.objective.logprobs import Entropy
-from oneloop.objective.shaping import OverlongPenalty
 from oneloop.ports import Experience, Recorder
 from oneloop.recipes import data
+from oneloop.recipes.inputs import Inputs
 from oneloop.recipes.meter import settle_malloc
-from oneloop.recipes.overrides import named_algorithm, overridden
-from oneloop.rewards import NamedReward, RewardScorer, load_reward
+from oneloop.recipes.resolve import Algorithm, ReferenceFrom, entropy_of, reference_from
+from oneloop.rewards import NamedReward, RewardScorer
 from oneloop.rollout.engine import Engine
-from oneloop.tasks import TASKS
-from oneloop.tasks.source import fingerprint, load_rows
 from oneloop.types import Sampling
-
-Rows = list[dict[str, Any]]
-Algorithm = PolicyGradient | Preference
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """What a run reads from files, checked before any model is loaded."""
-
-    kind: data.Kind
-    rows: Rows
-    eval_rows: Rows
-    rewards: tuple[NamedReward, ...]
-    eval_rewards: tuple[NamedReward, ...]
-
-    @property
-    def fingerprint(self) -> str:
-        return fingerprint(self.rows)
 
 
 @dataclass(frozen=True)
@@ -73,114 +50,6 @@ class Parts:
     """What the user should know before step 0."""
 
 
-def resolved(run: Run) -> Algorithm:
-    """The algorithm of a run: the named value, fitted to the length limit, with the run's epochs and changes."""
-    algorithm = replace(named_algorithm(run.algorithm), epochs=run.epochs)
-    if isinstance(algorithm, PolicyGradient):
-        algorithm = _fitted(algorithm, run.max_new_tokens)
-    algorithm = overridden(algorithm, run.set)
-    compares = isinstance(algorithm, PolicyGradient) and algorithm.advantage.compares
-    if compares and run.group_size < 2:
-        raise ConfigError(
-            f"--group-size {run.group_size}: {run.algorithm} compares the answers to one prompt, and in a group of "
-            "one every advantage is 0. Fix: --group-size 8"
-        )
-    if isinstance(algorithm, Preference) and run.group_size != 2:
-        raise ConfigError(f"--group-size {run.group_size}: {run.algorithm} learns from pairs. Fix: --group-size 2")
-    return algorithm
-
-
-def _fitted(algorithm: PolicyGradient, max_new_tokens: int) -> PolicyGradient:
-    """Lengths that the paper states for its own budget, at the same share of this run's: else they never bite."""
-    if isinstance(algorithm.shape, OverlongPenalty):
-        share = algorithm.shape.margin / algorithm.shape.max_length
-        margin = max(round(max_new_tokens * share), 1)
-        algorithm = replace(algorithm, shape=OverlongPenalty(max_length=max_new_tokens, margin=margin))
-    if isinstance(algorithm.aggregate, FixedLength):
-        algorithm = replace(algorithm, aggregate=FixedLength(tokens=max_new_tokens))
-    return algorithm
-
-
-def models_in_memory(run: Run, algorithm: Algorithm) -> list[str]:
-    """Every model that the run holds while it trains."""
-    critic = [f"{run.critic} critic"] * ("values" in algorithm.needs)
-    reference = ["reference"] * (reference_from(run, algorithm) == "model")
-    reward = ["reward model"] * bool(run.reward_model)
-    return ["policy", *reference, *critic, *reward]
-
-
-ReferenceFrom = Literal["nobody", "start", "adapters off", "model"]
-
-
-def reference_from(run: Run, algorithm: Algorithm) -> ReferenceFrom:
-    """Who answers for π_ref.
-
-    "start": the policy itself, about all data, before step 0: pairs stand fixed, and so does what it says of them.
-    "adapters off": the policy without its adapters. "model": one of its own, which stays in memory.
-    """
-    if "reference" not in algorithm.needs:
-        return "nobody"
-    if kind_of(algorithm) == "preferences":
-        return "start"
-    return "adapters off" if run.lora else "model"
-
-
-def lora_of(run: Run) -> Lora | None:
-    return Lora(rank=run.lora, alpha=run.lora_alpha, targets=run.lora_targets) if run.lora else None
-
-
-def kind_of(algorithm: Algorithm) -> data.Kind:
-    """What an algorithm learns from."""
-    if isinstance(algorithm, Preference):
-        return "preferences"
-    return "demonstrations" if algorithm.name == "sft" else "prompts"
-
-
-def read_inputs(run: Run, algorithm: Algorithm) -> Inputs:
-    if run.lora:
-        check_available(f"--lora {run.lora}")
-    kind = kind_of(algorithm)
-    rows = load_rows(run.data, kind, split="train", size=run.data_size, seed=run.seed)
-    source = run.eval_data or (run.data if run.data.startswith("task:") else "")
-    eval_rows = load_rows(source, kind, split="test", size=run.eval_size, seed=run.seed) if source else []
-    rewards: tuple[NamedReward, ...] = ()
-    eval_rewards: tuple[NamedReward, ...] = ()
-    if kind == "prompts":
-        rewards = training_rewards(run)
-        eval_rewards = task_or_named(run.eval_reward or run.reward, source or run.data) if eval_rows else ()
-    elif run.reward or run.reward_model:
-        raise ConfigError(f"--reward: {run.algorithm} learns from {kind} and never calls a reward. Fix: leave it out")
-    return Inputs(kind, rows, eval_rows, rewards, eval_rewards)
-
-
-def training_rewards(run: Run) -> tuple[NamedReward, ...]:
-    """The rewards by name; the learned one is loaded with the models."""
-    named = () if run.reward_model and not run.reward else task_or_named(run.reward, run.data)
-    count = len(named) + bool(run.reward_model)
-    if run.reward_weights and len(run.reward_weights) != count:
-        raise ConfigError(f"--reward-weights has {len(run.reward_weights)} values for {count} rewards")
-    weights = run.reward_weights or (1.0,) * count
-    return tuple(replace(reward, weight=weight) for reward, weight in zip(named, weights, strict=False))
-
-
-def task_or_named(specs: Sequence[str], source: str) -> tuple[NamedReward, ...]:
-    """Reward functions by name; without any, a task's own grader."""
-    if not specs and not source.startswith("task:"):
-        raise ConfigError(f"--data {source} has no grader of its own. Fix: --reward file.py:function")
-    named = tuple(_reward(spec) for spec in specs or (source,))
-    RewardScorer(named)  # refuses two rewards of one name, before a model is loaded
-    return named
-
-
-def _reward(spec: str) -> NamedReward:
-    if not spec.startswith("task:"):
-        return load_reward(spec)
-    name = spec.removeprefix("task:")
-    if name not in TASKS:
-        raise ConfigError(f"--reward {spec}: there is no task {name!r}; known: {', '.join(sorted(TASKS))}")
-    return NamedReward(name=name, function=TASKS[name].reward)
-
-
 def device_of(run: Run) -> torch.device:
     try:
         device = torch.device(run.device)
@@ -194,6 +63,10 @@ def dtype_of(run: Run) -> torch.dtype:
     if run.dtype not in ("float32", "bfloat16"):
         raise ConfigError(f"--dtype {run.dtype}: wanted float32 or bfloat16")
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[run.dtype]
+
+
+def lora_of(run: Run) -> Lora | None:
+    return Lora(rank=run.lora, alpha=run.lora_alpha, targets=run.lora_targets) if run.lora else None
 
 
 def assemble(
@@ -268,13 +141,6 @@ def _passing_reference(run: Run, learner: Learner, checkpoint: Path | None) -> R
         return learner.policy(batch).logprobs
 
     return logprobs
-
-
-def entropy_of(run: Run, algorithm: Algorithm) -> Entropy:
-    """Only what the loss or the log asks for."""
-    if isinstance(algorithm, PolicyGradient) and algorithm.entropy:
-        return "gradient"
-    return "value" if run.log_entropy and kind_of(algorithm) == "prompts" else "none"
 
 
 def _optimization(run: Run, algorithm: Algorithm) -> Optimization:

@@ -12,9 +12,9 @@ from typing import Any
 
 from oneloop.config import Run, default_run
 from oneloop.lab.report import Table, write_report
-from oneloop.recipes.build import models_in_memory, resolved
 from oneloop.recipes.evaluate import Score, evaluate
 from oneloop.recipes.execute import Observer, execute
+from oneloop.recipes.resolve import models_in_memory, resolved
 from oneloop.record.reader import read_run
 from oneloop.record.statistics import Interval, wilson
 

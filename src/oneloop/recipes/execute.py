@@ -16,17 +16,10 @@ from oneloop.errors import OneloopError, Stopped
 from oneloop.experience.pack import Row, collate
 from oneloop.model.learner import Learner
 from oneloop.model.save import save_merged, save_policy
-from oneloop.recipes.build import (
-    Algorithm,
-    Inputs,
-    Parts,
-    assemble,
-    models_in_memory,
-    read_inputs,
-    reference_from,
-    resolved,
-)
+from oneloop.recipes.build import Parts, assemble
+from oneloop.recipes.inputs import Inputs, read_inputs
 from oneloop.recipes.meter import Meter
+from oneloop.recipes.resolve import Algorithm, models_in_memory, reference_from, resolved
 from oneloop.recipes.resume import elsewhere, latest, machine, recorded, restore
 from oneloop.recipes.saver import Saver
 from oneloop.recipes.signals import StopRequest, stop_request

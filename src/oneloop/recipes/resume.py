@@ -13,7 +13,9 @@ from oneloop.algorithms import PolicyGradient
 from oneloop.config import Run, check_same, from_table
 from oneloop.errors import CheckpointError, ConfigError
 from oneloop.parallel.checkpoint import read_state
-from oneloop.recipes.build import Algorithm, Inputs, Parts
+from oneloop.recipes.build import Parts
+from oneloop.recipes.inputs import Inputs
+from oneloop.recipes.resolve import Algorithm
 from oneloop.record.atomic import verify
 from oneloop.record.reader import RunRecord, read_run
 from oneloop.record.writer import RunFolder
