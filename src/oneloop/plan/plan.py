@@ -113,7 +113,8 @@ def _longest(run: Run) -> tuple[int, int]:
         return max(len(item.tokens) for item in prompts), run.max_new_tokens
     if kind == "demonstrations":
         items, _ = data.demonstrations(rows, text, None)
-        return max(len(item.prompt) for item in items), max(len(item.completion) for item in items)
+        firsts = [item.trained.index(True) for item in items]
+        return max(firsts), max(len(item.ids) - first for item, first in zip(items, firsts, strict=True))
     pairs, _ = data.pairs(rows, text, None)
     longest = max(max(len(item.chosen), len(item.rejected)) for item in pairs)
     return max(len(item.prompt) for item in pairs), longest
