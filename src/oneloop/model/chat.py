@@ -135,10 +135,8 @@ class Chat:
         if not places:
             ids = self._ids(self._shown(messages, tools)[0])
             return [Tokens(ids, (False,) * len(ids))]
-        template = self.tokenizer.get_chat_template(None, list(tools) if tools else None)
-        rows = (
-            self._marked(messages, tools, places) if marks_answers(template) else self._turns(messages, tools, places)
-        )
+        rowed = self._marked if marks_answers(self._template(tools)) else self._turns
+        rows = rowed(messages, tools, places)
         if len(rows) > 1:
             self.counts["split"] += 1
             self.counts["split rows"] += len(rows)
@@ -192,18 +190,12 @@ class Chat:
 
         Raises: DataError where there is no template, or where it refuses the conversation.
         """
-        if getattr(self.tokenizer, "chat_template", None) is None:
-            raise DataError(
-                "the row is a list of messages, but the tokenizer has no chat template. Fix: --chat-template "
-                "FILE.jinja with one; or a chat model for --model; or a column of text: --columns NAME=prompt"
-            )
-        listed = list(tools) if tools else None
-        template = self.tokenizer.get_chat_template(None, listed)
+        template = self._template(tools)
         known = [{name: value for name, value in message.items() if value is not None} for message in messages]
         try:
             shown, spans = render_jinja_template(
                 conversations=[known],
-                tools=listed,
+                tools=list(tools) if tools else None,
                 chat_template=template,
                 return_assistant_tokens_mask=marks_answers(template),
                 add_generation_prompt=opened,
@@ -216,6 +208,18 @@ class Chat:
                 "another --chat-template"
             ) from error
         return shown[0], [(int(begin), int(end)) for begin, end in spans[0]] if spans else []
+
+    def _template(self, tools: Tools) -> str:
+        """The template; a tokenizer may have another one for tools."""
+        if getattr(self.tokenizer, "chat_template", None) is None:
+            raise DataError(
+                "the row is a list of messages, but the tokenizer has no chat template. Fix: --chat-template "
+                "FILE.jinja with one; or a chat model for --model; or a column of text: --columns NAME=prompt"
+            )
+        try:
+            return self.tokenizer.get_chat_template(None, list(tools) if tools else None)
+        except ValueError as error:  # several templates, and none by the name of default
+            raise DataError(f"{error} Fix: --chat-template FILE.jinja") from error
 
 
 def _differing(text: str, other: str) -> str:
