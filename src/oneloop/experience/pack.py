@@ -26,6 +26,8 @@ class Row:
     """log μ of each action, where the row was sampled."""
     ref_logprobs: Sequence[float] | None = None
     """log π_ref of each action, where it is known already."""
+    offset: float = 0.0
+    """Taken off the row's reward before it is judged: a pair's margin."""
     trained: bool = True
     """False: the row stays in the batch for the record, but no token of it is an action."""
 
@@ -54,6 +56,7 @@ def collate(rows: Sequence[Row], device: torch.device | str = "cpu") -> Batch:
         rollout_logprobs=of_actions(row.logprobs for row in rows),
         ref_logprobs=of_actions(row.ref_logprobs for row in rows),
         lengths=lengths,
+        offset=torch.tensor([row.offset for row in rows]) if any(row.offset for row in rows) else None,
     ).to(device)
 
 

@@ -114,6 +114,9 @@ def _longest(run: Run) -> tuple[int, int]:
     if kind == "demonstrations":
         items, _ = data.demonstrations(rows, text, None)
         return max(len(item.prompt) for item in items), max(len(item.completion) for item in items)
+    if kind == "unpaired":
+        rated, _ = data.unpaired(rows, text, None)
+        return max(len(item.prompt) for item in rated), max(len(item.completion) for item in rated)
     pairs, _ = data.pairs(rows, text, None)
     longest = max(max(len(item.chosen), len(item.rejected)) for item in pairs)
     return max(len(item.prompt) for item in pairs), longest
