@@ -24,7 +24,8 @@ class Run:
     model: str = "scratch:tiny"
     """Folder or hub id of a Hugging Face causal language model; scratch:tiny and scratch:small are made on the spot."""
     data: str = "task:chain_sum"
-    """task:NAME, or a JSONL file with the columns prompt | prompt,completion | prompt,chosen,rejected."""
+    """task:NAME, or a JSONL file with the columns prompt | prompt,completion | prompt,chosen,rejected |
+    prompt,completion,label."""
     out: str = "runs/run"
     """Run folder to create."""
     chat_template: str = ""
@@ -39,6 +40,12 @@ class Run:
     """One weight per reward (the learned one last); left out, all 1."""
     reward_model: str = ""
     """Folder or hub id of a sequence-classification model with one label, added to the rewards."""
+    teacher: str = ""
+    """Folder or hub id of a model with the same vocabulary that takes the reference's place: the KL of `distill`, or of
+    any method that has one on its samples, is the distance to it. Rewards are called only where --reward names one."""
+    reference_cache: str = ""
+    """Folder in which the reference's log-probs of pairs are kept by content: a later run with the same model, pairs,
+    order and settings of passes reads them. Left out, they are computed before step 0."""
     eval_data: str = ""
     """Held-out data in the form of --data; with task:NAME its test split is the default."""
     eval_reward: tuple[str, ...] = ()
@@ -49,7 +56,7 @@ class Run:
     """Delete the run in --out, if there is one, and start afresh."""
 
     prompts_per_step: int = 32
-    """Prompts (for SFT demonstrations, for preferences pairs) in a step's batch."""
+    """Prompts (for SFT demonstrations, for preferences pairs, for KTO rated answers) in a step's batch."""
     group_size: int = 8
     """Completions per prompt."""
     minibatch: int = 0
@@ -172,6 +179,7 @@ MAY_CHANGE_ON_RESUME = frozenset(
         "device",
         "score_early",
         "log_entropy",
+        "reference_cache",
     }
 )
 """Settings that do not change what a step computes."""
@@ -253,6 +261,10 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "reward_model": {"learning_rate": 1e-4, "group_size": 2},
     "dpo": {"group_size": 2},
     "ipo": {"group_size": 2},
+    "simpo": {"group_size": 2},
+    "orpo": {"group_size": 2},
+    "kto": {"group_size": 1},
+    "distill": {"group_size": 1, "prompts_per_step": 64},
     "ppo": {"group_size": 1, "epochs": 4, "prompts_per_step": 64, "minibatch": 16},
     "reinforce": {"group_size": 1},
     "reinforce_pp": {"group_size": 4},

@@ -18,9 +18,10 @@ from oneloop.model.learner import Learner
 from oneloop.model.save import save_merged, save_policy
 from oneloop.recipes.build import Parts, assemble
 from oneloop.recipes.inputs import Inputs, read_inputs
+from oneloop.recipes.machine import machine
 from oneloop.recipes.meter import Meter
 from oneloop.recipes.resolve import Algorithm, models_in_memory, reference_from, resolved
-from oneloop.recipes.resume import elsewhere, latest, machine, recorded, restore
+from oneloop.recipes.resume import elsewhere, latest, recorded, restore
 from oneloop.recipes.saver import Saver
 from oneloop.recipes.signals import StopRequest, stop_request
 from oneloop.record.atomic import clean_temporaries, new_folder
@@ -82,7 +83,8 @@ def _train(
     checkpoint, damaged = (None, []) if record is None else latest(folder, record)
     meter = Meter.begin(folder, run.device)
     if reference_from(run, algorithm) == "start":
-        observer.say("asking the reference about each pair once, before step 0; it is not kept")
+        kept = f"its answers are kept in {run.reference_cache}" if run.reference_cache else "it is not kept"
+        observer.say(f"asking the reference about each pair once, before step 0; {kept}")
     parts = assemble(run, algorithm, inputs, watched, checkpoint)
     start, algorithm = restore(algorithm, parts, folder, checkpoint)
     for error in damaged:
@@ -173,8 +175,10 @@ class _Watched:
 
 def batch_arithmetic(run: Run, algorithm: Algorithm, inputs: Inputs) -> list[str]:
     """The batch in words."""
-    noun = {"prompts": "prompts", "demonstrations": "demonstrations", "preferences": "pairs"}[inputs.kind]
-    size = 1 if inputs.kind == "demonstrations" else run.group_size
+    noun = {
+        "prompts": "prompts", "demonstrations": "demonstrations", "preferences": "pairs", "unpaired": "rated answers",
+    }[inputs.kind]  # fmt: skip
+    size = 1 if inputs.kind in ("demonstrations", "unpaired") else run.group_size
     rows, each = run.prompts_per_step * size, run.groups_per_update * size
     product = f"{run.prompts_per_step} {noun} × {size} = {rows} samples" if size > 1 else f"{rows} {noun}"
     updates = math.ceil(run.prompts_per_step / run.groups_per_update)
@@ -208,11 +212,13 @@ def step_zero(run: Run, algorithm: Algorithm, inputs: Inputs, parts: Parts) -> s
         gap = float((logprobs - batch.rollout_logprobs)[batch.mask].abs().max())
         # in half precision sampler and trainer round apart; rollout/logprob_gap follows it through the run
         facts.append(("ratio − 1", math.expm1(gap), SAME_WEIGHTS if run.dtype == "float32" else math.inf))
-    if "reference" in algorithm.needs:
+    if "reference" in algorithm.needs and not run.teacher:
         reference = learner.reference(batch) if batch.ref_logprobs is None else batch.ref_logprobs
         facts.append(("log π_θ − log π_ref", float((logprobs - reference)[batch.mask].abs().max()), SAME_PASS))
     if run.algorithm == "dpo" and not run.set:
         facts.append(("DPO loss − ln 2", abs(_loss(algorithm, batch, learner) - math.log(2)), SAME_PASS))
+    if run.algorithm == "kto" and not run.set:  # σ(0) for good and bad answers alike
+        facts.append(("KTO loss − 1/2", abs(_loss(algorithm, batch, learner) - 0.5), SAME_PASS))
     for name, value, most in facts:
         if not value <= most:
             raise OneloopError(f"step 0: {name} is {value:.3g} and must be 0: the models are not what they say")

@@ -46,7 +46,8 @@ def read_inputs(run: Run, algorithm: Algorithm) -> Inputs:
     rewards: tuple[NamedReward, ...] = ()
     eval_rewards: tuple[NamedReward, ...] = ()
     if kind == "prompts":
-        rewards = training_rewards(run)
+        taught = run.teacher and not run.reward and not run.reward_model
+        rewards = () if taught else training_rewards(run)
         eval_rewards = task_or_named(run.eval_reward or run.reward, source or run.data) if eval_rows else ()
     elif run.reward or run.reward_model:
         raise ConfigError(f"--reward: {run.algorithm} learns from {kind} and never calls a reward. Fix: leave it out")
