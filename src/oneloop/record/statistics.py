@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Sequence
-from math import isfinite, sqrt
-from statistics import fmean
+from math import fsum, isfinite, sqrt
 from typing import NamedTuple
 
 Z = 1.959963984540054
@@ -43,18 +43,30 @@ def mean_interval(values: Sequence[float], clusters: Sequence[Hashable] | None =
     Raises: ValueError for fewer than two clusters, where there is no spread to measure, and for values that are not
         finite.
     """
-    if bad := [value for value in values if not isfinite(value)]:
-        raise ValueError(f"{len(bad)} of {len(values)} values are not finite (the first is {bad[0]})")
     keys = list(range(len(values))) if clusters is None else list(clusters)
     if len(keys) != len(values):
         raise ValueError(f"{len(keys)} clusters for {len(values)} values; wanted one for each")
-    count = len(set(keys))
-    if count < 2:
-        raise ValueError(f"{count} cluster has no spread; an interval needs at least two prompts")
-    mean, sums = fmean(values), dict.fromkeys(keys, 0.0)
+    totals, counts = dict.fromkeys(keys, 0.0), Counter(keys)
     for key, value in zip(keys, values, strict=True):
-        sums[key] += value - mean
-    error = sqrt(count / (count - 1) * sum(total**2 for total in sums.values())) / len(values)
+        totals[key] += value
+    return ratio_interval(list(totals.values()), [counts[key] for key in totals])
+
+
+def ratio_interval(totals: Sequence[float], counts: Sequence[int]) -> Interval:
+    """`mean_interval` from each cluster's total and count, such as a row's loss and its tokens.
+
+    mean = Σ_c total_c / Σ_c count_c;  SE² = C/(C − 1) · Σ_c (total_c − mean·count_c)²/(Σ_c count_c)²
+
+    Raises: ValueError as `mean_interval`.
+    """
+    if bad := [total for total in totals if not isfinite(total)]:
+        raise ValueError(f"{len(bad)} of {len(totals)} values are not finite (the first is {bad[0]})")
+    clusters, n = len(totals), sum(counts)
+    if clusters < 2:
+        raise ValueError(f"{clusters} cluster has no spread; an interval needs at least two prompts")
+    mean = fsum(totals) / n
+    squares = fsum((total - mean * count) ** 2 for total, count in zip(totals, counts, strict=True))
+    error = sqrt(clusters / (clusters - 1) * squares) / n
     return Interval(mean - Z * error, mean + Z * error)
 
 
@@ -68,3 +80,21 @@ def share_or_mean(values: Sequence[float], clusters: Sequence[Hashable]) -> Inte
     if kinds <= {0.0, 1.0} and (prompts == len(values) or len(kinds) == 1):
         return wilson(round(sum(values) * prompts / len(values)), prompts)
     return mean_interval(values, clusters)
+
+
+def difference_interval(differences: Sequence[float], clusters: Sequence[Hashable], *, shares: bool) -> Interval:
+    """Of a mean difference between two models that answered the same prompts: the clustered normal one.
+
+    Prompts are as hard for one model as for the other; subtracting prompt by prompt takes that out of the spread,
+    which two separate intervals leave in.
+
+    Args:
+        shares: the values subtracted were 0 or 1. Where no prompt tells the two apart, the normal interval would have
+            no width; as many prompts could still have missed a difference as large as Wilson's upper bound.
+
+    Raises: ValueError as `mean_interval`.
+    """
+    if shares and not any(differences):
+        most = wilson(0, len(set(clusters))).high
+        return Interval(-most, most)
+    return mean_interval(differences, clusters)
