@@ -171,7 +171,7 @@ def _passed(items: Sequence[Trajectory], k: int) -> Measured:
     if found is None:
         raise ConfigError(f"--pass-at {k}: rewards other than 0 and 1 are neither right nor wrong. Fix: leave it out")
     prompts = dict.fromkeys(item.prompt.id for item in items)
-    return Measured(f"pass@{k}", tuple(Value(prompt, found.get(prompt)) for prompt in prompts))
+    return Measured(f"pass@{k}", tuple(Value(prompt, found.get(prompt)) for prompt in prompts), share=True)
 
 
 @torch.no_grad()
@@ -199,7 +199,7 @@ def _read(model: str, exam: Exam, kind: Kind) -> Evaluation:
         margins = (rewards[0::2] - rewards[1::2]).tolist()
         measured = (
             Measured("accuracy", tuple(Value(str(n), float(margin > 0)) for n, margin in enumerate(margins))),
-            Measured("margin", tuple(Value(str(n), margin) for n, margin in enumerate(margins))),
+            Measured("margin", tuple(Value(str(n), margin) for n, margin in enumerate(margins)), share=False),
         )
     notes += [str(dropped)] if dropped else []
     return Evaluation(model, kind, measured, notes=tuple(notes))

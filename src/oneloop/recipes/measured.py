@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import exp, fsum
 
 from oneloop.errors import DataError
-from oneloop.record.statistics import Interval, difference_interval, ratio_interval, share_or_mean
+from oneloop.record.statistics import Interval, difference_interval, mean_interval, ratio_interval, share_interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +31,16 @@ class Score:
     interval: Interval | None
     answers: int
     unscored: int
+    prompts: int = 0
+    """How many prompts the scored answers are to."""
 
     def __str__(self) -> str:
         if self.mean is None or self.interval is None:
             return f"{self.name:<16}none of {self.unscored} answers could be scored"
         unscored = f", {self.unscored} unscored" if self.unscored else ""
         low, high = self.interval
-        return f"{self.name:<16}{self.mean:.4f}  95 % [{low:.4f}, {high:.4f}]  n = {self.answers}{unscored}"
+        several = f" to {self.prompts} prompts" if self.prompts not in (0, self.answers) else ""
+        return f"{self.name:<16}{self.mean:.4f}  95 % [{low:.4f}, {high:.4f}]  n = {self.answers}{several}{unscored}"
 
 
 @dataclass(frozen=True)
@@ -59,16 +62,22 @@ class Difference:
     def __str__(self) -> str:
         low, high = self.interval
         verdict = "" if self.told_apart else "  (0 is inside: not told apart)"
-        counts = f"higher on {self.higher}, equal on {self.equal}, lower on {self.lower} prompts"
+        prompts = self.higher + self.equal + self.lower
+        counts = f"higher on {self.higher}, equal on {self.equal}, lower on {self.lower} of {prompts} prompts"
         return f"{self.name:<16}{self.mean:+.4f}  95 % [{low:+.4f}, {high:+.4f}]  {counts}{verdict}"
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A named measure with a value for every answer, in the order of the data."""
+    """A named measure with a value for every answer, in the order of the data.
+
+    Args:
+        share: its values are right or wrong, or chances; None: where all of them are 0 or 1.
+    """
 
     name: str
     values: tuple[Value, ...]
+    share: bool | None = None
 
     @property
     def scored(self) -> list[Value]:
@@ -82,11 +91,15 @@ class Measured:
             return Score(self.name, None, None, len(scored), left)
         totals = [value.total or 0.0 for value in scored]
         mean = fsum(totals) / sum(value.count for value in scored)
-        if all(value.count == 1 for value in scored):
-            interval = share_or_mean(totals, [value.key for value in scored])
-        else:
+        keys = [value.key for value in scored]
+        if any(value.count != 1 for value in scored):
             interval = ratio_interval(totals, [value.count for value in scored])
-        return Score(self.name, mean, interval, len(scored), left)
+        else:
+            interval = (share_interval if self._is_share(totals) else mean_interval)(totals, keys)
+        return Score(self.name, mean, interval, len(scored), left, len(set(keys)))
+
+    def _is_share(self, totals: Sequence[float]) -> bool:
+        return set(totals) <= {0.0, 1.0} if self.share is None else self.share
 
     def minus(self, other: Measured) -> Difference | None:
         """The paired difference, over answers that both models' could be scored; None where those are too few.
@@ -108,11 +121,11 @@ class Measured:
         differences = [first - second for _, first, second, _ in both]
         keys, counts = [key for key, *_ in both], [count for *_, count in both]
         mean = fsum(differences) / sum(counts)
-        if all(count == 1 for count in counts):
-            shares = {number for _, first, second, _ in both for number in (first, second)} <= {0.0, 1.0}
-            interval = difference_interval(differences, keys, shares=shares)
-        else:
+        if any(count != 1 for count in counts):
             interval = ratio_interval(differences, counts)
+        else:
+            shares = self._is_share([number for _, first, second, _ in both for number in (first, second)])
+            interval = difference_interval(differences, keys, shares=shares)
         by_prompt = _totals(keys, differences)
         higher, lower = sum(d > 0 for d in by_prompt), sum(d < 0 for d in by_prompt)
         return Difference(self.name, mean, interval, higher, len(by_prompt) - higher - lower, lower)
@@ -123,7 +136,8 @@ def perplexity(loss: Score) -> Score:
     if loss.mean is None or loss.interval is None:
         return Score("perplexity", None, None, loss.answers, loss.unscored)
     low, high = (exp(min(end, 700.0)) for end in loss.interval)
-    return Score("perplexity", exp(min(loss.mean, 700.0)), Interval(low, high), loss.answers, loss.unscored)
+    mean = exp(min(loss.mean, 700.0))
+    return Score("perplexity", mean, Interval(low, high), loss.answers, loss.unscored, loss.prompts)
 
 
 def _totals(keys: Sequence[str], values: Sequence[float]) -> list[float]:
