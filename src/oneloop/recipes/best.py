@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from difflib import get_close_matches
 from math import isfinite
 from pathlib import Path
 
-from oneloop.config import Run
 from oneloop.errors import ConfigError
-from oneloop.model.save import save_merged
 from oneloop.ports import Recorder
-from oneloop.recipes.build import Parts
 from oneloop.record.atomic import new_folder
 from oneloop.record.writer import RunFolder
 from oneloop.tasks.source import Kind
@@ -30,13 +28,15 @@ class Best:
     """Hook: after an evaluation that beats all before it, the model goes to RUN/best, with best.json beside it.
 
     best.json says metric, value and `done`, the finished steps; on resume it is what there is to beat.
+
+    Args:
+        write: puts the model as it is now into a folder.
     """
 
-    def __init__(self, run: Run, parts: Parts, folder: RunFolder, recorder: Recorder, kind: Kind) -> None:
-        self._parts, self._folder, self._recorder = parts, folder, recorder
+    def __init__(self, metric: str, folder: RunFolder, recorder: Recorder, write: Callable[[Path], None]) -> None:
+        self._metric, self._folder, self._recorder, self._write = metric, folder, recorder, write
         self._path = folder.path / "best"
-        self._metric = run.keep_best_by or METRIC[kind]
-        self._value = _recorded(self._path / "best.json", self._metric)
+        self._value = _recorded(self._path / "best.json", metric)
 
     def before(self) -> None:
         """Where the model was measured before the first step, it is the first to beat.
@@ -73,7 +73,7 @@ class Best:
 
     def _save(self, done: int, value: float) -> None:
         with new_folder(self._path) as temporary:
-            save_merged(temporary, self._parts.learner.model, self._parts.text.tokenizer)
+            self._write(temporary)
             facts = {"metric": self._metric, "value": value, "done": done}
             (temporary / "best.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
         self._value = value

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -95,7 +96,8 @@ def _train(
     if record is not None:
         _say_what_changed(record, checkpoint, start, watched, observer)
     saver = Saver(run, parts, folder, request, start, algorithm)
-    best = [Best(run, parts, folder, watched, inputs.kind)] if run.keep_best else []
+    metric, write = run.keep_best_by or METRIC[inputs.kind], partial(_write_model, parts)
+    best = [Best(metric, folder, watched, write)] if run.keep_best else []
     for line in (*batch_arithmetic(run, algorithm, inputs), *parts.notes):
         observer.say(line)
     if start >= run.steps:
@@ -139,12 +141,16 @@ def _before_training(run: Run, parts: Parts, watched: Watched, best: Sequence[Be
 
 def _save_result(run: Run, parts: Parts, folder: RunFolder, observer: Observer) -> None:
     with new_folder(folder.path / "final") as temporary:
-        save_merged(temporary, parts.learner.model, parts.text.tokenizer)
+        _write_model(parts, temporary)
     observer.say(f"saved {folder.path / 'final'}")
     if run.lora:
         with new_folder(folder.path / "adapter") as temporary:
             save_policy(temporary, parts.learner.model, parts.text.tokenizer)
         observer.say(f"saved {folder.path / 'adapter'}, the adapters alone")
+
+
+def _write_model(parts: Parts, folder: Path) -> None:
+    save_merged(folder, parts.learner.model, parts.text.tokenizer)
 
 
 def _rescue(saver: Saver, error: Exception) -> None:
