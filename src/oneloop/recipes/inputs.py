@@ -9,6 +9,7 @@ from typing import Any
 from oneloop.config import Run
 from oneloop.errors import ConfigError
 from oneloop.model.lora import check_available
+from oneloop.model.template import read_template, read_variables
 from oneloop.recipes.resolve import Algorithm, kind_of
 from oneloop.record.sinks import check_installed
 from oneloop.rewards import NamedReward, RewardScorer, load_reward
@@ -37,6 +38,9 @@ def read_inputs(run: Run, algorithm: Algorithm) -> Inputs:
     if run.lora:
         check_available(f"--lora {run.lora}")
     check_installed(run.report_to)
+    read_variables(run.chat_template_kwargs)
+    if run.chat_template:
+        read_template(run.chat_template)
     kind = kind_of(algorithm)
     rows = load_rows(run.data, kind, split="train", size=run.data_size, seed=run.seed)
     source = run.eval_data or (run.data if run.data.startswith("task:") else "")
