@@ -46,6 +46,10 @@ class Eval:
     """Length limit of a completion, in tokens."""
     max_tokens: int = 16384
     """Most tokens of one pass over pairs or demonstrations: memory only, never the result."""
+    chat_template: str = ""
+    """File with a Jinja chat template, used instead of the model's own."""
+    chat_template_kwargs: tuple[str, ...] = ()
+    """Variables of the chat template, such as enable_thinking=false."""
     fail_under: float | None = None
     """End with exit code 3 when the mean reward (of pairs: the accuracy) is below this."""
     seed: int = 0

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
+from transformers import PreTrainedModel
 
 from oneloop.batch import Batch
 from oneloop.config import Run
@@ -15,6 +16,7 @@ from oneloop.experience.demonstrations import demonstration_batch
 from oneloop.experience.evaluation import Generation
 from oneloop.experience.pairs import pair_batch
 from oneloop.experience.passes import passes
+from oneloop.model.chat import templated
 from oneloop.model.learner import Learner, Optimization
 from oneloop.model.load import is_reward_model, load_policy, load_reward_model, load_tokenizer
 from oneloop.model.text import Text, end_ids
@@ -45,6 +47,8 @@ class Exam:
     top_p: float = 1.0
     max_new_tokens: int = 64
     max_tokens: int = 16384
+    chat_template: str = ""
+    chat_template_kwargs: tuple[str, ...] = ()
     seed: int = 0
     dtype: str = "float32"
     device: str = "cpu"
@@ -142,8 +146,7 @@ def _refuse_rewards(exam: Exam, kind: Kind) -> None:
 
 def _answered(model: str, exam: Exam, named: Sequence[NamedReward]) -> Evaluation:
     rows = load_rows(exam.data, "prompts", split="test", size=exam.size, seed=exam.seed)
-    policy, tokenizer = load_policy(model, seed=exam.seed).to(device_of(exam.run)), load_tokenizer(model)  # pyright: ignore[reportArgumentType]
-    text = Text(tokenizer, end_ids(policy, tokenizer))
+    policy, text = _loaded(load_policy, model, exam)
     prompts, dropped = data.prompts(rows, text, _context(policy), exam.max_new_tokens)
     items = Generation(
         engine=Engine(policy, text.end_ids, dtype=dtype_of(exam.run)),
@@ -159,7 +162,14 @@ def _answered(model: str, exam: Exam, named: Sequence[NamedReward]) -> Evaluatio
         measured += [_values(each.name, [(item, item.reward.parts.get(each.name)) for item in items]) for each in named]
     measured += [_passed(items, k) for k in exam.pass_at]
     measured.append(_values("finished", [(item, float(not item.completion.stop.truncated)) for item in items]))
-    return Evaluation(model, "prompts", tuple(measured), tuple(items), (str(dropped),) if dropped else ())
+    notes = [*text.notes, *([str(dropped)] if dropped else [])]
+    return Evaluation(model, "prompts", tuple(measured), tuple(items), tuple(notes))
+
+
+def _loaded(load: Callable[..., PreTrainedModel], model: str, exam: Exam) -> tuple[PreTrainedModel, Text]:
+    tokenizer = templated(load_tokenizer(model), exam.chat_template, exam.chat_template_kwargs)
+    policy: PreTrainedModel = load(model, seed=exam.seed).to(device_of(exam.run))  # pyright: ignore[reportArgumentType]
+    return policy, Text(tokenizer, end_ids(policy, tokenizer))
 
 
 def _values(name: str, values: Sequence[tuple[Trajectory, float | None]]) -> Measured:
@@ -179,9 +189,7 @@ def _read(model: str, exam: Exam, kind: Kind) -> Evaluation:
     """Log-probs or scores of what the data has: no sampling, one pass over each row."""
     rows = load_rows(exam.data, kind, split="test", size=exam.size, seed=exam.seed)
     scores, device, notes = is_reward_model(model), device_of(exam.run), []
-    load = load_reward_model if scores else load_policy
-    policy, tokenizer = load(model, seed=exam.seed).to(device), load_tokenizer(model)  # pyright: ignore[reportArgumentType]
-    text = Text(tokenizer, end_ids(policy, tokenizer))
+    policy, text = _loaded(load_reward_model if scores else load_policy, model, exam)
     learner = _reader(policy, exam)
     if kind == "demonstrations":
         if scores:
@@ -201,7 +209,7 @@ def _read(model: str, exam: Exam, kind: Kind) -> Evaluation:
             Measured("accuracy", tuple(Value(str(n), float(margin > 0)) for n, margin in enumerate(margins))),
             Measured("margin", tuple(Value(str(n), margin) for n, margin in enumerate(margins)), share=False),
         )
-    notes += [str(dropped)] if dropped else []
+    notes += [*text.notes, *([str(dropped)] if dropped else [])]
     return Evaluation(model, kind, measured, notes=tuple(notes))
 
 
@@ -220,11 +228,11 @@ def _pair_rewards(learner: Learner, batch: Batch, exam: Exam, *, scores: bool) -
     return ImplicitReward(beta=1.0)(out, batch), note
 
 
-def _reader(model: Any, exam: Exam) -> Learner:
+def _reader(model: PreTrainedModel, exam: Exam) -> Learner:
     """A model for passes without gradient, on the modules and in the microbatches of training."""
     plan = Optimization(learning_rate=1.0, critic_learning_rate=1.0, total_updates=1)
     return Learner(model, optimization=plan, max_tokens=exam.max_tokens, dtype=dtype_of(exam.run), entropy="none")
 
 
-def _context(model: Any) -> int | None:
+def _context(model: PreTrainedModel) -> int | None:
     return getattr(model.config, "max_position_embeddings", None)
