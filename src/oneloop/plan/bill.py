@@ -256,6 +256,8 @@ def _rollout(run: Run, lengths: Lengths, shapes: Shapes, batch: Batch) -> dict[s
 
 def _evaluation(run: Run, lengths: Lengths, shapes: Shapes) -> dict[str, int]:
     """What sampling answers to held-out prompts holds. A file of them is taken to fill every slot."""
+    if run.eval_max_new_tokens:
+        run, lengths = replace(run, max_new_tokens=run.eval_limit), replace(lengths, answer=run.eval_limit)
     if run.eval_data:
         return _sampling(run, lengths, shapes.cast, MOST_ROWS, run.eval_samples)
     if run.data.startswith("task:"):

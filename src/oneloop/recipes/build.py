@@ -254,10 +254,15 @@ class _Builder:
         if self.inputs.kind == "prompts":
             generation = Generation(
                 engine=self.engine,
-                prompts=self._kept(data.prompts(rows, self.text, self.context, run.max_new_tokens)),
+                prompts=self._kept(data.prompts(rows, self.text, self.context, run.eval_limit)),
                 decode=self.text.decode,
                 scorer=RewardScorer(self.inputs.eval_rewards),
-                sampling=Sampling(max_new_tokens=run.max_new_tokens, temperature=run.eval_temperature),
+                sampling=Sampling(
+                    max_new_tokens=run.eval_limit,
+                    temperature=run.eval_temperature,
+                    top_k=run.eval_top_k,
+                    top_p=run.eval_top_p,
+                ),
                 samples=run.eval_samples,
                 seed=run.seed,
             )

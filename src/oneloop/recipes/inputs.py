@@ -11,6 +11,7 @@ from oneloop.errors import ConfigError
 from oneloop.model.lora import check_available
 from oneloop.model.template import read_template, read_variables
 from oneloop.recipes.resolve import Algorithm, kind_of
+from oneloop.record.sinks import check_installed
 from oneloop.rewards import NamedReward, RewardScorer, load_reward
 from oneloop.tasks import TASKS
 from oneloop.tasks.source import Kind, fingerprint, load_rows
@@ -36,6 +37,7 @@ class Inputs:
 def read_inputs(run: Run, algorithm: Algorithm) -> Inputs:
     if run.lora:
         check_available(f"--lora {run.lora}")
+    check_installed(run.report_to)
     read_variables(run.chat_template_kwargs)
     if run.chat_template:
         read_template(run.chat_template)
@@ -43,6 +45,11 @@ def read_inputs(run: Run, algorithm: Algorithm) -> Inputs:
     rows = load_rows(run.data, kind, split="train", size=run.data_size, seed=run.seed)
     source = run.eval_data or (run.data if run.data.startswith("task:") else "")
     eval_rows = load_rows(source, kind, split="test", size=run.eval_size, seed=run.seed) if source else []
+    if run.keep_best and not eval_rows:
+        raise ConfigError(
+            "--keep-best needs held-out data: by training data the best model is the one that has learned it by heart. "
+            "Fix: --eval-data held_out.jsonl"
+        )
     rewards: tuple[NamedReward, ...] = ()
     eval_rewards: tuple[NamedReward, ...] = ()
     if kind == "prompts":
