@@ -30,7 +30,7 @@ from oneloop.ports import Experience, Recorder
 from oneloop.recipes import data
 from oneloop.recipes.inputs import Inputs
 from oneloop.recipes.meter import settle_malloc
-from oneloop.recipes.resolve import Algorithm, ReferenceFrom, entropy_of, reference_from
+from oneloop.recipes.resolve import Algorithm, ReferenceFrom, entropy_of, reference_from, scores
 from oneloop.rewards import NamedReward, RewardScorer
 from oneloop.rollout.engine import Engine
 from oneloop.types import Sampling
@@ -75,7 +75,7 @@ def assemble(
     """Load exactly the models that the algorithm needs, from `checkpoint` where one is given."""
     device = device_of(run)
     tokenizer = load_tokenizer(run.model)
-    load = load_reward_model if run.algorithm == "reward_model" else load_policy
+    load = load_reward_model if scores(algorithm) else load_policy
     policy = _trained(run, partial(load, seed=run.seed), checkpoint and checkpoint / "policy", device)
     text = Text(tokenizer, end_ids(policy, tokenizer))
     if not all(isinstance(row["prompt"], str) for row in inputs.rows):
