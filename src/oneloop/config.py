@@ -14,6 +14,9 @@ from tyro.conf import Positional
 
 from oneloop.errors import ConfigError
 
+MARK = "python:"
+"""How a setting begins that describes what Python handed over in the place of words."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Run:

@@ -98,7 +98,7 @@ def fit(
             release_malloc()
 
 
-def _start(algorithm: str | Algorithm) -> tuple[Run, Algorithm | None]:
+def _start(algorithm: Any) -> tuple[Run, Algorithm | None]:
     """The settings before anything is said about them, and the value where it is one."""
     if isinstance(algorithm, str):
         return default_run(algorithm), None
@@ -111,7 +111,7 @@ def _start(algorithm: str | Algorithm) -> tuple[Run, Algorithm | None]:
     return (replace(run, group_size=2) if isinstance(algorithm, Preference) else run), algorithm
 
 
-def _model_words(model: str | Path | PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> str:
+def _model_words(model: Any, tokenizer: PreTrainedTokenizerBase | None) -> str:
     if isinstance(model, str | Path):
         if tokenizer is not None:
             raise ConfigError(

@@ -17,10 +17,10 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from oneloop.algorithms import ALGORITHMS
-from oneloop.config import Run
+from oneloop.config import MARK, Run
 from oneloop.errors import ConfigError
 from oneloop.model.save import save_policy
-from oneloop.recipes.resolve import MARK, Algorithm
+from oneloop.recipes.resolve import Algorithm
 from oneloop.record.atomic import new_folder
 from oneloop.tasks.source import Kind, Row, checked_rows, fingerprint
 

@@ -18,20 +18,8 @@ from oneloop.tasks.source import Kind
 Algorithm = PolicyGradient | Preference
 
 
-MARK = "python:"
-"""How a setting begins that describes what Python handed over."""
-
-
 def resolved(run: Run, given: Algorithm | None = None) -> Algorithm:
-    """The algorithm of a run: the named or given value, fitted to the length limit, with the run's epochs and changes.
-
-    Raises: ConfigError for words about a value that only Python can give, and did not.
-    """
-    if given is None and run.algorithm.startswith(MARK):
-        raise ConfigError(
-            f"algorithm = {run.algorithm!r} was handed over in Python, and these words cannot bring it back. "
-            "Fix: oneloop.fit(the same value, ...)"
-        )
+    """The algorithm of a run: the named or given value, fitted to the length limit, with its epochs and changes."""
     algorithm = replace(named_algorithm(run.algorithm) if given is None else given, epochs=run.epochs)
     if isinstance(algorithm, PolicyGradient):
         algorithm = _fitted(algorithm, run.max_new_tokens)
