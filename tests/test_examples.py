@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -97,7 +98,7 @@ def test_a_notebook_shows_what_happens_in_place(notebook) -> None:
     assert not [output for output in cells[1].outputs if output.get("name") == "stdout"]
     assert "sft: finished after 3 steps" in summary
     assert data_of(cells[2], "image/png") and data_of(cells[4], "image/png")
-    assert "frac_reward_zero_std" in data_of(cells[5], "text/html")[0]
+    assert "<th>reward</th>" in data_of(cells[5], "text/html")[0]
 
 
 def test_the_stop_button_ends_a_run_and_the_cell_has_it(notebook) -> None:
@@ -106,3 +107,18 @@ def test_the_stop_button_ends_a_run_and_the_cell_has_it(notebook) -> None:
     assert printed == ["stopped 2 True\n"]
     assert "stopped by signal 2 after step 1" in data_of(cells[-1], "text/html")[0]
     assert (home / "runs" / "stopped" / "checkpoints" / "step_000002" / "policy").is_dir()
+
+
+def test_the_python_page_runs_as_written(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = (EXAMPLES.parent / "docs" / "python.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len(blocks) >= 8 and all(len(block.strip().splitlines()) < 20 for block in blocks[1:])
+    (tmp_path / "page.py").write_text("\n".join(blocks), encoding="utf-8")
+    runpy.run_path("page.py", run_name="__main__")
+    assert {folder.name for folder in Path("runs").iterdir()} == set(re.findall(r'out="runs/(\w+)"', page))
+
+
+def test_every_example_is_named_on_the_page() -> None:
+    page = (EXAMPLES.parent / "docs" / "python.md").read_text(encoding="utf-8")
+    assert all(f"`examples/{path.name}`" in page for path in EXAMPLES.iterdir() if path.is_file())

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from datasets import Dataset, DatasetDict
+from safetensors.torch import load_file
 
 import oneloop
 from oneloop import GRPO, PPO, SFT
@@ -329,3 +330,59 @@ def test_threads_stay_as_they_were(tmp_path: Path) -> None:
     before = torch.get_num_threads()
     fit(steps=1, group_size=2, out=tmp_path / "run")
     assert torch.get_num_threads() == before
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    return fit(group_size=2, eval_data=ROWS[:2], steps=3, out=tmp_path_factory.mktemp("done") / "<run>")
+
+
+def test_metrics_with_pandas_and_without(done, monkeypatch) -> None:
+    table = done.metrics()
+    assert list(table["step"]) == [0, 1, 2] and table["eval/reward"].isna().tolist() == [True, True, False]
+    monkeypatch.setattr("oneloop.recipes.result.find_spec", lambda name: None)
+    plain = done.metrics()
+    assert plain["step"] == [0, 1, 2] and plain["eval/reward"][:2] == [None, None]
+    assert plain["reward"] == table["reward"].tolist() and set(plain) == set(table.columns)
+
+
+def test_rollouts_are_those_of_the_step_or_the_last(done) -> None:
+    first, last = done.rollouts(0), done.rollouts()
+    assert set(first["step"]) == {0} and set(last["step"]) == {2} and len(last) == 8
+    assert {"prompt", "completion", "lower", "reward", "advantage"} <= set(first.columns)
+    with pytest.raises(ConfigError, match="no completions of step 9; there are 3 steps from 0 to 2"):
+        done.rollouts(9)
+
+
+def test_the_figure_draws_what_was_recorded(done) -> None:
+    figure = done.plot("reward", "kl")
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["reward", "kl"]
+    (line,) = figure.axes[0].lines
+    assert list(line.get_xdata()) == [1, 2, 3] and list(line.get_ydata()) == list(done.metrics()["reward"])
+    assert figure._repr_png_().startswith(b"\x89PNG") and len(done.plot().axes) > 4
+    with pytest.raises(ConfigError, match="no step has a finite 'rewards'; there is "):
+        done.plot("rewards")
+    assert "matplotlib.pyplot" not in sys.modules or not sys.modules["matplotlib.pyplot"].get_fignums()
+
+
+def test_a_run_in_one_line_and_in_a_cell(done) -> None:
+    line, cell = repr(done), done._repr_html_()
+    assert "grpo: finished after 3 steps" in line and "eval/reward" in line
+    assert "&lt;run&gt;" in cell and "<run>" not in cell
+    with pytest.raises(ConfigError, match="is not a run folder"):
+        oneloop.open_run(done.path / "final")
+
+
+def test_the_trained_model_comes_back(done) -> None:
+    model, tokenizer = done.policy()
+    saved = load_file(done.path / "final" / "model.safetensors")
+    assert all(torch.equal(tensor, saved[name]) for name, tensor in model.state_dict().items())
+    assert tokenizer("2+3=")["input_ids"] == load_tokenizer("scratch:tiny")("2+3=")["input_ids"]
+
+
+def test_a_reward_model_comes_back_as_one(tmp_path: Path) -> None:
+    start = fit("sft", data="task:addition", data_size=16, steps=1, out=tmp_path / "sft").path / "final"
+    pairs = [{"prompt": row["prompt"], "chosen": row["answer"], "rejected": "?"} for row in ROWS]
+    named = replace(oneloop.REWARD_MODEL, name="judge")
+    run = oneloop.fit(named, model=start, data=pairs, steps=1, out=tmp_path / "judge", **SMALL)
+    assert type(run.policy()[0]).__name__ == "LlamaForSequenceClassification"
