@@ -10,6 +10,7 @@ from typing import Any
 from oneloop.config import Run
 from oneloop.errors import ConfigError
 from oneloop.model.lora import check_available
+from oneloop.model.template import read_template, read_variables
 from oneloop.recipes.given import NOTHING, Given, function_name
 from oneloop.recipes.resolve import Algorithm, kind_of
 from oneloop.rewards import NamedReward, RewardScorer, load_reward
@@ -40,6 +41,9 @@ def read_inputs(run: Run, algorithm: Algorithm, given: Given = NOTHING) -> Input
     given.check(run)
     if run.lora:
         check_available(f"--lora {run.lora}")
+    read_variables(run.chat_template_kwargs)
+    if run.chat_template:
+        read_template(run.chat_template)
     kind = kind_of(algorithm)
     rows, eval_rows = given.train_rows(kind), given.test_rows(kind)
     if rows is None:
