@@ -26,6 +26,8 @@ _HOME = {
     ],
     "oneloop.train": ["train"],
     "oneloop.config": ["Run"],
+    "oneloop.fitting": ["fit"],
+    "oneloop.recipes.result": ["FinishedRun", "open_run"],
 }  # fmt: skip
 _WHERE = {name: module for module, names in _HOME.items() for name in names}
 

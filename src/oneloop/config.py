@@ -7,12 +7,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import tomli_w
 from tyro.conf import Positional
 
 from oneloop.errors import ConfigError
+
+MARK = "python:"
+"""How a setting begins that describes what Python handed over in the place of words."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -270,6 +273,9 @@ def _typed(name: str, value: Any, source: str) -> Any:
         return tuple(value) if isinstance(value, list) else (value,)
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    choices = get_args(get_type_hints(Run)[name])
+    if isinstance(default, str) and choices and value not in choices:
+        raise ConfigError(f"{source}: {name} = {value!r}; wanted one of {', '.join(map(repr, choices))}")
     if type(value) is not type(default):
         wanted = type(default).__name__
         raise ConfigError(f"{source}: {name} = {value!r} is of type {type(value).__name__}; wanted {wanted}")

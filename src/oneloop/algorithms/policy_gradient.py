@@ -16,6 +16,7 @@ from oneloop.objective.aggregate import Aggregate, TokenMean
 from oneloop.objective.correction import TruncatedImportance, logprob_gap
 from oneloop.objective.critic import explained_variance, value_loss
 from oneloop.objective.divergence import KL, kl_estimate
+from oneloop.objective.pieces import check_pieces
 from oneloop.objective.select import GroupFilter, OverlongFilter
 from oneloop.objective.shaping import RewardShaping, last_action
 from oneloop.objective.surrogate import Surrogate, bounded_log_ratio
@@ -72,6 +73,7 @@ class PolicyGradient:
     name: str = "custom"
 
     def __post_init__(self) -> None:
+        check_pieces(advantage=self.advantage, surrogate=self.surrogate, aggregate=self.aggregate)
         if self.advantage.uses_values and self.critic is None:
             raise ConfigError(f"{self.name}: {self.advantage} needs a critic. Fix: critic=Critic(), or LeaveOneOut()")
         if self.critic is not None and not self.advantage.uses_values:
@@ -195,10 +197,11 @@ class PolicyGradient:
             stats |= {
                 # the tokens were drawn from π_old, so x = log π_old − log π_θ
                 "approx_kl": (each * kl_estimate(-log_ratio, "k3")).sum(),
-                "clip/outside_band": (each * self.surrogate.outside_band(log_ratio, mask)).sum(),
                 "clip/gradient_zero": (each * gradient_zero).sum(),
                 "ratio/max": log_ratio.exp().amax() if log_ratio.numel() else torch.ones(()),
             }
+            if outside := getattr(self.surrogate, "outside_band", None):  # somebody's own need not have one
+                stats["clip/outside_band"] = (each * outside(log_ratio, mask)).sum()
         if self.kl is not None and batch.ref_logprobs is not None:
             trained = batch.old_logprobs if self.kl.at == "reward" else out.logprobs.detach()
             stats["kl"] = (each * self._kl(trained, batch)).sum()

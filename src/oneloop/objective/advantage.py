@@ -40,9 +40,6 @@ class AdvantageEstimator(Protocol):
         bootstrap: Float[Tensor, " B"] | None = None,
     ) -> Credit: ...
 
-    @property
-    def formula(self) -> str: ...
-
 
 def whiten(values: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B T"]:
     """(x − mean)/√(var + 1e-8) over the masked-in slots, ddof 0, in float64; 0 elsewhere, and for equal values."""

@@ -28,18 +28,12 @@ class PairReward(Protocol):
 
     def __call__(self, out: PolicyOutput, batch: Batch) -> Float[Tensor, " B"]: ...
 
-    @property
-    def formula(self) -> str: ...
-
 
 @runtime_checkable
 class Link(Protocol):
     """Loss of a margin r(y_w) − r(y_l)."""
 
     def __call__(self, margin: Float[Tensor, " P"], beta: float) -> Float[Tensor, " P"]: ...
-
-    @property
-    def formula(self) -> str: ...
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ from oneloop.recipes import data
 from oneloop.recipes.inputs import Inputs
 from oneloop.recipes.meter import settle_malloc
 from oneloop.recipes.reference_cache import Kept
-from oneloop.recipes.resolve import Algorithm, ReferenceFrom, entropy_of, reference_from
+from oneloop.recipes.resolve import Algorithm, ReferenceFrom, entropy_of, reference_from, scores
 from oneloop.rewards import NamedReward, RewardScorer
 from oneloop.rollout.engine import Engine
 from oneloop.types import Sampling
@@ -83,7 +83,7 @@ def assemble(
     tokenizer = templated(load_tokenizer(run.model), run.chat_template, run.chat_template_kwargs)
     if run.teacher:
         _same_vocabulary("--teacher", run.teacher, tokenizer, run)
-    load = load_reward_model if run.algorithm == "reward_model" else load_policy
+    load = load_reward_model if scores(algorithm) else load_policy
     policy = _trained(run, partial(load, seed=run.seed), checkpoint and checkpoint / "policy", device)
     text = Text(tokenizer, end_ids(policy, tokenizer))
     if tokenizer.chat_template is not None:

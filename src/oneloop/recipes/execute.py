@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Protocol, runtime_checkable
 
 import torch
 
+from oneloop.algorithms import DPO, KTO
 from oneloop.batch import Batch
 from oneloop.config import Run
 from oneloop.errors import OneloopError, Stopped
@@ -20,10 +21,11 @@ from oneloop.model.learner import Learner
 from oneloop.model.save import save_merged, save_policy
 from oneloop.recipes.best import METRIC, Best
 from oneloop.recipes.build import Parts, assemble
+from oneloop.recipes.given import NOTHING, Given
 from oneloop.recipes.inputs import Inputs, read_inputs
 from oneloop.recipes.machine import machine
 from oneloop.recipes.meter import Meter
-from oneloop.recipes.resolve import Algorithm, models_in_memory, reference_from, resolved
+from oneloop.recipes.resolve import Algorithm, models_in_memory, reference_from, resolved, scores
 from oneloop.recipes.resume import elsewhere, latest, recorded, restore
 from oneloop.recipes.saver import Saver
 from oneloop.recipes.signals import StopRequest, stop_request
@@ -44,18 +46,18 @@ class Observer(Protocol):
     def step(self, step: int, values: Mapping[str, float]) -> None: ...
 
 
-def execute(run: Run, observer: Observer) -> Path:
-    """Train as `run` says; returns the run folder.
+def execute(run: Run, observer: Observer, given: Given = NOTHING) -> Path:
+    """Train as `run` says, with what Python hands over beside it; returns the run folder.
 
     Raises: ConfigError and DataError before step 0; RewardError, DivergedError and Stopped while training.
     """
-    algorithm = resolved(run)
-    inputs = read_inputs(run, algorithm)
+    algorithm = resolved(run, given.algorithm)
+    inputs = read_inputs(run, algorithm, given)
     out = Path(run.out)
     if run.overwrite:
         remove_run(out)
     record = recorded(run, out, inputs)
-    facts = {"algorithm": run.algorithm, "model": run.model, "seed": run.seed, "steps": run.steps}
+    facts = {"algorithm": algorithm.name, "model": run.model, "seed": run.seed, "steps": run.steps}
     facts |= {"data": inputs.fingerprint, "machine": machine()}
     with (
         RunFolder.open(out, resume=run.resume, config_text=run.to_toml(), facts=facts) as folder,
@@ -64,7 +66,7 @@ def execute(run: Run, observer: Observer) -> Path:
     ):
         try:
             clean_temporaries(out)
-            _train(run, algorithm, inputs, folder, watched, observer, request, record)
+            _train(given.placed(run, out), algorithm, inputs, folder, watched, observer, request, record)
         except Stopped as stop:
             folder.finish("stopped", str(stop))
             raise
@@ -229,7 +231,7 @@ def batch_arithmetic(run: Run, algorithm: Algorithm, inputs: Inputs) -> list[str
     epochs = f"{algorithm.epochs} epoch{'s' if algorithm.epochs > 1 else ''}"
     plural = "s" if updates > 1 else ""
     return [
-        f"{run.algorithm}: {product} a step → {updates} optimizer step{plural} of {each} × {epochs}; "
+        f"{algorithm.name}: {product} a step → {updates} optimizer step{plural} of {each} × {epochs}; "
         f"{run.steps} steps over {len(inputs.rows)} rows",
         f"models in memory: {', '.join(models_in_memory(run, algorithm))}",
     ]
@@ -247,7 +249,7 @@ def step_zero(run: Run, algorithm: Algorithm, inputs: Inputs, parts: Parts) -> s
 
     Raises: OneloopError naming the number that is off.
     """
-    if inputs.kind == "demonstrations" or run.algorithm == "reward_model":
+    if inputs.kind == "demonstrations" or scores(algorithm):
         return "step 0 checks: none apply"
     batch, learner = _probe(run, inputs, parts).to(parts.learner.device), parts.learner
     facts: list[tuple[str, float, float]] = []
@@ -259,9 +261,9 @@ def step_zero(run: Run, algorithm: Algorithm, inputs: Inputs, parts: Parts) -> s
     if "reference" in algorithm.needs and not run.teacher:
         reference = learner.reference(batch) if batch.ref_logprobs is None else batch.ref_logprobs
         facts.append(("log π_θ − log π_ref", float((logprobs - reference)[batch.mask].abs().max()), SAME_PASS))
-    if run.algorithm == "dpo" and not run.set:
+    if replace(algorithm, epochs=DPO.epochs) == DPO:
         facts.append(("DPO loss − ln 2", abs(_loss(algorithm, batch, learner) - math.log(2)), SAME_PASS))
-    if run.algorithm == "kto" and not run.set:  # σ(0) for good and bad answers alike
+    if replace(algorithm, epochs=KTO.epochs) == KTO:  # σ(0) for good and bad answers alike
         facts.append(("KTO loss − 1/2", abs(_loss(algorithm, batch, learner) - 0.5), SAME_PASS))
     for name, value, most in facts:
         if not value <= most:

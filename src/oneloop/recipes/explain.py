@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, is_dataclass
 
 from oneloop.algorithms import ALGORITHMS, PolicyGradient, Preference, Unpaired
+from oneloop.objective.pieces import formula_of
 from oneloop.objective.surrogate import LOG_RATIO_BOUND
 
 Algorithm = PolicyGradient | Preference | Unpaired
@@ -95,9 +96,10 @@ def explain(algorithm: Algorithm) -> str:
 def _pieces(algorithm: Algorithm) -> list[tuple[str, str]]:
     if isinstance(algorithm, Preference):
         weight = "" if algorithm.weight == 1 else f"{algorithm.weight:g}·"
+        link = formula_of(algorithm.link)
         pieces = [
-            ("loss", f"1/P · Σ over pairs  {weight}({algorithm.link.formula})  (P pairs of the whole step)"),
-            ("reward", algorithm.reward.formula),
+            ("loss", f"1/P · Σ over pairs  {weight}({link})  (P pairs of the whole step)"),
+            ("reward", formula_of(algorithm.reward)),
         ]
         if algorithm.sft:
             pieces.append(("SFT term", f"− {algorithm.sft:g}·1/P · Σ over pairs  1/|y_w| · Σₜ log π_θ(yₜ|x,y₍<ₜ₎)"))
@@ -105,16 +107,16 @@ def _pieces(algorithm: Algorithm) -> list[tuple[str, str]]:
             pieces.append(("centring", f"+ {algorithm.center:g}·1/P · Σ over pairs  (r_w + r_l)²"))
         return pieces
     if isinstance(algorithm, Unpaired):
-        return [("loss", algorithm.formula), ("reward", algorithm.reward.formula), ("baseline", algorithm.baseline)]
-    pieces = [("loss", algorithm.aggregate.formula), ("ℓᵢₜ", algorithm.surrogate.formula)]
+        return [("loss", algorithm.formula), ("reward", formula_of(algorithm.reward)), ("baseline", algorithm.baseline)]
+    pieces = [("loss", formula_of(algorithm.aggregate)), ("ℓᵢₜ", formula_of(algorithm.surrogate))]
     if algorithm.correction is not None:
-        pieces.append(("correction", algorithm.correction.formula))
-    pieces.append(("advantage", algorithm.advantage.formula))
+        pieces.append(("correction", formula_of(algorithm.correction)))
+    pieces.append(("advantage", formula_of(algorithm.advantage)))
     for label, piece in (
         ("KL", algorithm.kl), ("critic", algorithm.critic), ("reward shaping", algorithm.shape),
         ("groups", algorithm.keep), ("rows", algorithm.drop),
     ):  # fmt: skip
-        pieces.append((label, "none" if piece is None else piece.formula))
+        pieces.append((label, "none" if piece is None else formula_of(piece)))
     pieces.append(("entropy", f"− {algorithm.entropy:g}·H(π_θ)" if algorithm.entropy else "no bonus"))
     limit = algorithm.target_kl
     stop = "" if limit is None else f"; the rest is dropped when KL(π_old‖π_θ) exceeds {limit:g} nats per token"

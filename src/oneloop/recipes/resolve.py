@@ -5,31 +5,32 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal
 
-from oneloop.algorithms import PolicyGradient, Preference, Unpaired
+from oneloop.algorithms import DAPO, DR_GRPO, PolicyGradient, Preference, Unpaired
 from oneloop.config import Run
 from oneloop.errors import ConfigError
 from oneloop.objective.aggregate import FixedLength
 from oneloop.objective.logprobs import Entropy
+from oneloop.objective.preference import RewardHead
 from oneloop.objective.shaping import OverlongPenalty
 from oneloop.recipes.explain import Algorithm
 from oneloop.recipes.overrides import named_algorithm, overridden
 from oneloop.tasks.source import Kind
 
 
-def resolved(run: Run) -> Algorithm:
-    """The algorithm of a run: the named value, fitted to the length limit, with the run's epochs and changes."""
-    algorithm = replace(named_algorithm(run.algorithm), epochs=run.epochs)
+def resolved(run: Run, given: Algorithm | None = None) -> Algorithm:
+    """The algorithm of a run: the named or given value, fitted to the length limit, with its epochs and changes."""
+    algorithm = replace(named_algorithm(run.algorithm) if given is None else given, epochs=run.epochs)
     if isinstance(algorithm, PolicyGradient):
         algorithm = _fitted(algorithm, run.max_new_tokens)
     algorithm = overridden(algorithm, run.set)
     compares = isinstance(algorithm, PolicyGradient) and algorithm.advantage.compares
     if compares and run.group_size < 2:
         raise ConfigError(
-            f"--group-size {run.group_size}: {run.algorithm} compares the answers to one prompt, and in a group of "
+            f"--group-size {run.group_size}: {algorithm.name} compares the answers to one prompt, and in a group of "
             "one every advantage is 0. Fix: --group-size 8"
         )
     if isinstance(algorithm, Preference) and run.group_size != 2:
-        raise ConfigError(f"--group-size {run.group_size}: {run.algorithm} learns from pairs. Fix: --group-size 2")
+        raise ConfigError(f"--group-size {run.group_size}: {algorithm.name} learns from pairs. Fix: --group-size 2")
     _check_reference(run, algorithm)
     return algorithm
 
@@ -52,12 +53,15 @@ def _check_reference(run: Run, algorithm: Algorithm) -> None:
 
 
 def _fitted(algorithm: PolicyGradient, max_new_tokens: int) -> PolicyGradient:
-    """Lengths that the paper states for its own budget, at the same share of this run's: else they never bite."""
-    if isinstance(algorithm.shape, OverlongPenalty):
+    """Lengths that the paper states for its own budget, at the same share of this run's: else they never bite.
+
+    Only the paper's own: lengths that somebody chose are kept.
+    """
+    if isinstance(algorithm.shape, OverlongPenalty) and algorithm.shape == DAPO.shape:
         share = algorithm.shape.margin / algorithm.shape.max_length
         margin = max(round(max_new_tokens * share), 1)
         algorithm = replace(algorithm, shape=OverlongPenalty(max_length=max_new_tokens, margin=margin))
-    if isinstance(algorithm.aggregate, FixedLength):
+    if algorithm.aggregate == DR_GRPO.aggregate:
         algorithm = replace(algorithm, aggregate=FixedLength(tokens=max_new_tokens))
     return algorithm
 
@@ -69,6 +73,11 @@ def kind_of(algorithm: Algorithm) -> Kind:
     if isinstance(algorithm, Unpaired):
         return "unpaired"
     return "demonstrations" if algorithm.name == "sft" else "prompts"
+
+
+def scores(algorithm: Algorithm) -> bool:
+    """Whether a reward model is trained: a classifier instead of a language model."""
+    return isinstance(algorithm, Preference) and isinstance(algorithm.reward, RewardHead)
 
 
 def models_in_memory(run: Run, algorithm: Algorithm) -> list[str]:

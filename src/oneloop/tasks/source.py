@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from hashlib import sha256
 from math import isfinite
@@ -44,6 +44,49 @@ def load_rows(spec: str, kind: Kind, *, split: Split = "train", size: int = 2048
         return unpaired(TASKS[name], size, seed, split)
     make: Callable[[int, int, Split], list[Row]] = getattr(TASKS[name], kind)
     return make(size, seed, split)
+
+
+def plain_rows(given: Any, name: str) -> list[Row]:
+    """Rows of a list of dicts or of anything that is walked through as one, such as a `datasets.Dataset`.
+
+    Raises: DataError for what is no table, and naming row and column of what JSON cannot hold.
+    """
+    if isinstance(given, Mapping):
+        raise DataError(
+            f"{name} is a {type(given).__name__} with {[str(key) for key in given]}; wanted a list of rows. "
+            f"Fix: one of its splits, such as {name}=...['train']"
+        )
+    try:
+        rows = list(given)
+    except TypeError:
+        raise DataError(
+            f"{name} is a {type(given).__name__}; wanted a path, a hub id, task:NAME, a list of dicts or a dataset"
+        ) from None
+    if not rows:
+        raise DataError(f"{name} has no rows")
+    return [_plain_row(f"{name}: row {number}", row) for number, row in enumerate(rows, start=1)]
+
+
+def _plain_row(where: str, row: Any) -> Row:
+    if not isinstance(row, Mapping) or not all(isinstance(column, str) for column in row):
+        raise DataError(f"{where} is {_short(row)} of type {type(row).__name__}; wanted a dict with column names")
+    for column, value in row.items():
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise DataError(
+                f"{where}: {column!r} is {_short(value)} of type {type(value).__name__}, which JSON cannot hold "
+                f"({error}). Fix: text, a finite number, a list or a dict of those, or None"
+            ) from None
+    return dict(row)
+
+
+def checked_rows(rows: list[Row], kind: Kind, name: str) -> list[Row]:
+    """Rows from Python, held to the same rules as those of a file."""
+    for number, row in enumerate(rows, start=1):
+        _check_characters(f"{name}: row {number}", row)
+        _check_columns(f"{name}: row {number}", row, kind)
+    return rows
 
 
 def fingerprint(rows: list[Row]) -> str:
