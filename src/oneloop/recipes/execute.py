@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -17,13 +18,15 @@ from oneloop.experience.pack import Row, collate
 from oneloop.model.learner import Learner
 from oneloop.model.save import save_merged, save_policy
 from oneloop.recipes.build import Parts, assemble
+from oneloop.recipes.explain import explain
+from oneloop.recipes.health import Healthy, watch_of
 from oneloop.recipes.inputs import Inputs, read_inputs
 from oneloop.recipes.meter import Meter
 from oneloop.recipes.resolve import Algorithm, models_in_memory, reference_from, resolved
 from oneloop.recipes.resume import elsewhere, latest, machine, recorded, restore
 from oneloop.recipes.saver import Saver
 from oneloop.recipes.signals import StopRequest, stop_request
-from oneloop.record.atomic import clean_temporaries, new_folder
+from oneloop.record.atomic import clean_temporaries, new_folder, write_text
 from oneloop.record.reader import RunRecord
 from oneloop.record.writer import RunFolder, remove_run
 from oneloop.train import train
@@ -37,6 +40,15 @@ class Observer(Protocol):
     def say(self, text: str) -> None: ...
 
     def step(self, step: int, values: Mapping[str, float]) -> None: ...
+
+
+@runtime_checkable
+class PhaseObserver(Observer, Protocol):
+    """An observer that also wants to know what a run is busy with."""
+
+    def phase(self, name: str) -> None:
+        """`name`: rollout, prepare, update, evaluation or saving."""
+        ...
 
 
 def execute(run: Run, observer: Observer) -> Path:
@@ -58,6 +70,7 @@ def execute(run: Run, observer: Observer) -> Path:
     ):
         try:
             clean_temporaries(out)
+            write_text(out / "objective.txt", explain(algorithm) + "\n")
             _train(run, algorithm, inputs, folder, observer, request, record)
         except Stopped as stop:
             folder.finish("stopped", str(stop))
@@ -99,19 +112,23 @@ def _train(
             observer.say(step_zero(run, algorithm, inputs, parts))
         else:
             observer.say(f"resuming at step {start} from {checkpoint}")
+        before = [row for row in record.metrics if row["step"] < start] if record else []
+        watch = watch_of(run, algorithm, len(inputs.eval_rows), before)
         try:
             train(
                 algorithm,
                 parts.experience,
                 parts.learner,
-                watched,
+                Healthy(watched, watch),
                 steps=run.steps,
                 minibatch=run.groups_per_update,
                 max_tokens=run.max_tokens,
                 seed=run.seed,
                 start=start,
-                measures=parts.measures,
-                hooks=(meter, saver),  # a step's line stands before its checkpoint, which says how far the files reach
+                measures=[partial(_in_phase, watched.phase, "evaluation", measure) for measure in parts.measures],
+                # a step's line stands before its checkpoint, which says how far the files reach
+                hooks=(meter, partial(_in_phase, watched.phase, "saving", saver)),
+                phase=watched.phase,
             )
         except Stopped:
             raise
@@ -153,6 +170,12 @@ def _say_what_changed(
         watched.event(start, "A_MACHINE", other, "the same machine, torch and OMP_NUM_THREADS for equal bits")
 
 
+def _in_phase(told: Callable[[str], None], name: str, part: Callable[..., Any], *arguments: Any) -> Any:
+    """Carry out a measure or a hook, which know themselves whether they are due, under the name of its phase."""
+    told(name)
+    return part(*arguments)
+
+
 class _Watched:
     """A recorder that tells the observer too."""
 
@@ -163,12 +186,17 @@ class _Watched:
         self._folder.scalars(step, values)
         self._observer.step(step, values)
 
+    def phase(self, name: str) -> None:
+        if isinstance(self._observer, PhaseObserver):
+            self._observer.phase(name)
+
     def trajectories(self, step: int, items: Sequence[Trajectory]) -> None:
         self._folder.trajectories(step, items)
 
     def event(self, step: int, code: str, text: str, fix: str = "") -> None:
         self._folder.event(step, code, text, fix)
-        self._observer.say(f"{code} step {step}: {text}" + (f". Fix: {fix}" if fix else ""))
+        # files count steps from 0, people from 1
+        self._observer.say(f"{code} step {step + 1}: {text}" + (f". Fix: {fix}" if fix else ""))
 
 
 def batch_arithmetic(run: Run, algorithm: Algorithm, inputs: Inputs) -> list[str]:
