@@ -68,24 +68,29 @@ def explain(algorithm: Algorithm) -> str:
 def _pieces(algorithm: Algorithm) -> list[tuple[str, str]]:
     if isinstance(algorithm, Preference):
         return [
-            ("loss", f"1/P · Σ over pairs  {algorithm.link.formula}  (P pairs of the whole step)"),
-            ("reward", algorithm.reward.formula),
+            ("loss", f"1/P · Σ over pairs  {_formula(algorithm.link)}  (P pairs of the whole step)"),
+            ("reward", _formula(algorithm.reward)),
         ]
-    pieces = [("loss", algorithm.aggregate.formula), ("ℓᵢₜ", algorithm.surrogate.formula)]
+    pieces = [("loss", _formula(algorithm.aggregate)), ("ℓᵢₜ", _formula(algorithm.surrogate))]
     if algorithm.correction is not None:
-        pieces.append(("correction", algorithm.correction.formula))
-    pieces.append(("advantage", algorithm.advantage.formula))
+        pieces.append(("correction", _formula(algorithm.correction)))
+    pieces.append(("advantage", _formula(algorithm.advantage)))
     for label, piece in (
         ("KL", algorithm.kl), ("critic", algorithm.critic), ("reward shaping", algorithm.shape),
         ("groups", algorithm.keep), ("rows", algorithm.drop),
     ):  # fmt: skip
-        pieces.append((label, "none" if piece is None else piece.formula))
+        pieces.append((label, "none" if piece is None else _formula(piece)))
     pieces.append(("entropy", f"− {algorithm.entropy:g}·H(π_θ)" if algorithm.entropy else "no bonus"))
     limit = algorithm.target_kl
     stop = "" if limit is None else f"; the rest is dropped when KL(π_old‖π_θ) exceeds {limit:g} nats per token"
     pieces.append(("epochs", f"{algorithm.epochs}{stop}"))
     pieces.append(("bounds", f"|log ρ| ≤ {LOG_RATIO_BOUND:g}"))
     return pieces
+
+
+def _formula(piece: object) -> str:
+    """What a piece says of itself; a piece of somebody's own may say nothing but its name."""
+    return getattr(piece, "formula", None) or repr(piece)
 
 
 def differences(old: Algorithm, new: Algorithm) -> list[str]:
