@@ -94,4 +94,6 @@ def test_phases_are_told_in_order(start) -> None:
 def test_the_objective_stands_in_the_folder(start) -> None:
     out = execute(start("varied"), Silent())
     assert (out / "objective.txt").read_text().startswith("grpo: Group relative policy optimization")
-    assert json.loads((out / "run.json").read_text())["algorithm"] == "grpo"
+    changed = json.loads((out / "run.json").read_text())["changed"]
+    assert changed["group_size"] == 8 and changed["steps"] == 100, "the default of what is not the default"
+    assert "learning_rate" not in changed and "overwrite" not in changed

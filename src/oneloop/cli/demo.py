@@ -57,7 +57,7 @@ def results_table(caption: str, header: Sequence[str], rows: Sequence[Sequence[s
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table(title=caption, title_justify="left", box=SIMPLE_HEAD)
+    table = Table(title=caption, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for place, name in enumerate(header):
         table.add_column(name, no_wrap=place != 1)
     for row in rows:

@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 
 from oneloop.batch import Batch
-from oneloop.config import Run
+from oneloop.config import Run, not_default
 from oneloop.errors import OneloopError, Stopped
 from oneloop.experience.pack import Row, collate
 from oneloop.model.learner import Learner
@@ -63,7 +63,7 @@ def execute(run: Run, observer: Observer) -> Path:
         remove_run(out)
     record = recorded(run, out, inputs)
     facts = {"algorithm": run.algorithm, "model": run.model, "seed": run.seed, "steps": run.steps}
-    facts |= {"data": inputs.fingerprint, "machine": machine()}
+    facts |= {"data": inputs.fingerprint, "machine": machine(), "changed": not_default(run)}
     with (
         RunFolder.open(out, resume=run.resume, config_text=run.to_toml(), facts=facts) as folder,
         stop_request() as request,
