@@ -125,6 +125,16 @@ CODES: dict[str, Entry] = {
         "`run.json` names other ones",
         "the same machine, torch and `OMP_NUM_THREADS` for equal bits",
     ),
+    "A_BEST": Entry(
+        "an evaluation says nothing of the metric that `--keep-best` compares",
+        "the metric is missing or not finite",
+        "a reward that scores the held-out prompts",
+    ),
+    "A_LOGGER": Entry(
+        "a logger of `--report-to` failed and is told no more; the files have everything",
+        "the logger raises",
+        "look at its message; `--resume` starts it again",
+    ),
     "A_ROLLOUTS": Entry("a table of completions could not be written", "the disk refuses", "free disk space"),
     "A_MEMORY": Entry("`memory.jsonl` could not be written", "the disk refuses", "free disk space"),
     "A_HEARTBEAT": Entry("`run.json` could not be updated", "the disk refuses", "free disk space"),

@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from hashlib import sha256
 from io import StringIO
 from math import isfinite, nan
-from typing import Any
 
 from oneloop.lab.page import note, shown
-from oneloop.record.lines import read_lines
 from oneloop.record.reader import RunRecord
 
 CURVES = {
@@ -106,18 +104,12 @@ def metric_lines(records: Sequence[tuple[str, RunRecord]], metric: str) -> list[
     found = []
     for place, (name, record) in enumerate(records):
         # steps are counted from 1 for people, as on the terminal; what was measured before the first stands at 0
-        points = [(0, row[metric]) for row in before_training(record) if metric in row]
+        points = [(0, row[metric]) for row in record.evaluations if row["done"] == 0 and metric in row]
         points += [(row["step"] + 1, row[metric]) for row in record.metrics if metric in row]
         values = [nan if value is None else float(value) for _, value in points]
         if any(isfinite(value) for value in values):
             found.append(Line(name, place, [step for step, _ in points], values))
     return found
-
-
-def before_training(record: RunRecord) -> list[dict[str, Any]]:
-    """Measures of held-out data before the first step, where the run made some."""
-    rows = read_lines(record.path / "eval.jsonl")
-    return [row for row in rows if row.get("done") == 0][-1:]
 
 
 def by_scale(lines: Sequence[Line]) -> list[list[Line]]:

@@ -9,7 +9,9 @@ from typing import Any
 from oneloop.config import Run
 from oneloop.errors import ConfigError
 from oneloop.model.lora import check_available
+from oneloop.model.template import read_template, read_variables
 from oneloop.recipes.resolve import Algorithm, kind_of
+from oneloop.record.sinks import check_installed
 from oneloop.rewards import NamedReward, RewardScorer, load_reward
 from oneloop.tasks import TASKS
 from oneloop.tasks.source import Kind, fingerprint, load_rows
@@ -35,14 +37,24 @@ class Inputs:
 def read_inputs(run: Run, algorithm: Algorithm) -> Inputs:
     if run.lora:
         check_available(f"--lora {run.lora}")
+    check_installed(run.report_to)
+    read_variables(run.chat_template_kwargs)
+    if run.chat_template:
+        read_template(run.chat_template)
     kind = kind_of(algorithm)
     rows = load_rows(run.data, kind, split="train", size=run.data_size, seed=run.seed)
     source = run.eval_data or (run.data if run.data.startswith("task:") else "")
     eval_rows = load_rows(source, kind, split="test", size=run.eval_size, seed=run.seed) if source else []
+    if run.keep_best and not eval_rows:
+        raise ConfigError(
+            "--keep-best needs held-out data: by training data the best model is the one that has learned it by heart. "
+            "Fix: --eval-data held_out.jsonl"
+        )
     rewards: tuple[NamedReward, ...] = ()
     eval_rewards: tuple[NamedReward, ...] = ()
     if kind == "prompts":
-        rewards = training_rewards(run)
+        taught = run.teacher and not run.reward and not run.reward_model
+        rewards = () if taught else training_rewards(run)
         eval_rewards = task_or_named(run.eval_reward or run.reward, source or run.data) if eval_rows else ()
     elif run.reward or run.reward_model:
         raise ConfigError(f"--reward: {run.algorithm} learns from {kind} and never calls a reward. Fix: leave it out")
