@@ -323,5 +323,12 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 """Where an algorithm's defaults differ from `Run`'s. Learning rates are TRL's, for models of billions of weights."""
 
 
+def not_default(run: Run) -> dict[str, Any]:
+    """The settings in which a run differs from its algorithm's defaults, with the default of each."""
+    default = default_run(run.algorithm)
+    names = (field.name for field in fields(Run) if field.name not in ("resume", "overwrite"))
+    return {name: getattr(default, name) for name in names if getattr(run, name) != getattr(default, name)}
+
+
 def default_run(algorithm: str) -> Run:
     return replace(Run(), algorithm=algorithm, out=f"runs/{algorithm}", **DEFAULTS.get(algorithm, {}))

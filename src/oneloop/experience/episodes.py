@@ -61,4 +61,21 @@ def length_scalars(items: Sequence[Trajectory]) -> dict[str, float]:
         "completions/max_length": float(max(lengths)),
         "completions/clipped_ratio": 1 - len(ended) / len(items),
     }
-    return scalars | ({"completions/mean_terminated_length": fmean(ended)} if ended else {})
+    if ended:
+        scalars["completions/mean_terminated_length"] = fmean(ended)
+        scalars["completions/max_terminated_length"] = float(max(ended))
+    return scalars
+
+
+def dead_scalars(groups: Sequence[Sequence[float | None]]) -> dict[str, float]:
+    """Shares of groups whose rewards are all equal, unscored ones aside: under TRL's name, and by kind.
+
+    All wrong: none is above 0. All right: each is above 0 and as high as any reward of the step.
+    """
+    best = max((value for group in groups for value in group if value is not None), default=0.0)
+    kinds = [{value for value in group if value is not None} for group in groups]
+    return {
+        "frac_reward_zero_std": fmean(len(kind) <= 1 for kind in kinds),
+        "frac_groups_all_wrong": fmean(len(kind) == 1 and max(kind) <= 0 for kind in kinds),
+        "frac_groups_all_right": fmean(len(kind) == 1 and max(kind) == best > 0 for kind in kinds),
+    }

@@ -12,7 +12,7 @@ import torch
 
 from oneloop.batch import Batch
 from oneloop.errors import ConfigError
-from oneloop.experience.episodes import Request, length_scalars, reward_scalars
+from oneloop.experience.episodes import Request, dead_scalars, length_scalars, reward_scalars
 from oneloop.experience.pack import Row, action_means, collate
 from oneloop.experience.scoring import drawn_and_scored
 from oneloop.experience.stream import Stream
@@ -84,7 +84,6 @@ class Rollouts:
                 f"({len(self._drawn)} groups drawn); training on those",
                 "prompts that are neither always right nor always wrong, a larger --group-size, or --max-refills",
             )
-        self._alert(step)
         # with nothing kept, the rows stay for the record without an action: the step is skipped, not invented
         batch = collate([_row(item) for item in self._rows()], self._device)
         return replace(batch, old_logprobs=batch.rollout_logprobs) if self._engine.exact else batch
@@ -145,25 +144,8 @@ class Rollouts:
             "time/reward": self._scoring,
         }
         if self._group_size > 1:
-            scalars["frac_reward_zero_std"] = fmean(_dead(group) for group in self._drawn)
+            scalars |= dead_scalars([[item.reward.value for item in group] for group in self._drawn])
         return scalars
-
-    def _alert(self, step: int) -> None:
-        every = [item for group in self._drawn for item in group]
-        if all(item.completion.stop.truncated for item in every):
-            self._recorder.event(
-                step,
-                "A_TRUNCATED",
-                f"all {len(every)} completions hit max_new_tokens={self._sampling.max_new_tokens} before an end token",
-                f"--max-new-tokens {2 * self._sampling.max_new_tokens}, or a policy that stops (SFT first)",
-            )
-        if self._group_size > 1 and all(_dead(group) for group in self._drawn):
-            self._recorder.event(
-                step,
-                "A_DEAD",
-                f"all {len(self._drawn)} groups have equal rewards: no sample has an advantage",
-                "easier or harder prompts, a larger --group-size, or a graded reward",
-            )
 
     def state(self) -> dict[str, Any]:
         return {"drawn": self._stream.drawn, "version": self._engine.version}
@@ -171,11 +153,6 @@ class Rollouts:
     def restore(self, state: Mapping[str, Any]) -> None:
         self._stream.drawn = int(state["drawn"])
         self._engine.version = int(state["version"])
-
-
-def _dead(group: Group) -> bool:
-    rewards = {item.reward.value for item in group}
-    return len(rewards - {None}) <= 1
 
 
 def _row(item: Trajectory) -> Row:

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
 from oneloop.algorithms import DPO, KTO
 from oneloop.batch import Batch
-from oneloop.config import Run
+from oneloop.config import Run, not_default
 from oneloop.errors import OneloopError, Stopped
 from oneloop.experience.pack import Row, collate
 from oneloop.model.learner import Learner
 from oneloop.model.save import save_merged, save_policy
 from oneloop.recipes.best import METRIC, Best
 from oneloop.recipes.build import Parts, assemble
+from oneloop.recipes.explain import explain
 from oneloop.recipes.given import NOTHING, Given
+from oneloop.recipes.health import Healthy, watch_of
 from oneloop.recipes.inputs import Inputs, read_inputs
 from oneloop.recipes.machine import machine
 from oneloop.recipes.meter import Meter
@@ -29,7 +31,7 @@ from oneloop.recipes.resolve import Algorithm, models_in_memory, reference_from,
 from oneloop.recipes.resume import elsewhere, latest, recorded, restore
 from oneloop.recipes.saver import Saver
 from oneloop.recipes.signals import StopRequest, stop_request
-from oneloop.record.atomic import clean_temporaries, new_folder
+from oneloop.record.atomic import clean_temporaries, new_folder, write_text
 from oneloop.record.reader import RunRecord
 from oneloop.record.sinks import Opening, Sinks
 from oneloop.record.writer import RunFolder, remove_run
@@ -46,6 +48,15 @@ class Observer(Protocol):
     def step(self, step: int, values: Mapping[str, float]) -> None: ...
 
 
+@runtime_checkable
+class PhaseObserver(Observer, Protocol):
+    """An observer that also wants to know what a run is busy with."""
+
+    def phase(self, name: str) -> None:
+        """`name`: rollout, prepare, update, evaluation or saving."""
+        ...
+
+
 def execute(run: Run, observer: Observer, given: Given = NOTHING) -> Path:
     """Train as `run` says, with what Python hands over beside it; returns the run folder.
 
@@ -58,7 +69,7 @@ def execute(run: Run, observer: Observer, given: Given = NOTHING) -> Path:
         remove_run(out)
     record = recorded(run, out, inputs)
     facts = {"algorithm": algorithm.name, "model": run.model, "seed": run.seed, "steps": run.steps}
-    facts |= {"data": inputs.fingerprint, "machine": machine()}
+    facts |= {"data": inputs.fingerprint, "machine": machine(), "changed": not_default(run)}
     with (
         RunFolder.open(out, resume=run.resume, config_text=run.to_toml(), facts=facts) as folder,
         stop_request() as request,
@@ -66,6 +77,7 @@ def execute(run: Run, observer: Observer, given: Given = NOTHING) -> Path:
     ):
         try:
             clean_temporaries(out)
+            write_text(out / "objective.txt", explain(algorithm) + "\n")
             _train(given.placed(run, out), algorithm, inputs, folder, watched, observer, request, record)
         except Stopped as stop:
             folder.finish("stopped", str(stop))
@@ -112,20 +124,23 @@ def _train(
             _before_training(run, parts, watched, best)
         else:
             observer.say(f"resuming at step {start} from {checkpoint}")
+        before = [row for row in record.metrics if row["step"] < start] if record else []
+        watch = watch_of(run, algorithm, len(inputs.eval_rows), before)
         try:
             train(
                 algorithm,
                 parts.experience,
                 parts.learner,
-                watched,
+                Healthy(watched, watch),
                 steps=run.steps,
                 minibatch=run.groups_per_update,
                 max_tokens=run.max_tokens,
                 seed=run.seed,
                 start=start,
-                measures=parts.measures,
+                measures=[partial(_in_phase, watched.phase, "evaluation", measure) for measure in parts.measures],
                 # a step's line stands before its checkpoint, which says how far the files reach
-                hooks=(meter, *best, saver),
+                hooks=(meter, *best, partial(_in_phase, watched.phase, "saving", saver)),
+                phase=watched.phase,
             )
         except Stopped:
             raise
@@ -179,6 +194,12 @@ def _say_what_changed(
         watched.event(start, "A_MACHINE", other, "the same machine, torch and OMP_NUM_THREADS for equal bits")
 
 
+def _in_phase(told: Callable[[str], None], name: str, part: Callable[..., Any], *arguments: Any) -> Any:
+    """Carry out a measure or a hook, which know themselves whether they are due, under the name of its phase."""
+    told(name)
+    return part(*arguments)
+
+
 class Watched:
     """A recorder that tells the observer and the loggers too, the files first."""
 
@@ -204,12 +225,17 @@ class Watched:
         self._observer.say(f"before the first step: {', '.join(shown) or 'nothing could be measured'}")
         self._sinks.scalars(0, values)
 
+    def phase(self, name: str) -> None:
+        if isinstance(self._observer, PhaseObserver):
+            self._observer.phase(name)
+
     def trajectories(self, step: int, items: Sequence[Trajectory]) -> None:
         self._folder.trajectories(step, items)
 
     def event(self, step: int, code: str, text: str, fix: str = "") -> None:
         self._folder.event(step, code, text, fix)
-        self._observer.say(f"{code} step {step}: {text}" + (f". Fix: {fix}" if fix else ""))
+        # files count steps from 0, people from 1
+        self._observer.say(f"{code} step {step + 1}: {text}" + (f". Fix: {fix}" if fix else ""))
         self._sinks.event(step + 1, code, text)
 
     def __enter__(self) -> Watched:

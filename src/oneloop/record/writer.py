@@ -120,8 +120,9 @@ class RunFolder:
             self._alert(step, "A_ROLLOUTS", f"{what}: {type(error).__name__}: {error}", fix)
 
     def event(self, step: int, code: str, text: str, fix: str = "") -> None:
-        """One alert in events.jsonl."""
-        self._events.append({"step": step, "time": time(), "code": code, "text": text, "fix": fix})
+        """One line in events.jsonl: an alert, or information where the code begins with I_."""
+        level = "info" if code.startswith("I_") else "alert"
+        self._events.append({"step": step, "time": time(), "level": level, "code": code, "text": text, "fix": fix})
 
     def memory(self, step: int, values: Mapping[str, int]) -> None:
         """One line in memory.jsonl, in bytes. Like a table of completions, it ends no run."""
