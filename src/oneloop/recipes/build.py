@@ -20,6 +20,7 @@ from oneloop.experience.demonstrations import Demonstrations, demonstration_batc
 from oneloop.experience.evaluation import Every, Generation, generation_scalars, loss_scalars
 from oneloop.experience.pairs import Pairs, Reference, pair_batch, with_reference
 from oneloop.experience.rollouts import Rollouts
+from oneloop.experience.scoring import silent
 from oneloop.model.learner import Critic, Learner, Optimization
 from oneloop.model.load import load_critic, load_policy, load_reward_model, load_tokenizer
 from oneloop.model.lora import Lora, add_adapters, counts, keep_frozen_in
@@ -70,9 +71,18 @@ def lora_of(run: Run) -> Lora | None:
 
 
 def assemble(
-    run: Run, algorithm: Algorithm, inputs: Inputs, recorder: Recorder, checkpoint: Path | None = None
+    run: Run,
+    algorithm: Algorithm,
+    inputs: Inputs,
+    recorder: Recorder,
+    checkpoint: Path | None = None,
+    say: Callable[[str], None] = silent,
 ) -> Parts:
-    """Load exactly the models that the algorithm needs, from `checkpoint` where one is given."""
+    """Load exactly the models that the algorithm needs, from `checkpoint` where one is given.
+
+    Args:
+        say: told what happens while a step takes long.
+    """
     device = device_of(run)
     tokenizer = load_tokenizer(run.model)
     load = load_reward_model if run.algorithm == "reward_model" else load_policy
@@ -94,10 +104,10 @@ def assemble(
     if run.device == "cpu":
         settle_malloc(max(parameter.nbytes for parameter in policy.parameters()))
     reference = _passing_reference(run, learner, checkpoint) if refers == "start" else None
-    builder = _Builder(run, algorithm, inputs, recorder, text, learner, device)
+    builder = _Builder(run, algorithm, inputs, recorder, text, learner, device, say)
     experience = builder.experience(reference)
     measures = builder.measures(reference)
-    notes = [*builder.notes, learner.note, builder.engine.note if inputs.kind == "prompts" else ""]
+    notes = [*inputs.notes, *builder.notes, learner.note, builder.engine.note if inputs.kind == "prompts" else ""]
     if run.lora:
         notes.append(_lora_note(run, policy, refers))
     if ignored := ignored_sampling(policy):
@@ -177,7 +187,9 @@ class _Builder:
         text: Text,
         learner: Learner,
         device: torch.device,
+        say: Callable[[str], None],
     ) -> None:
+        self.say = say
         self.run, self.algorithm, self.inputs, self.recorder = run, algorithm, inputs, recorder
         self.text, self.learner, self.device = text, learner, device
         self.context = getattr(learner.model.config, "max_position_embeddings", None)
@@ -196,7 +208,7 @@ class _Builder:
             engine=self.engine,
             prompts=self._kept(data.prompts(rows, self.text, self.context, run.max_new_tokens)),
             decode=self.text.decode,
-            scorer=RewardScorer(self._rewards()),
+            scorer=RewardScorer(self._rewards(), run.on_reward_error, run.steps),
             sampling=Sampling(
                 max_new_tokens=run.max_new_tokens, temperature=run.temperature, top_k=run.top_k, top_p=run.top_p
             ),
@@ -207,6 +219,7 @@ class _Builder:
             keep=self.algorithm.keep if isinstance(self.algorithm, PolicyGradient) else None,
             max_refills=run.max_refills,
             score_early=run.score_early and not run.reward_model,
+            say=self.say,
             device=self.device,
         )
 
@@ -232,10 +245,11 @@ class _Builder:
                 engine=self.engine,
                 prompts=self._kept(data.prompts(rows, self.text, self.context, run.max_new_tokens)),
                 decode=self.text.decode,
-                scorer=RewardScorer(self.inputs.eval_rewards),
+                scorer=RewardScorer(self.inputs.eval_rewards, run.on_reward_error, run.steps),
                 sampling=Sampling(max_new_tokens=run.max_new_tokens, temperature=run.eval_temperature),
                 samples=run.eval_samples,
                 seed=run.seed,
+                say=self.say,
             )
             return (Every(run.eval_every, run.steps, lambda: generation_scalars(generation())),)
         if self.inputs.kind == "demonstrations":

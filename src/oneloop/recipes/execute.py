@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -53,6 +54,7 @@ def execute(run: Run, observer: Observer) -> Path:
     facts = {"algorithm": run.algorithm, "model": run.model, "seed": run.seed, "steps": run.steps}
     facts |= {"data": inputs.fingerprint, "machine": machine()}
     with (
+        closing(inputs),
         RunFolder.open(out, resume=run.resume, config_text=run.to_toml(), facts=facts) as folder,
         stop_request() as request,
     ):
@@ -83,7 +85,7 @@ def _train(
     meter = Meter.begin(folder, run.device)
     if reference_from(run, algorithm) == "start":
         observer.say("asking the reference about each pair once, before step 0; it is not kept")
-    parts = assemble(run, algorithm, inputs, watched, checkpoint)
+    parts = assemble(run, algorithm, inputs, watched, checkpoint, observer.say)
     start, algorithm = restore(algorithm, parts, folder, checkpoint)
     for error in damaged:
         watched.event(start, "A_CHECKPOINT", f"{error}; falling back to the one before", "look at the disk")

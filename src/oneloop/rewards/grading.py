@@ -107,7 +107,7 @@ class Grader(ABC):
         Raises: nothing that the function raised, but KeyboardInterrupt.
         """
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027  # what runs in this process has no end
         """End what runs for it."""
 
 

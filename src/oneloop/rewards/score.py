@@ -17,6 +17,10 @@ from oneloop.types import Reward, Trajectory
 OnError = Literal["stop", "unscored"]
 
 
+def _unheard(count: int) -> None:
+    """Nobody waits for the count of scored samples."""
+
+
 @dataclass(frozen=True)
 class RewardScorer:
     """Implements `oneloop.ports.Scorer`: the weighted sum of some reward functions.
@@ -45,17 +49,16 @@ class RewardScorer:
             )
 
     def __call__(
-        self, trajectories: Sequence[Trajectory], step: int = 0, scored: Callable[[int], None] = lambda count: None
+        self, trajectories: Sequence[Trajectory], step: int = 0, scored: Callable[[int], None] = _unheard
     ) -> list[Trajectory]:
         if not trajectories:
             return []
         asked = _asked(trajectories, step, self.steps)
         by_reward: dict[str, list[Grade]] = {}
-        for place, reward in enumerate(self.rewards, start=1):
-            # what is counted for whoever waits are samples that the last of the functions has seen
-            by_reward[reward.name] = _grades(
-                reward, asked, scored if place == len(self.rewards) else lambda count: None
-            )
+        for reward in self.rewards:
+            # a sample counts as scored when the last of the functions has seen it
+            heard = scored if reward is self.rewards[-1] else _unheard
+            by_reward[reward.name] = _grades(reward, asked, heard)
             if self.on_error == "stop":
                 _stop_at_failure(reward.name, by_reward[reward.name])
         rows = [{name: grades[place] for name, grades in by_reward.items()} for place in range(len(trajectories))]

@@ -66,7 +66,7 @@ def _loaded(spec: str, channel: _Channel) -> NamedReward:
         channel.send({"refused": str(error)})
     except BaseException as error:
         channel.send({"refused": f"--reward {spec}: importing {place} raised {described(error)}"})
-    _end()
+    raise SystemExit(_end())
 
 
 class _Channel:
@@ -110,6 +110,6 @@ def _die_with(parent: int) -> None:
         _end()
 
 
-def _end() -> Any:
+def _end() -> None:
     """At once, with every process that the function started."""
     os.killpg(os.getpgrp(), signal.SIGKILL)

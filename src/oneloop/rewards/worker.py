@@ -217,9 +217,9 @@ class _Worker:
             raise _Failed(f"it was not done after {LOAD_SECONDS:g} s{f' at {where}' if where else ''}") from None
         if "refused" in message:
             raise ConfigError(str(message["refused"]))
-        self.signature = Signature(
-            **{name: tuple(value) if isinstance(value, list) else value for name, value in message["ready"].items()}
-        )
+        told = message["ready"]
+        names, required = tuple(told.pop("names")), tuple(told.pop("required"))
+        self.signature = Signature(names=names, required=required, **told)
 
     def send(self, body: bytes, deadline: float) -> None:
         data = memoryview(len(body).to_bytes(HEAD) + body)
