@@ -189,7 +189,7 @@ class Rollouts:
         self._recorder.event(
             step,
             "A_REWARD",
-            f"{failed} of {len(items)} samples are not scored as they should be; the first: {failures[0]}",
+            f"a reward failed on {failed} of {len(items)} samples; the first: {failures[0]}",
             "mend the reward function; --on-reward-error stop ends a run at its first failure",
         )
         lost, drawn = (sum(column) for column in zip(*self._failed, strict=True))

@@ -143,8 +143,8 @@ class Pool(Grader):
             where = worker.where()
             self._drop(number)
             raise _Failed(
-                f"was not done after {self._limits.timeout:g} s and its process was killed"
-                f"{f' at {where}' if where else ''}. Fix: --reward-timeout for more seconds a batch"
+                f"was not done after {self._limits.timeout:g} s{f', at {where},' if where else ''} and its process was "
+                "killed. Fix: --reward-timeout for more seconds a batch"
                 + (", or --reward-workers N for N completions at a time" if self.signature.form.each else "")
             ) from None
         except BaseException:
