@@ -77,7 +77,9 @@ def test_trl_on_a_conversation() -> None:
 
     def reward(completions, prompts, answer, trainer_state, **kwargs):
         seen.update(prompts=prompts, step=(trainer_state.global_step, trainer_state.max_steps), more=sorted(kwargs))
-        return [float(completion[0]["content"] == wanted) for completion, wanted in zip(completions, answer)]
+        return [
+            float(completion[0]["content"] == wanted) for completion, wanted in zip(completions, answer, strict=True)
+        ]
 
     items = scored(reward, chat("2", "3", answer=["2", "2"]), step=4)
     assert [item.reward.value for item in items] == [1.0, 0.0]
@@ -148,7 +150,7 @@ def test_openrlhf(column: str) -> None:
     def reward(queries, prompts, labels, **kwargs):
         assert queries == ["ask 0a", "ask 1b"] and prompts == ["ask 0", "ask 1"]
         return {
-            "rewards": torch.tensor([float(q.endswith(label)) for q, label in zip(queries, labels)]),
+            "rewards": torch.tensor([float(q.endswith(label)) for q, label in zip(queries, labels, strict=True)]),
             "scores": torch.tensor([0.25, 0.75]),
             "extra_logs": {"length": torch.tensor([1.0, 2.0]), "share": 0.5},
         }

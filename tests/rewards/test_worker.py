@@ -232,13 +232,14 @@ def test_it_dies_with_its_parent_whatever_it_does(folder: Path, name: str) -> No
         "print(pool._workers[0]._process.pid, flush=True)\n"
         "time.sleep(1000)\n"
     )
-    parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
-    assert parent.stdout is not None
-    pid = int(parent.stdout.readline())
-    assert alive(pid)
-    parent.kill()
-    parent.wait()
-    parent.stdout.close()
+    paths = {**os.environ, "PYTHONPATH": str(Path(worker_module.__file__).parents[2])}
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=paths) as parent:
+        assert parent.stdout is not None
+        try:
+            pid = int(parent.stdout.readline())
+            assert alive(pid)
+        finally:
+            parent.kill()
     assert gone(pid)
 
 
