@@ -193,16 +193,15 @@ def test_workers_share_the_completions(folder: Path) -> None:
 def test_a_hundred_hangs_leave_the_pool_as_it_was(folder: Path) -> None:
     """And no process, no descriptor."""
     before = len(os.listdir("/proc/self/fd")) if sys.platform == "linux" else 0
-    pool = Pool("mine.py:sleep", Limits(timeout=0.001))
-    score = RewardScorer((NamedReward("sleep", pool),), "unscored")
+    pool = Pool("mine.py:each", Limits(timeout=0.001, workers=2))
+    score = RewardScorer((NamedReward("each", pool),), "unscored")
     pids = set()
-    for _ in range(100):
-        pool._ready(0)
-        pids.add(pool._workers[0]._process.pid)
-        assert score(trajectories("a"))[0].reward.value is None
-        assert len(pool._workers) == 1
+    for _ in range(50):
+        pids |= {pool._ready(number)._process.pid for number in range(2)}
+        assert [item.reward.value for item in score(trajectories("hang", "hang"))] == [None, None]
+        assert len(pool._workers) == 2
     pool.close()
-    assert len(pids) >= 90, "each hang ended a process"
+    assert len(pids) == 100, "each hang ended a process"
     assert all(gone(pid) for pid in pids)
     if sys.platform == "linux":
         assert len(os.listdir("/proc/self/fd")) == before
@@ -220,7 +219,9 @@ def test_a_pool_that_nobody_holds_ends_its_processes(folder: Path) -> None:
 @pytest.mark.parametrize("name", ["pid", "spin"])
 def test_it_dies_with_its_parent_whatever_it_does(folder: Path, name: str) -> None:
     """The parent is killed while the function runs C code that lets no other thread in."""
-    (folder / "spin.py").write_text("import os, re\ndef pid(c): ...\ndef spin(c): re.match('(a+)+$', 'a' * 60 + 'b')\n")
+    (folder / "spin.py").write_text(
+        "import os, re\ndef pid(completions): ...\ndef spin(completions): re.match('(a+)+$', 'a' * 60 + 'b')\n"
+    )
     script = (
         "import sys, threading, time\n"
         "from oneloop.rewards import *\n"
