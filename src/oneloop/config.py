@@ -27,10 +27,15 @@ class Run:
     """task:NAME, or a JSONL file with the columns prompt | prompt,completion | prompt,chosen,rejected."""
     out: str = "runs/run"
     """Run folder to create."""
+    chat_template: str = ""
+    """File with a Jinja chat template, used instead of the model's own and saved with the model."""
+    chat_template_kwargs: tuple[str, ...] = ()
+    """Variables of the chat template, such as enable_thinking=false; saved with the model as their defaults."""
     steps: int = 100
     """Steps to train: one batch of experience each."""
     reward: tuple[str, ...] = ()
-    """Reward functions, file.py:function or package.module:function. Left out with task:NAME: the task's grader."""
+    """Reward functions, file.py:function, package.module:function, or one that comes with oneloop, such as exact_match.
+    Left out with task:NAME: the task's grader."""
     reward_weights: tuple[float, ...] = ()
     """One weight per reward (the learned one last); left out, all 1."""
     reward_model: str = ""

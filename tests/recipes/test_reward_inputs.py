@@ -117,3 +117,10 @@ def test_the_first_row_without_a_column_is_named(folder: Path) -> None:
 def test_limits_are_checked(changes: dict, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         replace(Run(), **changes)
+
+
+def test_rewards_that_come_with_oneloop_run_in_this_process(folder: Path) -> None:
+    run = run_of("exact_match", "format?pattern=[0-9]+")
+    inputs = read_inputs(run, resolved(run))
+    assert [reward.name for reward in inputs.rewards] == ["exact_match", "format"]
+    assert inputs.rewards[0].function(["3", "4"], answer=["3", "3"]) == [1.0, 0.0]

@@ -9,9 +9,11 @@ from typing import Any
 from oneloop.config import Run
 from oneloop.errors import ConfigError, DataError
 from oneloop.model.lora import check_available
+from oneloop.model.template import read_template, read_variables
 from oneloop.recipes.resolve import Algorithm, kind_of
 from oneloop.rewards import Limits, NamedReward, Pool, RewardScorer
 from oneloop.rewards.adapters import NATIVE, alternatives, missing
+from oneloop.rewards.shipped import SHIPPED, shipped
 from oneloop.tasks import TASKS
 from oneloop.tasks.source import Kind, fingerprint, load_rows
 
@@ -48,6 +50,9 @@ class Inputs:
 def read_inputs(run: Run, algorithm: Algorithm) -> Inputs:
     if run.lora:
         check_available(f"--lora {run.lora}")
+    read_variables(run.chat_template_kwargs)
+    if run.chat_template:
+        read_template(run.chat_template)
     kind = kind_of(algorithm)
     rows = load_rows(run.data, kind, split="train", size=run.data_size, seed=run.seed)
     source = run.eval_data or (run.data if run.data.startswith("task:") else "")
@@ -133,6 +138,8 @@ def _form_of(reward: NamedReward) -> str:
 
 
 def _reward(spec: str, pools: Pools) -> NamedReward:
+    if spec.partition("?")[0] in SHIPPED:
+        return NamedReward(name=spec.partition("?")[0], function=shipped(spec))
     if not spec.startswith("task:"):
         return NamedReward(name=pools[spec].name, function=pools[spec])
     name = spec.removeprefix("task:")

@@ -100,15 +100,18 @@ def _row(where: str, line: str, kind: Kind) -> Row:
 
 
 def _check_columns(where: str, row: Row, kind: Kind) -> None:
+    if kind == "demonstrations" and "messages" in row:
+        _check_messages(f"{where}: messages", row["messages"] or [])
+        return
     for column in COLUMNS[kind]:
         if column not in row:
             raise DataError(
                 f"{where}: columns {sorted(row)}, but no {column!r}. Wanted a line such as {EXAMPLES[kind]}"
             )
-        if column == "prompt" and isinstance(row[column], list):
+        if isinstance(row[column], list):
             _check_messages(f"{where}: {column}", row[column])
         else:
-            _check_text(f"{where}: {column}", row[column], or_messages=column == "prompt")
+            _check_text(f"{where}: {column}", row[column], or_messages=True)
     if kind == "preferences" and row["chosen"] == row["rejected"]:
         raise DataError(f"{where}: chosen and rejected are the same ({_short(row['chosen'])}); no preference in it")
 
