@@ -11,6 +11,7 @@ from oneloop.errors import ConfigError, DataError
 from oneloop.model.lora import check_available
 from oneloop.model.template import read_template, read_variables
 from oneloop.recipes.resolve import Algorithm, kind_of
+from oneloop.record.sinks import check_installed
 from oneloop.rewards import Limits, NamedReward, Pool, RewardScorer
 from oneloop.rewards.adapters import NATIVE, alternatives, missing
 from oneloop.rewards.shipped import SHIPPED, shipped
@@ -50,6 +51,7 @@ class Inputs:
 def read_inputs(run: Run, algorithm: Algorithm) -> Inputs:
     if run.lora:
         check_available(f"--lora {run.lora}")
+    check_installed(run.report_to)
     read_variables(run.chat_template_kwargs)
     if run.chat_template:
         read_template(run.chat_template)
@@ -57,11 +59,17 @@ def read_inputs(run: Run, algorithm: Algorithm) -> Inputs:
     rows = load_rows(run.data, kind, split="train", size=run.data_size, seed=run.seed)
     source = run.eval_data or (run.data if run.data.startswith("task:") else "")
     eval_rows = load_rows(source, kind, split="test", size=run.eval_size, seed=run.seed) if source else []
+    if run.keep_best and not eval_rows:
+        raise ConfigError(
+            "--keep-best needs held-out data: by training data the best model is the one that has learned it by heart. "
+            "Fix: --eval-data held_out.jsonl"
+        )
     rewards: tuple[NamedReward, ...] = ()
     eval_rewards: tuple[NamedReward, ...] = ()
     if kind == "prompts":
         pools = Pools(Limits(timeout=run.reward_timeout, workers=run.reward_workers))
-        rewards = training_rewards(run, pools)
+        taught = run.teacher and not run.reward and not run.reward_model
+        rewards = () if taught else training_rewards(run, pools)
         check_columns(rewards, rows, run.data)
         if eval_rows:
             eval_rewards = task_or_named(run.eval_reward or run.reward, source or run.data, pools)
