@@ -38,11 +38,19 @@ class Run:
     steps: int = 100
     """Steps to train: one batch of experience each."""
     reward: tuple[str, ...] = ()
-    """Reward functions, file.py:function or package.module:function. Left out with task:NAME: the task's grader."""
+    """Reward functions, file.py:function, package.module:function, or one that comes with oneloop, such as exact_match.
+    Left out with task:NAME: the task's grader."""
     reward_weights: tuple[float, ...] = ()
     """One weight per reward (the learned one last); left out, all 1."""
     reward_model: str = ""
     """Folder or hub id of a sequence-classification model with one label, added to the rewards."""
+    reward_timeout: float = 60.0
+    """Seconds that a reward function may take for a batch before its process is killed."""
+    reward_workers: int = 1
+    """Processes of each reward function. Above 1, functions called once per completion score so many at a time."""
+    on_reward_error: Literal["stop", "unscored"] = "stop"
+    """When a reward function raises, hangs, dies or returns no number: stop the run, or train without those samples
+    (counted; more than 10 % of 20 steps' samples still stop it)."""
     teacher: str = ""
     """Folder or hub id of a model with the same vocabulary that takes the reference's place: the KL of `distill`, or of
     any method that has one on its samples, is the distance to it. Rewards are called only where --reward names one."""
@@ -149,6 +157,7 @@ class Run:
         _wanted(self.learning_rate > 0, "learning_rate", self.learning_rate, "a positive number")
         _wanted(self.temperature > 0, "temperature", self.temperature, "a positive number")
         _wanted(self.max_grad_norm > 0, "max_grad_norm", self.max_grad_norm, "a positive number")
+        _wanted(self.reward_timeout > 0, "reward_timeout", self.reward_timeout, "a positive number of seconds")
         _wanted(self.lora_alpha > 0, "lora_alpha", self.lora_alpha, "a positive number")
         if self.resume and self.overwrite:
             raise ConfigError("--resume goes on with the run in --out, --overwrite deletes it. Fix: one of the two")
@@ -205,7 +214,7 @@ LOGGERS = ("tensorboard", "wandb", "trackio")
 """What --report-to takes."""
 _POSITIVE = (
     "steps", "prompts_per_step", "group_size", "epochs", "max_tokens", "max_new_tokens", "keep_checkpoints",
-    "eval_samples", "data_size", "eval_size",
+    "eval_samples", "data_size", "eval_size", "reward_workers",
 )  # fmt: skip
 _NOT_NEGATIVE = (
     "minibatch", "max_refills", "top_k", "warmup", "save_every", "eval_every", "eval_temperature",
@@ -223,13 +232,16 @@ MAY_CHANGE_ON_RESUME = frozenset(
         "device",
         "score_early",
         "log_entropy",
+        "reward_timeout",
+        "reward_workers",
+        "on_reward_error",
         "reference_cache",
         "keep_best",
         "keep_best_by",
         "report_to",
     }
 )
-"""Settings that do not change what a step computes."""
+"""Settings that do not change what a step computes, as long as no reward function fails."""
 
 
 def _wanted(holds: bool, name: str, value: object, wanted: str) -> None:

@@ -75,7 +75,7 @@ class Notes:
 def by_prompt(rewards: dict[str, list[float | None]]):
     """A scorer: the reward of a prompt's samples by their number."""
 
-    def score(items: list[Trajectory]) -> list[Trajectory]:
+    def score(items: list[Trajectory], step: int = 0, scored=None) -> list[Trajectory]:
         from dataclasses import replace
 
         return [

@@ -38,11 +38,23 @@ def reward_scalars(items: Sequence[Trajectory]) -> dict[str, float]:
     scalars = {"rewards/unscored": float(len(items) - len(scored))}
     if scored:
         scalars = {"reward": fmean(scored), "reward_std": _std(scored), **scalars}
+    scalars |= _logged(items)
     for name in dict.fromkeys(name for item in items for name in item.reward.parts):
+        if failed := sum(name in item.reward.failures for item in items):
+            scalars[f"rewards/{name}/failed"] = float(failed)
         parts = [part for item in items if (part := item.reward.parts.get(name)) is not None]
         if parts:
             scalars |= {f"rewards/{name}/mean": fmean(parts), f"rewards/{name}/std": _std(parts)}
     return scalars
+
+
+def _logged(items: Sequence[Trajectory]) -> dict[str, float]:
+    """What reward functions logged, over the samples that they logged it for."""
+    found: dict[str, list[float]] = {}
+    for item in items:
+        for name, value in item.reward.measures.items():
+            found.setdefault(f"rewards/{name}", []).append(value)
+    return {name: fmean(values) for name, values in found.items()}
 
 
 def _std(values: Sequence[float]) -> float:

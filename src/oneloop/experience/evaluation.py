@@ -12,7 +12,7 @@ from oneloop.algorithms import Algorithm
 from oneloop.batch import Batch, added
 from oneloop.experience.episodes import Request, length_scalars, reward_scalars
 from oneloop.experience.passes import pass_scalars
-from oneloop.experience.scoring import drawn_and_scored
+from oneloop.experience.scoring import drawn_and_scored, silent
 from oneloop.ports import Models, RolloutEngine, Scorer
 from oneloop.seeds import named_seed
 from oneloop.types import Prompt, Sampling, Trajectory
@@ -33,6 +33,8 @@ class Generation:
     sampling: Sampling
     samples: int = 1
     seed: int = 0
+    say: Callable[[str], None] = silent
+    """Told how far the scoring is, while it is slow."""
 
     def __call__(self) -> list[Trajectory]:
         requests = [
@@ -40,7 +42,9 @@ class Generation:
             for number, prompt in enumerate(self.prompts)
             for sample in range(self.samples)
         ]
-        scored = drawn_and_scored(self.engine, self.decode, self.scorer, requests, self.sampling, early=False)
+        scored = drawn_and_scored(
+            self.engine, self.decode, self.scorer, requests, self.sampling, early=False, say=self.say
+        )
         return scored.trajectories
 
 

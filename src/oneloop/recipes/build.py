@@ -22,6 +22,7 @@ from oneloop.experience.evaluation import Every, Generation, generation_scalars,
 from oneloop.experience.pairs import Pair, Pairs, Reference, pair_batch, with_reference
 from oneloop.experience.ratings import Ratings, rated_batch
 from oneloop.experience.rollouts import Rollouts
+from oneloop.experience.scoring import silent
 from oneloop.experience.unjudged import unjudged
 from oneloop.model.chat import templated
 from oneloop.model.learner import Critic, Learner, Optimization
@@ -76,9 +77,18 @@ def lora_of(run: Run) -> Lora | None:
 
 
 def assemble(
-    run: Run, algorithm: Algorithm, inputs: Inputs, recorder: Recorder, checkpoint: Path | None = None
+    run: Run,
+    algorithm: Algorithm,
+    inputs: Inputs,
+    recorder: Recorder,
+    checkpoint: Path | None = None,
+    say: Callable[[str], None] = silent,
 ) -> Parts:
-    """Load exactly the models that the algorithm needs, from `checkpoint` where one is given."""
+    """Load exactly the models that the algorithm needs, from `checkpoint` where one is given.
+
+    Args:
+        say: told what happens while a step takes long.
+    """
     device = device_of(run)
     tokenizer = templated(load_tokenizer(run.model), run.chat_template, run.chat_template_kwargs)
     if run.teacher:
@@ -102,12 +112,13 @@ def assemble(
     if run.device == "cpu":
         settle_malloc(max(parameter.nbytes for parameter in policy.parameters()))
     reference = _passing_reference(run, learner, checkpoint) if refers == "start" else None
-    builder = _Builder(run, algorithm, inputs, recorder, text, learner, device)
+    builder = _Builder(run, algorithm, inputs, recorder, text, learner, device, say)
     experience = builder.experience(reference)
     measures = builder.measures(reference)
     if isinstance(reference, Kept):
         builder.notes.append(str(reference))
-    notes = [*builder.notes, *text.notes, learner.note, builder.engine.note if inputs.kind == "prompts" else ""]
+    engine_note = builder.engine.note if inputs.kind == "prompts" else ""
+    notes = [*inputs.notes, *builder.notes, *text.notes, learner.note, engine_note]
     if run.lora:
         notes.append(_lora_note(run, policy, refers))
     if ignored := ignored_sampling(policy):
@@ -199,7 +210,9 @@ class _Builder:
         text: Text,
         learner: Learner,
         device: torch.device,
+        say: Callable[[str], None],
     ) -> None:
+        self.say = say
         self.run, self.algorithm, self.inputs, self.recorder = run, algorithm, inputs, recorder
         self.text, self.learner, self.device = text, learner, device
         self.context = getattr(learner.model.config, "max_position_embeddings", None)
@@ -221,7 +234,7 @@ class _Builder:
             engine=self.engine,
             prompts=self._kept(data.prompts(rows, self.text, self.context, run.max_new_tokens)),
             decode=self.text.decode,
-            scorer=RewardScorer(rewards) if (rewards := self._rewards()) else unjudged,
+            scorer=RewardScorer(rewards, run.on_reward_error, run.steps) if (rewards := self._rewards()) else unjudged,
             sampling=Sampling(
                 max_new_tokens=run.max_new_tokens, temperature=run.temperature, top_k=run.top_k, top_p=run.top_p
             ),
@@ -232,6 +245,7 @@ class _Builder:
             keep=self.algorithm.keep if isinstance(self.algorithm, PolicyGradient) else None,
             max_refills=run.max_refills,
             score_early=run.score_early and not run.reward_model,
+            say=self.say,
             device=self.device,
         )
 
@@ -256,7 +270,7 @@ class _Builder:
                 engine=self.engine,
                 prompts=self._kept(data.prompts(rows, self.text, self.context, run.eval_limit)),
                 decode=self.text.decode,
-                scorer=RewardScorer(self.inputs.eval_rewards),
+                scorer=RewardScorer(self.inputs.eval_rewards, run.on_reward_error, run.steps),
                 sampling=Sampling(
                     max_new_tokens=run.eval_limit,
                     temperature=run.eval_temperature,
@@ -265,6 +279,7 @@ class _Builder:
                 ),
                 samples=run.eval_samples,
                 seed=run.seed,
+                say=self.say,
             )
             return (Every(run.eval_every, run.steps, lambda: generation_scalars(generation())),)
         if self.inputs.kind == "demonstrations":

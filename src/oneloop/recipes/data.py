@@ -35,7 +35,9 @@ def prompts(
     def build(number: int, row: dict[str, Any]) -> tuple[Prompt, int]:
         tokens, shown = text.prompt(row["prompt"], row.get("tools"))
         columns = {name: value for name, value in row.items() if name != "prompt"}
-        return Prompt(id=str(number), text=shown, tokens=tokens, columns=columns), len(tokens) + max_new_tokens
+        messages = None if isinstance(row["prompt"], str) else tuple(row["prompt"])
+        prompt = Prompt(id=str(number), text=shown, tokens=tokens, columns=columns, messages=messages)
+        return prompt, len(tokens) + max_new_tokens
 
     return _fitting(rows, build, context, f"prompt and max_new_tokens={max_new_tokens}")
 

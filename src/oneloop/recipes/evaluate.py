@@ -23,7 +23,7 @@ from oneloop.model.text import Text, end_ids
 from oneloop.objective.preference import ImplicitReward, RewardHead
 from oneloop.recipes import data
 from oneloop.recipes.build import device_of, dtype_of
-from oneloop.recipes.inputs import task_or_named
+from oneloop.recipes.graders import Graders
 from oneloop.recipes.measured import Difference, Measured, Score, Value, perplexity
 from oneloop.rewards import NamedReward, RewardScorer
 from oneloop.rollout.engine import Engine
@@ -119,7 +119,7 @@ def evaluate(model: str, exam: Exam) -> Evaluation:
         return _read(model, exam, kind)
     if is_reward_model(model):
         raise ConfigError(f"--model {model} is a reward model and answers nothing. Fix: --data with pairs")
-    return _answered(model, exam, task_or_named(exam.reward, exam.data))
+    return _answered(model, exam, Graders().named(exam.reward, exam.data))
 
 
 def kind_of_exam(model: str, exam: Exam) -> Kind:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, replace
 from functools import partial
 from itertools import islice
@@ -71,6 +72,7 @@ def execute(run: Run, observer: Observer, given: Given = NOTHING) -> Path:
     facts = {"algorithm": algorithm.name, "model": run.model, "seed": run.seed, "steps": run.steps}
     facts |= {"data": inputs.fingerprint, "machine": machine(), "changed": not_default(run)}
     with (
+        closing(inputs),
         RunFolder.open(out, resume=run.resume, config_text=run.to_toml(), facts=facts) as folder,
         stop_request() as request,
         Watched(folder, observer) as watched,
@@ -104,7 +106,7 @@ def _train(
     if reference_from(run, algorithm) == "start":
         kept = f"its answers are kept in {run.reference_cache}" if run.reference_cache else "it is not kept"
         observer.say(f"asking the reference about each pair once, before step 0; {kept}")
-    parts = assemble(run, algorithm, inputs, watched, checkpoint)
+    parts = assemble(run, algorithm, inputs, watched, checkpoint, observer.say)
     start, algorithm = restore(algorithm, parts, folder, checkpoint)
     watched.report_to(run, start)
     for error in damaged:
