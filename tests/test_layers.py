@@ -8,7 +8,7 @@ import pytest
 SRC = Path(__file__).parents[1] / "src" / "oneloop"
 
 PLAIN = {"types", "errors", "seeds"}
-ADAPTERS = {"forward", "model", "rollout", "parallel", "environments", "rewards", "tasks", "record"}
+ADAPTERS = {"forward", "model", "rollout", "parallel", "environments", "rewards", "tasks", "data", "record"}
 MAY_IMPORT = {
     "types": {"errors"},
     "errors": set(),
@@ -26,6 +26,7 @@ MAY_IMPORT = {
     "environments": PLAIN,
     "rewards": PLAIN,
     "tasks": PLAIN,
+    "data": {"tasks", *PLAIN},
     "record": PLAIN,
     "config": {"errors"},
     "lab": {"record", *PLAIN},
@@ -35,7 +36,7 @@ MAY_IMPORT = {
     "__init__": set(),
     "__main__": {"cli"},
 }
-NO_TORCH = ("types", "errors", "seeds", "rewards", "environments", "tasks", "record", "lab", "config")
+NO_TORCH = ("types", "errors", "seeds", "rewards", "environments", "tasks", "data", "record", "lab", "config")
 OBJECTIVE_MAY_USE = {"torch", "jaxtyping", "oneloop", "collections", "dataclasses", "math", "typing"}
 
 

@@ -26,8 +26,8 @@ from oneloop.model.lora import Lora, add_adapters, counts, keep_frozen_in
 from oneloop.model.reward import LearnedReward
 from oneloop.model.save import separate_critic, shared_critic
 from oneloop.model.text import Text, end_ids, ignored_sampling, name_ends
-from oneloop.ports import Experience, Recorder
-from oneloop.recipes import data
+from oneloop.ports import Experience, Measure, Recorder
+from oneloop.recipes import items
 from oneloop.recipes.inputs import Inputs
 from oneloop.recipes.meter import settle_malloc
 from oneloop.recipes.resolve import Algorithm, ReferenceFrom, entropy_of, reference_from
@@ -45,7 +45,7 @@ class Parts:
     experience: Experience
     engine: Engine | None
     """What samples; None where the data is fixed."""
-    measures: tuple[Every, ...]
+    measures: tuple[Measure, ...]
     notes: tuple[str, ...]
     """What the user should know before step 0."""
 
@@ -78,7 +78,7 @@ def assemble(
     load = load_reward_model if run.algorithm == "reward_model" else load_policy
     policy = _trained(run, partial(load, seed=run.seed), checkpoint and checkpoint / "policy", device)
     text = Text(tokenizer, end_ids(policy, tokenizer))
-    if not all(isinstance(row["prompt"], str) for row in inputs.rows):
+    if inputs.data.conversational:
         name_ends(policy, text.end_ids)
     refers = reference_from(run, algorithm)
     learner = Learner(
@@ -96,7 +96,7 @@ def assemble(
     reference = _passing_reference(run, learner, checkpoint) if refers == "start" else None
     builder = _Builder(run, algorithm, inputs, recorder, text, learner, device)
     experience = builder.experience(reference)
-    measures = builder.measures(reference)
+    measures = (*builder.measures(reference), *builder.counts())
     notes = [*builder.notes, learner.note, builder.engine.note if inputs.kind == "prompts" else ""]
     if run.lora:
         notes.append(_lora_note(run, policy, refers))
@@ -181,20 +181,23 @@ class _Builder:
         self.run, self.algorithm, self.inputs, self.recorder = run, algorithm, inputs, recorder
         self.text, self.learner, self.device = text, learner, device
         self.context = getattr(learner.model.config, "max_position_embeddings", None)
-        self.notes: list[str] = []
+        self.notes: list[str] = [*inputs.notes]
+        self.long_skipped = self.long_truncated = 0
         self.engine = Engine(learner.model, text.end_ids, dtype=learner.dtype)
 
     def experience(self, reference: Reference | None) -> Experience:
         run, rows = self.run, self.inputs.rows
         fixed = {"per_step": run.prompts_per_step, "seed": run.seed, "device": self.device}
         if self.inputs.kind == "demonstrations":
-            return Demonstrations(self._kept(data.demonstrations(rows, self.text, self.context)), **fixed)
+            return Demonstrations(
+                self._kept(items.demonstrations(rows, self.text, self.context, run.long_prompts)), **fixed
+            )
         if self.inputs.kind == "preferences":
-            pairs = self._kept(data.pairs(rows, self.text, self.context))
+            pairs = self._kept(items.pairs(rows, self.text, self.context, run.long_prompts))
             return Pairs(with_reference(pairs, reference, steps=run.steps, **fixed) if reference else pairs, **fixed)
         return Rollouts(
             engine=self.engine,
-            prompts=self._kept(data.prompts(rows, self.text, self.context, run.max_new_tokens)),
+            prompts=self._kept(items.prompts(rows, self.text, self.context, run.max_new_tokens, run.long_prompts)),
             decode=self.text.decode,
             scorer=RewardScorer(self._rewards()),
             sampling=Sampling(
@@ -225,12 +228,12 @@ class _Builder:
 
     def measures(self, reference: Reference | None) -> tuple[Every, ...]:
         rows, run = self.inputs.eval_rows, self.run
-        if not rows:
+        if rows is None:
             return ()
         if self.inputs.kind == "prompts":
             generation = Generation(
                 engine=self.engine,
-                prompts=self._kept(data.prompts(rows, self.text, self.context, run.max_new_tokens)),
+                prompts=self._kept(items.prompts(rows, self.text, self.context, run.max_new_tokens, run.long_prompts)),
                 decode=self.text.decode,
                 scorer=RewardScorer(self.inputs.eval_rewards),
                 sampling=Sampling(max_new_tokens=run.max_new_tokens, temperature=run.eval_temperature),
@@ -239,10 +242,10 @@ class _Builder:
             )
             return (Every(run.eval_every, run.steps, lambda: generation_scalars(generation())),)
         if self.inputs.kind == "demonstrations":
-            items = self._kept(data.demonstrations(rows, self.text, self.context))
-            batch = demonstration_batch(items, self.device)
+            shown = self._kept(items.demonstrations(rows, self.text, self.context, run.long_prompts))
+            batch = demonstration_batch(shown, self.device)
         else:
-            batch = pair_batch(self._kept(data.pairs(rows, self.text, self.context)), self.device)
+            batch = pair_batch(self._kept(items.pairs(rows, self.text, self.context, run.long_prompts)), self.device)
             batch = replace(batch, ref_logprobs=reference(batch)) if reference else batch
         return (
             Every(
@@ -252,8 +255,19 @@ class _Builder:
             ),
         )
 
-    def _kept(self, loaded: tuple[list[data.Item], data.Dropped | None]) -> list[data.Item]:
-        items, dropped = loaded
-        if dropped is not None:
-            self.notes.append(str(dropped))
-        return items
+    def _kept(self, fitted: tuple[list[items.Item], items.TooLong | None]) -> list[items.Item]:
+        kept, long = fitted
+        if long is not None:
+            self.notes.append(str(long))
+            self.long_skipped += len(long.skipped)
+            self.long_truncated += len(long.truncated)
+        return kept
+
+    def counts(self) -> tuple[Measure, ...]:
+        """Rows of the data that were left out or cut, with every step, where the run may do that."""
+        run, found = self.run, {}
+        if run.on_bad_row == "skip":
+            found["data/skipped_rows"] = float(self.inputs.skipped)
+        if run.long_prompts != "error":
+            found |= {"data/long_skipped": float(self.long_skipped), "data/long_cut": float(self.long_truncated)}
+        return (lambda step: found,) if found else ()

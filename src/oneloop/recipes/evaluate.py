@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from oneloop.config import Run, default_run
+from oneloop.data import open_data
 from oneloop.experience.evaluation import Generation
 from oneloop.model.load import load_policy, load_tokenizer
 from oneloop.model.text import Text, end_ids
-from oneloop.recipes import data
+from oneloop.recipes import items
 from oneloop.recipes.build import device_of, dtype_of
 from oneloop.recipes.inputs import task_or_named
 from oneloop.record.statistics import Interval, share_or_mean
 from oneloop.rewards import RewardScorer
 from oneloop.rollout.engine import Engine
-from oneloop.tasks.source import load_rows
 from oneloop.types import Sampling, Trajectory
 
 
@@ -52,13 +52,14 @@ def evaluate(
 ) -> list[Score]:
     """The total reward first, then its parts where there are several, then the share of finished answers."""
     named = task_or_named(rewards, source)
-    rows = load_rows(source, "prompts", split="test", size=size, seed=seed)
+    rows = open_data(source, "prompts", part="test", size=size, seed=seed).rows
     run = _run(samples, temperature, max_new_tokens, dtype, device)
     policy, tokenizer = load_policy(model, seed=seed).to(device_of(run)), load_tokenizer(model)  # pyright: ignore[reportArgumentType]
     text = Text(tokenizer, end_ids(policy, tokenizer))
-    prompts, dropped = data.prompts(rows, text, getattr(policy.config, "max_position_embeddings", None), max_new_tokens)
-    if dropped is not None:
-        print(dropped)
+    context = getattr(policy.config, "max_position_embeddings", None)
+    prompts, long = items.prompts(rows, text, context, max_new_tokens, "skip")
+    if long is not None:
+        print(long)
     answers = Generation(
         engine=Engine(policy, text.end_ids, dtype=dtype_of(run)),
         prompts=prompts,

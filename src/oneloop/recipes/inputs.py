@@ -4,49 +4,66 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from oneloop.config import Run
+from oneloop.data import Kind, Loaded, Rows
 from oneloop.errors import ConfigError
 from oneloop.model.lora import check_available
 from oneloop.recipes.resolve import Algorithm, kind_of
+from oneloop.recipes.rows import read_rows
 from oneloop.rewards import NamedReward, RewardScorer, load_reward
 from oneloop.tasks import TASKS
-from oneloop.tasks.source import Kind, fingerprint, load_rows
-
-Rows = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
 class Inputs:
     """What a run reads from files, checked before any model is loaded."""
 
-    kind: Kind
-    rows: Rows
-    eval_rows: Rows
+    data: Loaded
+    eval_data: Loaded | None
     rewards: tuple[NamedReward, ...]
     eval_rewards: tuple[NamedReward, ...]
 
     @property
+    def kind(self) -> Kind:
+        return self.data.kind
+
+    @property
+    def rows(self) -> Rows:
+        return self.data.rows
+
+    @property
+    def eval_rows(self) -> Rows | None:
+        return self.eval_data.rows if self.eval_data else None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was found in the data and what was left out."""
+        return (*self.data.notes, *(self.eval_data.notes if self.eval_data else ()))
+
+    @property
+    def skipped(self) -> int:
+        """Rows that could not be used."""
+        return self.data.skipped + (self.eval_data.skipped if self.eval_data else 0)
+
+    @property
     def fingerprint(self) -> str:
-        return fingerprint(self.rows)
+        return self.data.fingerprint
 
 
 def read_inputs(run: Run, algorithm: Algorithm) -> Inputs:
     if run.lora:
         check_available(f"--lora {run.lora}")
     kind = kind_of(algorithm)
-    rows = load_rows(run.data, kind, split="train", size=run.data_size, seed=run.seed)
-    source = run.eval_data or (run.data if run.data.startswith("task:") else "")
-    eval_rows = load_rows(source, kind, split="test", size=run.eval_size, seed=run.seed) if source else []
+    data, eval_data = read_rows(run, kind)
     rewards: tuple[NamedReward, ...] = ()
     eval_rewards: tuple[NamedReward, ...] = ()
     if kind == "prompts":
         rewards = training_rewards(run)
-        eval_rewards = task_or_named(run.eval_reward or run.reward, source or run.data) if eval_rows else ()
+        eval_rewards = task_or_named(run.eval_reward or run.reward, run.eval_data or run.data) if eval_data else ()
     elif run.reward or run.reward_model:
         raise ConfigError(f"--reward: {run.algorithm} learns from {kind} and never calls a reward. Fix: leave it out")
-    return Inputs(kind, rows, eval_rows, rewards, eval_rewards)
+    return Inputs(data, eval_data, rewards, eval_rewards)
 
 
 def training_rewards(run: Run) -> tuple[NamedReward, ...]:

@@ -7,12 +7,12 @@ from typing import Literal
 
 from oneloop.algorithms import PolicyGradient, Preference
 from oneloop.config import Run
+from oneloop.data import Kind
 from oneloop.errors import ConfigError
 from oneloop.objective.aggregate import FixedLength
 from oneloop.objective.logprobs import Entropy
 from oneloop.objective.shaping import OverlongPenalty
 from oneloop.recipes.overrides import named_algorithm, overridden
-from oneloop.tasks.source import Kind
 
 Algorithm = PolicyGradient | Preference
 
