@@ -157,11 +157,6 @@ def _is_verl(row: Row) -> bool:
     return isinstance(row.get("reward_model"), dict)
 
 
-def _is_conversation(row: Row) -> bool:
-    messages = row.get("messages")
-    return isinstance(messages, list) and bool(messages) and isinstance(messages[0], dict)
-
-
 _DEMONSTRATIONS = ("messages", "prompt", "completion", "text")
 
 
@@ -243,7 +238,8 @@ def _mismatch(source: str, names: Collection[str], fitting: Sequence[Layout], ki
     wanted = [layout.needs for layout in LAYOUTS if layout.kind == kind and not layout.rename]
     options = " or ".join(dict.fromkeys(" + ".join(needs) for needs in wanted if "reward_model" not in needs))
     who = method or f"learning from {kind}"
-    said = f"{source} has the columns {_columns(names)}; {who} needs {options}."
+    has = f"has the columns {_columns(names)}" if names else "has no columns"
+    said = f"{source} {has}; {who} needs {options}."
     fixes = [f"--columns {pairs}"] if (pairs := _renaming(names, kind)) else []
     others: list[Kind] = list(dict.fromkeys(layout.kind for layout in fitting))
     if others:
