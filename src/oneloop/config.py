@@ -36,6 +36,10 @@ class Run:
     """What a row beyond the model's context does: end the run, be left out, or lose the beginning of its prompt."""
     out: str = "runs/run"
     """Run folder to create."""
+    chat_template: str = ""
+    """File with a Jinja chat template, used instead of the model's own and saved with the model."""
+    chat_template_kwargs: tuple[str, ...] = ()
+    """Variables of the chat template, such as enable_thinking=false; saved with the model as their defaults."""
     steps: int = 100
     """Steps to train: one batch of experience each."""
     reward: tuple[str, ...] = ()

@@ -24,6 +24,22 @@ class Message(TypedDict):
     content: str
 
 
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """A row to imitate, as the model reads it: token ids, and which of them are trained.
+
+    Raises: ValueError when there is not one flag for each id.
+    """
+
+    ids: tuple[int, ...]
+    trained: tuple[bool, ...]
+    """True for what the assistant said, the end of each of its turns included."""
+
+    def __post_init__(self) -> None:
+        if len(self.ids) != len(self.trained):
+            raise ValueError(f"{len(self.trained)} flags for {len(self.ids)} tokens: every token needs one")
+
+
 class StopReason(StrEnum):
     """Why a completion ended, as the engine saw it; the only source of "truncated"."""
 

@@ -4,13 +4,13 @@ import pytest
 import torch
 
 from oneloop.errors import ConfigError, DataError
-from oneloop.experience.demonstrations import Demonstration, Demonstrations
+from oneloop.experience.demonstrations import Demonstrations
 from oneloop.experience.pack import Row, collate
 from oneloop.experience.pairs import Pair, Pairs
 from oneloop.experience.rollouts import Rollouts
 from oneloop.experience.stream import Stream
 from oneloop.objective.select import MixedOutcome
-from oneloop.types import Completion, Prompt, Reward, Sampling, StopReason, Trajectory
+from oneloop.types import Completion, Prompt, Reward, Sampling, StopReason, Tokens, Trajectory
 
 
 def test_ten_items_in_batches_of_four() -> None:
@@ -29,7 +29,7 @@ def test_ten_items_in_batches_of_four() -> None:
 
 
 def test_demonstrations_and_pairs() -> None:
-    batch = Demonstrations([Demonstration([5, 6], [7, 1])], per_step=1, seed=0).batch(0)
+    batch = Demonstrations([Tokens((5, 6, 7, 1), (False, False, True, True))], per_step=1, seed=0).batch(0)
     assert batch.mask.tolist() == [[False, False, True, True]], "the end token is trained, the prompt is not"
     assert batch.rewards.tolist() == [[0.0, 0.0, 0.0, 1.0]]
     pair = Pairs([Pair([5], [6, 1], [7, 8, 1])], per_step=1, seed=0).batch(0)

@@ -138,7 +138,7 @@ def test_a_prompt_can_lose_its_beginning() -> None:
     text = chat()
     rows = [{"prompt": "0123456789" * 2, "completion": "7", "chosen": "77", "rejected": "7"}]
     (shown,), long = demonstrations(rows, text, 10, "truncate-left")
-    assert text.tokenizer.decode(list(shown.prompt)) == "23456789" and len(shown.completion) == 2
+    assert text.tokenizer.decode(list(shown.ids[:8])) == "23456789" and shown.trained == (False,) * 8 + (True,) * 2
     assert long is not None and "1 of 1 rows cut at the left of the prompt (row 1)" in str(long)
     (pair,), _ = pairs(rows, text, 10, "truncate-left")
     assert text.tokenizer.decode(list(pair.prompt)) == "3456789", "the longer answer decides"
@@ -153,4 +153,4 @@ def test_a_token_that_begins_every_text_stays_when_the_prompt_is_cut() -> None:
     first = text.tokenizer.convert_tokens_to_ids("9")
     text.tokenizer.bos_token = "9"
     (shown,), _ = demonstrations([{"prompt": "9012345678", "completion": "7"}], text, 6, "truncate-left")
-    assert shown.prompt[0] == first and text.tokenizer.decode(list(shown.prompt[1:])) == "678"
+    assert shown.ids[0] == first and text.tokenizer.decode(list(shown.ids[1:4])) == "678" and len(shown.ids) == 6

@@ -18,6 +18,7 @@ from oneloop.data.packed import PACKED, unpacked
 from oneloop.data.tables import JoinedTable, ListTable, Table
 from oneloop.errors import ConfigError, DataError
 from oneloop.tasks import TASKS
+from oneloop.tasks.named import is_task, named_task
 from oneloop.tasks.task import Split
 
 FORMATS = (".jsonl", ".json", ".parquet", ".csv")
@@ -34,7 +35,7 @@ def open_data(
     seed: int = 0,
     prompts: bool = False,
 ) -> Loaded:
-    """Rows of `task:NAME` (`size` of them, from `seed`), of files, of a folder, or of `org/name[:config][@revision]`.
+    """Rows of a task (`size` of them, from `seed`), of files, of a folder, or of `org/name[:config][@revision]`.
 
     Args:
         part: of a source that has several, where `reading` names none.
@@ -43,14 +44,14 @@ def open_data(
     Raises: ConfigError for an unknown task; DataError that names file, row and column.
     """
     reading = reading or Reading()
-    if spec.startswith("task:"):
+    if is_task(spec):
         table: Table = ListTable(_task_rows(spec, kind, part, size, seed), spec)
         notes: tuple[str, ...] = ()
     else:
         table, notes = _opened(spec, reading, part)
     found = loaded(table, spec, kind, reading, prompts=prompts)
     # a task's columns are what they are by design: there is nothing to tell
-    return replace(found, notes=()) if spec.startswith("task:") else replace(found, notes=(*notes, *found.notes))
+    return replace(found, notes=()) if is_task(spec) else replace(found, notes=(*notes, *found.notes))
 
 
 def from_rows(
@@ -71,11 +72,7 @@ def from_rows(
 
 
 def _task_rows(spec: str, kind: Kind, part: Split, size: int, seed: int) -> list[Row]:
-    name = spec.removeprefix("task:")
-    if name not in TASKS:
-        near = get_close_matches(name, TASKS, 1, 0.0)[0]
-        raise ConfigError(f"--data {spec}: there is no task {name!r}. Did you mean task:{near}?")
-    make: Callable[[int, int, Split], list[Row]] | None = getattr(TASKS[name], kind, None)
+    make: Callable[[int, int, Split], list[Row]] | None = getattr(named_task(spec), kind, None)
     if make is None:
         raise ConfigError(f"--data {spec}: the task makes no {kind} rows. Fix: a file of such rows")
     return make(size, seed, part)

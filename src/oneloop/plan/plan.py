@@ -11,6 +11,7 @@ from oneloop.algorithms import PolicyGradient
 from oneloop.config import Run
 from oneloop.data import open_data
 from oneloop.errors import ConfigError, DataError
+from oneloop.model.chat import templated
 from oneloop.model.load import load_tokenizer
 from oneloop.model.lora import available, base_of
 from oneloop.model.text import Text, end_ids
@@ -107,14 +108,15 @@ def _longest(run: Run) -> tuple[int, int]:
     """Tokens of the longest prompt and the longest answer among the first rows of the data."""
     kind = kind_of(resolved(run))
     rows = open_data(run.data, kind, reading=reading_of(run), size=run.data_size, seed=run.seed).rows[:ROWS_READ]
-    tokenizer = load_tokenizer(run.model)
+    tokenizer = templated(load_tokenizer(run.model), run.chat_template, run.chat_template_kwargs)
     text = Text(tokenizer, end_ids(weightless(run.model), tokenizer))
     if kind == "prompts":
         prompts, _ = items.prompts(rows, text, None, run.max_new_tokens)
         return max(len(item.tokens) for item in prompts), run.max_new_tokens
     if kind == "demonstrations":
         shown, _ = items.demonstrations(rows, text, None)
-        return max(len(item.prompt) for item in shown), max(len(item.completion) for item in shown)
+        firsts = [item.trained.index(True) for item in shown]
+        return max(firsts), max(len(item.ids) - first for item, first in zip(shown, firsts, strict=True))
     pairs, _ = items.pairs(rows, text, None)
     longest = max(max(len(item.chosen), len(item.rejected)) for item in pairs)
     return max(len(item.prompt) for item in pairs), longest

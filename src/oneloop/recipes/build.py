@@ -20,6 +20,7 @@ from oneloop.experience.demonstrations import Demonstrations, demonstration_batc
 from oneloop.experience.evaluation import Every, Generation, generation_scalars, loss_scalars
 from oneloop.experience.pairs import Pairs, Reference, pair_batch, with_reference
 from oneloop.experience.rollouts import Rollouts
+from oneloop.model.chat import templated
 from oneloop.model.learner import Critic, Learner, Optimization
 from oneloop.model.load import load_critic, load_policy, load_reward_model, load_tokenizer
 from oneloop.model.lora import Lora, add_adapters, counts, keep_frozen_in
@@ -74,11 +75,11 @@ def assemble(
 ) -> Parts:
     """Load exactly the models that the algorithm needs, from `checkpoint` where one is given."""
     device = device_of(run)
-    tokenizer = load_tokenizer(run.model)
+    tokenizer = templated(load_tokenizer(run.model), run.chat_template, run.chat_template_kwargs)
     load = load_reward_model if run.algorithm == "reward_model" else load_policy
     policy = _trained(run, partial(load, seed=run.seed), checkpoint and checkpoint / "policy", device)
     text = Text(tokenizer, end_ids(policy, tokenizer))
-    if inputs.data.conversational:
+    if tokenizer.chat_template is not None:
         name_ends(policy, text.end_ids)
     refers = reference_from(run, algorithm)
     learner = Learner(
@@ -97,7 +98,7 @@ def assemble(
     builder = _Builder(run, algorithm, inputs, recorder, text, learner, device)
     experience = builder.experience(reference)
     measures = (*builder.measures(reference), *builder.counts())
-    notes = [*builder.notes, learner.note, builder.engine.note if inputs.kind == "prompts" else ""]
+    notes = [*builder.notes, *text.notes, learner.note, builder.engine.note if inputs.kind == "prompts" else ""]
     if run.lora:
         notes.append(_lora_note(run, policy, refers))
     if ignored := ignored_sampling(policy):

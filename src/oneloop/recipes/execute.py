@@ -228,7 +228,7 @@ def _probe(run: Run, inputs: Inputs, parts: Parts) -> Batch:
         return batch
     sampling = Sampling(max_new_tokens=min(run.max_new_tokens, PROBED_TOKENS), temperature=run.temperature)
     context = getattr(parts.learner.model.config, "max_position_embeddings", math.inf)
-    every = (parts.text.prompt(row["prompt"])[0] for row in inputs.rows)
+    every = (parts.text.prompt(row["prompt"], row.get("tools"))[0] for row in inputs.rows)
     prompts = list(islice((ids for ids in every if len(ids) + sampling.max_new_tokens <= context), PROBED))
     answers = parts.engine.generate(prompts, sampling, range(len(prompts)))
     return collate([

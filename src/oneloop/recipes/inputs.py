@@ -9,10 +9,11 @@ from oneloop.config import Run
 from oneloop.data import Kind, Loaded, Rows
 from oneloop.errors import ConfigError
 from oneloop.model.lora import check_available
+from oneloop.model.template import read_template, read_variables
 from oneloop.recipes.resolve import Algorithm, kind_of
 from oneloop.recipes.rows import read_rows
 from oneloop.rewards import NamedReward, RewardScorer, load_reward
-from oneloop.tasks import TASKS
+from oneloop.tasks.named import is_task, named_task
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,9 @@ class Inputs:
 def read_inputs(run: Run, algorithm: Algorithm) -> Inputs:
     if run.lora:
         check_available(f"--lora {run.lora}")
+    read_variables(run.chat_template_kwargs)
+    if run.chat_template:
+        read_template(run.chat_template)
     kind = kind_of(algorithm)
     data, eval_data = read_rows(run, kind)
     rewards: tuple[NamedReward, ...] = ()
@@ -78,7 +82,7 @@ def training_rewards(run: Run) -> tuple[NamedReward, ...]:
 
 def task_or_named(specs: Sequence[str], source: str) -> tuple[NamedReward, ...]:
     """Reward functions by name; without any, a task's own grader."""
-    if not specs and not source.startswith("task:"):
+    if not specs and not is_task(source):
         raise ConfigError(f"--data {source} has no grader of its own. Fix: --reward file.py:function")
     named = tuple(_reward(spec) for spec in specs or (source,))
     RewardScorer(named)  # refuses two rewards of one name, before a model is loaded
@@ -86,9 +90,7 @@ def task_or_named(specs: Sequence[str], source: str) -> tuple[NamedReward, ...]:
 
 
 def _reward(spec: str) -> NamedReward:
-    if not spec.startswith("task:"):
+    if not is_task(spec):
         return load_reward(spec)
-    name = spec.removeprefix("task:")
-    if name not in TASKS:
-        raise ConfigError(f"--reward {spec}: there is no task {name!r}; known: {', '.join(sorted(TASKS))}")
-    return NamedReward(name=name, function=TASKS[name].reward)
+    name = spec.partition(":")[2].partition("?")[0]
+    return NamedReward(name=name, function=named_task(spec).reward)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Generic, Literal, TypeVar
+from typing import Generic, Literal, TypeVar
 
 from oneloop.data import Row, Rows
-from oneloop.data.kinds import short
 from oneloop.errors import DataError
-from oneloop.experience.demonstrations import Demonstration
 from oneloop.experience.pairs import Pair
 from oneloop.model.text import Text
-from oneloop.types import Prompt
+from oneloop.types import Prompt, Tokens
 
 Item = TypeVar("Item")
 Ids = tuple[int, ...]
@@ -57,7 +55,7 @@ def prompts(
     rows: Sequence[Row], text: Text, context: int | None, max_new_tokens: int, long: LongPrompts = "error"
 ) -> tuple[list[Prompt], TooLong | None]:
     def build(number: int, row: Row) -> list[Part[Prompt]]:
-        tokens, shown = text.prompt(row["prompt"])
+        tokens, shown = text.prompt(row["prompt"], row.get("tools"))
         columns = {name: value for name, value in row.items() if name != "prompt"}
 
         def make(kept: Ids) -> Prompt:
@@ -71,47 +69,34 @@ def prompts(
 
 def demonstrations(
     rows: Sequence[Row], text: Text, context: int | None, long: LongPrompts = "error"
-) -> tuple[list[Demonstration], TooLong | None]:
-    def build(number: int, row: Row) -> list[Part[Demonstration]]:
-        tokens, completion = _demonstration(row, text)
-        return [Part(tokens, len(completion), lambda kept: Demonstration(kept, completion))]
+) -> tuple[list[Tokens], TooLong | None]:
+    def build(number: int, row: Row) -> list[Part[Tokens]]:
+        # `Text.notes` says how many have nothing to train on
+        return [_turn(turn) for turn in text.demonstrations(row) if any(turn.trained)]
 
-    return _fitting(rows, build, text, context, long, "prompt and completion")
+    kept, found = _fitting(rows, build, text, context, long, "prompt and completion")
+    if not kept:
+        raise DataError(f"none of the {len(rows)} rows has a word of the assistant: nothing would be trained")
+    return kept, found
+
+
+def _turn(turn: Tokens) -> Part[Tokens]:
+    first = turn.trained.index(True)
+
+    def make(kept: Ids) -> Tokens:
+        return Tokens((*kept, *turn.ids[first:]), (*(False,) * len(kept), *turn.trained[first:]))
+
+    return Part(turn.ids[:first], len(turn.ids) - first, make)
 
 
 def pairs(
     rows: Sequence[Row], text: Text, context: int | None, long: LongPrompts = "error"
 ) -> tuple[list[Pair], TooLong | None]:
     def build(number: int, row: Row) -> list[Part[Pair]]:
-        tokens, (chosen, rejected) = _answers(row, text, ("chosen", "rejected"))
+        tokens, (chosen, rejected) = text.answers(row, ("chosen", "rejected"))
         return [Part(tokens, max(len(chosen), len(rejected)), lambda kept: Pair(kept, chosen, rejected))]
 
     return _fitting(rows, build, text, context, long, "prompt and answer")
-
-
-def _demonstration(row: Row, text: Text) -> tuple[Ids, Ids]:
-    if "text" in row:
-        ids = text.prompt(row["text"])[0]
-        return ids[:1], (*ids[1:], *text.end_ids[:1])
-    if "messages" in row:
-        last = max(place for place, message in enumerate(row["messages"]) if message["role"] == "assistant")
-        turns = row["messages"]
-        row = {"prompt": turns[:last], "completion": turns[last : last + 1]}
-    prompt, (completion,) = _answers(row, text, ("completion",))
-    return prompt, completion
-
-
-def _answers(row: Row, text: Text, names: Sequence[str]) -> tuple[Ids, tuple[Ids, ...]]:
-    prompt = row["prompt"]
-    return text.prompt(prompt)[0], tuple(text.completion(_words(name, row[name]), prompt) for name in names)
-
-
-def _words(name: str, answer: str | list[dict[str, Any]]) -> str:
-    if isinstance(answer, str):
-        return answer
-    if len(answer) > 1:
-        raise DataError(f"{name} has {len(answer)} messages; wanted one turn of the assistant: {short(answer)}")
-    return str(answer[0]["content"])
 
 
 def _fitting(
@@ -131,8 +116,11 @@ def _fitting(
     truncated: list[str] = []
     reason = f"{what} exceed the model's context of {context} tokens"
     for number, row in enumerate(rows):
-        parts = build(number, row)
-        over = 0 if context is None else max(len(part.prompt) + part.rest for part in parts) - context
+        try:
+            parts = build(number, row)
+        except DataError as error:
+            raise DataError(f"{place(rows, number)}: {error}") from error
+        over = 0 if context is None else max((len(part.prompt) + part.rest for part in parts), default=0) - context
         if over > 0 and long == "skip":
             skipped.append(place(rows, number))
             continue
@@ -145,7 +133,7 @@ def _fitting(
             parts = [_cut(part, context or 0, text, place(rows, number), reason) for part in parts]
             truncated.append(place(rows, number))
         items += [part.make(part.prompt) for part in parts]
-    if not items:
+    if len(skipped) == len(rows):
         raise DataError(f"all {len(rows)} rows are too long: {reason}. Fix: shorter rows or --max-new-tokens")
     found = TooLong(tuple(skipped), tuple(truncated), len(rows), reason)
     return items, found if skipped or truncated else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from oneloop.config import Run
 from oneloop.data import Kind, Loaded, Reading, open_data
 from oneloop.errors import ConfigError
+from oneloop.tasks.named import is_task
 
 
 def reading_of(run: Run) -> Reading:
@@ -16,7 +17,7 @@ def read_rows(run: Run, kind: Kind) -> tuple[Loaded, Loaded | None]:
 
     Raises: ConfigError for two sources of held-out rows; DataError naming file, row and column.
     """
-    reading, task = reading_of(run), run.data.startswith("task:")
+    reading, task = reading_of(run), is_task(run.data)
     if run.eval_split and (run.eval_data or task):
         other = f"--eval-data {run.eval_data}" if run.eval_data else f"--data {run.data}, which has its own test split"
         raise ConfigError(f"--eval-split {run.eval_split} beside {other}. Fix: one of the two")
