@@ -112,28 +112,28 @@ def check_messages(name: str, messages: Any, *, begins: bool = True) -> None:
     for place, message in enumerate(messages):
         if type(message) is not dict or type(message.get("role")) is not str:
             raise BadRow(f'{name}[{place}] is {short(message)}; wanted {{"role": "user", "content": "..."}}')
-        _check_message(f"{name}[{place}]", message)
+        if type(message.get("content")) is not str or message["role"] not in ROLES:
+            raise _unreadable(f"{name}[{place}]", message)
         if message["role"] == "system" and (place or not begins):
             raise BadRow(
                 f"{name}[{place}] is a system message; wanted one at most, at the start: templates refuse or drop "
                 "others"
             )
-        said = said or bool(message["content"] and not message["content"].isspace()) or bool(message.get("tool_calls"))
+        said = said or not (message["content"].isspace() or message["content"] == "") or bool(message.get("tool_calls"))
     # an empty system message is common; messages without a word among them ask nothing
     if not said:
         raise BadRow(f"{name} is empty: no message has content")
 
 
-def _check_message(what: str, message: Row) -> None:
+def _unreadable(what: str, message: Row) -> BadRow:
+    """Why a message cannot be read."""
     role, content = message["role"], message.get("content")
     if role not in ROLES:
         hint = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant"}.get(role)
         fix = f". Fix: write {hint!r} for {role!r}" if hint else ""
-        raise BadRow(f"{what} has the unknown role {role!r}; wanted one of {', '.join(sorted(ROLES))}{fix}")
-    if type(content) is str:
-        return
+        return BadRow(f"{what} has the unknown role {role!r}; wanted one of {', '.join(sorted(ROLES))}{fix}")
     reason = " (a list of parts: only text is read)" if isinstance(content, list) else ""
-    raise BadRow(f'{what}: content is {short(content)}{reason}; wanted {{"role": "{role}", "content": "..."}}')
+    return BadRow(f'{what}: content is {short(content)}{reason}; wanted {{"role": "{role}", "content": "..."}}')
 
 
 _CHECKS: Mapping[Kind, Callable[[Row, Names], None]] = {

@@ -43,7 +43,7 @@ class Layout:
             row = taken | {name: value for name, value in row.items() if name not in left}
         for name in _CONVERSATIONS:
             if isinstance(row.get(name), list):
-                row = {**row, name: [_without_nulls(message) for message in row[name]]}
+                row = {**row, name: list(map(_without_nulls, row[name]))}
         if isinstance(row.get("tools"), str):
             row = {**row, "tools": _parsed("tools", row["tools"])}
         return self.make(row) if self.make is not None else row
@@ -54,12 +54,15 @@ _CONVERSATIONS = ("prompt", "messages", "completion", "chosen", "rejected")
 
 def _without_nulls(message: Any) -> Any:
     """Columns give every message the keys of all others, with nulls: a template would take them for values."""
-    if type(message) is not dict or not any(value is None or type(value) is list for value in message.values()):
+    if type(message) is not dict or not _NESTED.intersection(map(type, message.values())):
         return message
     kept = {name: _pruned(value) for name, value in message.items() if value is not None or name == "content"}
     if kept.get("tool_calls") and kept.get("content") is None:
         kept["content"] = ""  # a call of a tool without words
     return kept
+
+
+_NESTED = frozenset({list, dict, type(None)})
 
 
 def _pruned(value: Any) -> Any:

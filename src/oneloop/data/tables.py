@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
@@ -12,6 +13,8 @@ from oneloop.data.values import checked
 
 BATCH = 1000
 """Rows that are turned from columns into Python values at a time."""
+REMAPPED = 100 * BATCH
+"""Rows after which a memory-mapped file is mapped anew."""
 
 
 @runtime_checkable
@@ -72,8 +75,12 @@ class ArrowTable:
         return checked(self._dataset[place])
 
     def every(self) -> Iterator[Row | BadRow]:
+        dataset = self._dataset
         for start in range(0, len(self), BATCH):
-            columns: dict[str, list[Any]] = self._dataset[start : start + BATCH]
+            if start % REMAPPED == 0 and dataset.cache_files:
+                # pages that were read stay in memory as long as their mapping: a copy is a mapping of its own
+                dataset = pickle.loads(pickle.dumps(self._dataset))
+            columns: dict[str, list[Any]] = dataset[start : start + BATCH]
             names = list(columns)
             for values in zip(*columns.values(), strict=True):
                 yield _tried(checked, dict(zip(names, values, strict=True)))
