@@ -33,6 +33,8 @@ MAY_IMPORT = {
     "recipes": {"batch", "objective", "algorithms", "ports", "train", "experience", "config", "lab", *ADAPTERS, *PLAIN},
     "plan": {"algorithms", "batch", "config", "experience", "objective", "recipes", *(ADAPTERS - {"parallel"}), *PLAIN},
     "cli": {"algorithms", "config", "recipes", "plan", "lab", "model", "rollout", "record", *PLAIN},
+    "notebook": {"cli", *PLAIN},
+    "fitting": {"algorithms", "cli", "config", "data", "model", "notebook", "recipes", *PLAIN},
     "__init__": set(),
     "__main__": {"cli"},
 }

@@ -184,7 +184,7 @@ def test_a_folder_of_save_to_disk_and_data_sets_from_python(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("data", [{"prompt": ["1"]}, "rows", 3, iter(ROWS)])
 def test_python_values_that_are_no_rows(data: Any) -> None:
-    with pytest.raises(ConfigError, match=r"data is of type .*; wanted a list of dicts"):
+    with pytest.raises(DataError, match=r"data is a .*; wanted "):
         from_rows(data, P)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from oneloop.errors import ConfigError
-from oneloop.lab.curves import _lines
+from oneloop.lab.curves import metric_lines
 from oneloop.lab.report import Table, report_run, write_report
 from oneloop.record.reader import read_run
 from oneloop.record.writer import RunFolder
@@ -97,7 +97,7 @@ def test_a_single_run(tmp_path):
 
 
 def test_steps_are_counted_from_1_as_on_the_terminal(tmp_path):
-    (line,) = _lines([("run", read_run(make_run(tmp_path / "run")))], "reward")
+    (line,) = metric_lines([("run", read_run(make_run(tmp_path / "run")))], "reward")
     assert line.steps == [1, 2, 3] and line.values == [0.0, 0.5, 1.0]
 
 

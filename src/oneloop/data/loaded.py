@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from hashlib import blake2b, sha256
+from hashlib import blake2b
 from itertools import islice
 from random import Random
 from typing import Any, overload
@@ -16,7 +16,7 @@ from typing import Any, overload
 from oneloop.data.checks import check_row
 from oneloop.data.kinds import EXAMPLES, BadRow, Kind, Reading, Row
 from oneloop.data.layouts import Layout, detect, plain_layout
-from oneloop.data.tables import Table
+from oneloop.data.tables import Table, digest
 from oneloop.errors import ConfigError, DataError
 
 LOOKED_AT = 100
@@ -103,14 +103,7 @@ class Loaded:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the rows as one JSON array: resuming on other data must not go unnoticed."""
-        digest = sha256(b"[")
-        rows = iter(self.rows)
-        before = b""
-        while batch := list(islice(rows, 1000)):
-            digest.update(before + ", ".join(map(_ENCODER.encode, batch)).encode())
-            before = b", "
-        digest.update(b"]")
-        return digest.hexdigest()
+        return digest(self.rows)
 
     def divided(self, share: str, seed: int) -> tuple[Loaded, Loaded]:
         """Training and held-out rows: "5%" or a number of rows, drawn by the seed. Rows with one prompt stay together.
@@ -139,9 +132,6 @@ class Loaded:
     def _only(self, kept: array[int], notes: tuple[str, ...]) -> Loaded:
         rows = Rows(self.rows.table, self.rows.layout, self.rows.renamed, kept)
         return replace(self, rows=rows, notes=notes, prompts=None)
-
-
-_ENCODER = json.JSONEncoder(sort_keys=True, ensure_ascii=True)
 
 
 def part_of(share: str, total: int) -> int:

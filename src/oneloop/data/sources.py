@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from glob import glob, has_magic
@@ -12,14 +12,14 @@ from typing import Any
 
 from oneloop.data.columnar import folder_table, hub_table, opened_table, parquet_table, wanted_split
 from oneloop.data.files import FileTable, array_table, csv_table, lines_table
-from oneloop.data.kinds import Kind, Reading, Row
+from oneloop.data.kinds import BadRow, Kind, Reading, Row
 from oneloop.data.loaded import Loaded, loaded
 from oneloop.data.packed import PACKED, unpacked
 from oneloop.data.tables import JoinedTable, ListTable, Table
 from oneloop.errors import ConfigError, DataError
 from oneloop.tasks import TASKS
 from oneloop.tasks.named import is_task, named_task
-from oneloop.tasks.task import Split
+from oneloop.tasks.task import Split, unpaired
 
 FORMATS = (".jsonl", ".json", ".parquet", ".csv")
 _HUB = re.compile(r"(?P<name>[\w-][\w.-]*/[\w-][\w.-]*)(:(?P<config>[\w.-]+))?(@(?P<revision>[\w./-]+))?")
@@ -59,22 +59,44 @@ def from_rows(
 ) -> Loaded:
     """Rows that a Python program holds: a list of dicts, or a `datasets.Dataset`."""
     reading = reading or Reading()
-    if hasattr(rows, "column_names"):  # asking for the class would load `datasets` for every list
-        table, notes = opened_table(rows, name, reading.split, "train")
-        found = loaded(table, name, kind, reading, prompts=prompts)
-        return replace(found, notes=(*notes, *found.notes))
-    if not isinstance(rows, Sequence) or isinstance(rows, (str, bytes)):
-        raise ConfigError(
-            f"{name} is of type {type(rows).__name__}; wanted a list of dicts or a datasets.Dataset. Fix for a table "
-            'of pandas: frame.to_dict("records")'
+    table, notes = python_table(rows, name, reading.split)
+    found = loaded(table, name, kind, reading, prompts=prompts)
+    return replace(found, notes=(*notes, *found.notes))
+
+
+def python_table(rows: Any, name: str, split: str = "") -> tuple[Table, tuple[str, ...]]:
+    """Rows as they were handed over, not looked at yet.
+
+    Raises: DataError for what is no table.
+    """
+    if isinstance(rows, Mapping) and not split:
+        raise DataError(
+            f"{name} is a {type(rows).__name__} with {[str(key) for key in rows]}; wanted a list of rows. "
+            f"Fix: one of its splits, such as {name}=...['train']"
         )
-    return loaded(ListTable(rows, name), name, kind, reading, prompts=prompts)
+    if hasattr(rows, "column_names"):  # asking for the class would load `datasets` for every list
+        return opened_table(rows, name, split, "train")
+    if not isinstance(rows, Sequence) or isinstance(rows, (str, bytes)):
+        raise DataError(
+            f"{name} is a {type(rows).__name__}; wanted a path, a hub id, task:NAME, a list of dicts or a "
+            'datasets.Dataset. Fix for a table of pandas: frame.to_dict("records")'
+        )
+    if not rows:
+        raise DataError(f"{name} has no rows")
+    return ListTable(rows, name), ()
+
+
+def columns_of(spec: str, reading: Reading | None = None) -> frozenset[str]:
+    """Columns of the first row that can be read, before anyone says what it is wanted for."""
+    table, _ = _opened(spec, reading or Reading(), "test")
+    return frozenset(next((row for row in table.every() if not isinstance(row, BadRow)), {}))
 
 
 def _task_rows(spec: str, kind: Kind, part: Split, size: int, seed: int) -> list[Row]:
-    make: Callable[[int, int, Split], list[Row]] | None = getattr(named_task(spec), kind, None)
-    if make is None:
-        raise ConfigError(f"--data {spec}: the task makes no {kind} rows. Fix: a file of such rows")
+    task = named_task(spec)
+    if kind == "unpaired":
+        return unpaired(task, size, seed, part)
+    make: Callable[[int, int, Split], list[Row]] = getattr(task, kind)
     return make(size, seed, part)
 
 

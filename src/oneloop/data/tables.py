@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
-from itertools import accumulate
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from hashlib import sha256
+from itertools import accumulate, islice
 from typing import Any, Protocol, runtime_checkable
 
 from oneloop.data.kinds import BadRow, Row, short
@@ -114,6 +116,24 @@ class JoinedTable:
     def _found(self, place: int) -> tuple[Table, int]:
         number = bisect_right(self._ends, place)
         return self._tables[number], place - (self._ends[number - 1] if number else 0)
+
+
+def content(table: Table) -> str:
+    """SHA-256 of a table's rows as one JSON array."""
+    return digest(str(row) if isinstance(row, BadRow) else row for row in table.every())
+
+
+def digest(values: Iterable[Any]) -> str:
+    """SHA-256 of values as one JSON array, which is never in memory as a whole."""
+    found, items, before = sha256(b"["), iter(values), b""
+    while batch := list(islice(items, BATCH)):
+        found.update(before + ", ".join(map(_ENCODER.encode, batch)).encode())
+        before = b", "
+    found.update(b"]")
+    return found.hexdigest()
+
+
+_ENCODER = json.JSONEncoder(sort_keys=True, ensure_ascii=True)
 
 
 def _each(read: Callable[[int], Row], count: int) -> Iterator[Row | BadRow]:

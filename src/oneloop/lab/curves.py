@@ -8,9 +8,13 @@ from dataclasses import dataclass
 from hashlib import sha256
 from io import StringIO
 from math import isfinite, nan
+from typing import TYPE_CHECKING
 
 from oneloop.lab.page import note, shown
 from oneloop.record.reader import RunRecord
+
+if TYPE_CHECKING:  # slow to load
+    from matplotlib.axes import Axes
 
 CURVES = {
     "reward": "mean reward of completions",
@@ -89,12 +93,12 @@ def curves(records: Sequence[tuple[str, RunRecord]]) -> str:
 
 
 def _grid(records: Sequence[tuple[str, RunRecord]], labels: dict[str, str]) -> str:
-    drawn = [(metric, label, _lines(records, metric)) for metric, label in labels.items()]
+    drawn = [(metric, label, metric_lines(records, metric)) for metric, label in labels.items()]
     figures = [_figure(metric, label, lines) for metric, label, lines in drawn if lines]
     return f'<div class="curves">{"".join(figures)}</div>\n' if figures else ""
 
 
-def _lines(records: Sequence[tuple[str, RunRecord]], metric: str) -> list[Line]:
+def metric_lines(records: Sequence[tuple[str, RunRecord]], metric: str) -> list[Line]:
     found = []
     for place, (name, record) in enumerate(records):
         rows = [row for row in record.metrics if metric in row]
@@ -125,23 +129,12 @@ def _picture(metric: str, label: str, lines: Sequence[Line]) -> str:
     import matplotlib  # noqa: PLC0415  # slow to load
     from matplotlib.backends.backend_svg import FigureCanvasSVG  # noqa: PLC0415
     from matplotlib.figure import Figure  # noqa: PLC0415
-    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415
 
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "oneloop", "font.size": 9.5}):
         figure = Figure(figsize=(5.0, 2.9), layout="constrained", facecolor="none")
         FigureCanvasSVG(figure)
         axes = figure.add_subplot(facecolor="none")
-        for line in lines:
-            dashes = (0, [float(part) / 1.5 for part in line.dashes.split()]) if line.dashes else "solid"
-            few = len(line.steps) <= 12
-            axes.plot(
-                line.steps, line.values, color=line.colour, linestyle=dashes, linewidth=1.5,
-                marker="o" if few else "", markersize=3.5,
-            )  # fmt: skip
-        axes.set(xlabel="step", ylabel=label)
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True))
-        axes.grid(alpha=0.3, linewidth=0.6)
-        axes.spines[["top", "right"]].set_visible(False)
+        draw(axes, label, lines)
         buffer = StringIO()
         figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     svg = buffer.getvalue()
@@ -149,6 +142,23 @@ def _picture(metric: str, label: str, lines: Sequence[Line]) -> str:
     return _own_ids(svg[svg.index("<svg") :], metric).replace(
         "<svg", f'<svg role="img" aria-label="{shown(alt)}"', 1
     )  # fmt: skip
+
+
+def draw(axes: Axes, label: str, lines: Sequence[Line]) -> None:
+    """The lines of one metric."""
+    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415
+
+    for line in lines:
+        dashes = (0, [float(part) / 1.5 for part in line.dashes.split()]) if line.dashes else "solid"
+        few = len(line.steps) <= 12
+        axes.plot(
+            line.steps, line.values, color=line.colour, linestyle=dashes, linewidth=1.5,
+            marker="o" if few else "", markersize=3.5,
+        )  # fmt: skip
+    axes.set(xlabel="step", ylabel=label)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True))
+    axes.grid(alpha=0.3, linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _own_ids(svg: str, metric: str) -> str:

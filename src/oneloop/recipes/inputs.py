@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any
 
 from oneloop.config import Run
 from oneloop.data import Kind, Loaded, Rows
 from oneloop.errors import ConfigError
 from oneloop.model.lora import check_available
 from oneloop.model.template import read_template, read_variables
+from oneloop.recipes.given import NOTHING, Given, function_name
 from oneloop.recipes.resolve import Algorithm, kind_of
 from oneloop.recipes.rows import read_rows
+from oneloop.record.sinks import check_installed
 from oneloop.rewards import NamedReward, RewardScorer, load_reward
 from oneloop.tasks.named import is_task, named_task
+
+Functions = Mapping[str, Callable[..., Any]]
 
 
 @dataclass(frozen=True)
@@ -52,27 +58,37 @@ class Inputs:
         return self.data.fingerprint
 
 
-def read_inputs(run: Run, algorithm: Algorithm) -> Inputs:
+def read_inputs(run: Run, algorithm: Algorithm, given: Given = NOTHING) -> Inputs:
+    """Raises: ConfigError and DataError for what cannot be trained on."""
+    given.check(run)
     if run.lora:
         check_available(f"--lora {run.lora}")
+    check_installed(run.report_to)
     read_variables(run.chat_template_kwargs)
     if run.chat_template:
         read_template(run.chat_template)
     kind = kind_of(algorithm)
-    data, eval_data = read_rows(run, kind)
+    data, eval_data = read_rows(run, kind, given)
+    if run.keep_best and eval_data is None:
+        raise ConfigError(
+            "--keep-best needs held-out data: by training data the best model is the one that has learned it by heart. "
+            "Fix: --eval-data held_out.jsonl"
+        )
     rewards: tuple[NamedReward, ...] = ()
     eval_rewards: tuple[NamedReward, ...] = ()
     if kind == "prompts":
-        rewards = training_rewards(run)
-        eval_rewards = task_or_named(run.eval_reward or run.reward, run.eval_data or run.data) if eval_data else ()
+        taught = run.teacher and not (run.reward or run.reward_model or given.functions)
+        rewards = () if taught else training_rewards(run, given.functions)
+        specs = run.eval_reward or run.reward
+        eval_rewards = task_or_named(specs, run.eval_data or run.data, given.functions) if eval_data else ()
     elif run.reward or run.reward_model:
-        raise ConfigError(f"--reward: {run.algorithm} learns from {kind} and never calls a reward. Fix: leave it out")
+        raise ConfigError(f"--reward: {algorithm.name} learns from {kind} and never calls a reward. Fix: leave it out")
     return Inputs(data, eval_data, rewards, eval_rewards)
 
 
-def training_rewards(run: Run) -> tuple[NamedReward, ...]:
+def training_rewards(run: Run, functions: Functions) -> tuple[NamedReward, ...]:
     """The rewards by name; the learned one is loaded with the models."""
-    named = () if run.reward_model and not run.reward else task_or_named(run.reward, run.data)
+    named = () if run.reward_model and not run.reward else task_or_named(run.reward, run.data, functions)
     count = len(named) + bool(run.reward_model)
     if run.reward_weights and len(run.reward_weights) != count:
         raise ConfigError(f"--reward-weights has {len(run.reward_weights)} values for {count} rewards")
@@ -80,16 +96,22 @@ def training_rewards(run: Run) -> tuple[NamedReward, ...]:
     return tuple(replace(reward, weight=weight) for reward, weight in zip(named, weights, strict=False))
 
 
-def task_or_named(specs: Sequence[str], source: str) -> tuple[NamedReward, ...]:
-    """Reward functions by name; without any, a task's own grader."""
+def task_or_named(
+    specs: Sequence[str], source: str, functions: Functions = MappingProxyType({})
+) -> tuple[NamedReward, ...]:
+    """Reward functions by name, or by the description of one that Python handed over; without any, a task's own
+    grader.
+    """
     if not specs and not is_task(source):
         raise ConfigError(f"--data {source} has no grader of its own. Fix: --reward file.py:function")
-    named = tuple(_reward(spec) for spec in specs or (source,))
+    named = tuple(_reward(spec, functions) for spec in specs or (source,))
     RewardScorer(named)  # refuses two rewards of one name, before a model is loaded
     return named
 
 
-def _reward(spec: str) -> NamedReward:
+def _reward(spec: str, functions: Functions) -> NamedReward:
+    if spec in functions:
+        return NamedReward(name=function_name(functions[spec]), function=functions[spec])
     if not is_task(spec):
         return load_reward(spec)
     name = spec.partition(":")[2].partition("?")[0]

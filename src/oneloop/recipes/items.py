@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from math import isfinite
 from typing import Generic, Literal, TypeVar
 
 from oneloop.data import Row, Rows
 from oneloop.errors import DataError
 from oneloop.experience.pairs import Pair
+from oneloop.experience.ratings import Rated
 from oneloop.model.text import Text
 from oneloop.types import Prompt, Tokens
 
@@ -90,13 +93,42 @@ def _turn(turn: Tokens) -> Part[Tokens]:
 
 
 def pairs(
-    rows: Sequence[Row], text: Text, context: int | None, long: LongPrompts = "error"
+    rows: Sequence[Row], text: Text, context: int | None, long: LongPrompts = "error", *, margins: bool = False
 ) -> tuple[list[Pair], TooLong | None]:
+    """`margins`: read the column `margin`, which is in all rows or in none."""
+    margins = margins and any("margin" in row for row in rows)
+
     def build(number: int, row: Row) -> list[Part[Pair]]:
         tokens, (chosen, rejected) = text.answers(row, ("chosen", "rejected"))
-        return [Part(tokens, max(len(chosen), len(rejected)), lambda kept: Pair(kept, chosen, rejected))]
+        margin = _margin(row) if margins else 0.0
+        make = partial(_pair, chosen=chosen, rejected=rejected, margin=margin)
+        return [Part(tokens, max(len(chosen), len(rejected)), make)]
 
     return _fitting(rows, build, text, context, long, "prompt and answer")
+
+
+def _pair(kept: Ids, chosen: Ids, rejected: Ids, margin: float) -> Pair:
+    return Pair(kept, chosen, rejected, margin=margin)
+
+
+def _margin(row: Row) -> float:
+    value = row.get("margin")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+        raise DataError(
+            f"margin is {value!r}; wanted a number in every row, by which the score of the chosen answer should lead. "
+            "Fix: fill it in, or leave the column out"
+        )
+    return float(value)
+
+
+def unpaired(
+    rows: Sequence[Row], text: Text, context: int | None, long: LongPrompts = "error"
+) -> tuple[list[Rated], TooLong | None]:
+    def build(number: int, row: Row) -> list[Part[Rated]]:
+        tokens, (completion,) = text.answers(row, ("completion",))
+        return [Part(tokens, len(completion), lambda kept: Rated(kept, completion, row["label"]))]
+
+    return _fitting(rows, build, text, context, long, "prompt and completion")
 
 
 def _fitting(
