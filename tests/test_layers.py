@@ -8,7 +8,7 @@ import pytest
 SRC = Path(__file__).parents[1] / "src" / "oneloop"
 
 PLAIN = {"types", "errors", "seeds"}
-ADAPTERS = {"forward", "model", "rollout", "parallel", "environments", "rewards", "tasks", "record"}
+ADAPTERS = {"forward", "model", "rollout", "parallel", "environments", "rewards", "tasks", "data", "record"}
 MAY_IMPORT = {
     "types": {"errors"},
     "errors": set(),
@@ -26,6 +26,7 @@ MAY_IMPORT = {
     "environments": PLAIN,
     "rewards": PLAIN,
     "tasks": PLAIN,
+    "data": {"tasks", *PLAIN},
     "record": PLAIN,
     "health": PLAIN,
     "config": {"errors"},
@@ -46,11 +47,11 @@ MAY_IMPORT = {
     "plan": {"algorithms", "batch", "config", "experience", "objective", "recipes", *(ADAPTERS - {"parallel"}), *PLAIN},
     "cli": {"algorithms", "config", "health", "recipes", "plan", "lab", "model", "rollout", "record", *PLAIN},
     "notebook": {"cli", *PLAIN},
-    "fitting": {"algorithms", "cli", "config", "model", "notebook", "recipes", "tasks", *PLAIN},
+    "fitting": {"algorithms", "cli", "config", "data", "model", "notebook", "recipes", *PLAIN},
     "__init__": set(),
     "__main__": {"cli"},
 }
-NO_TORCH = ("types", "errors", "seeds", "rewards", "environments", "tasks", "record", "health", "lab", "config")
+NO_TORCH = ("types", "errors", "seeds", "rewards", "environments", "tasks", "data", "record", "health", "lab", "config")
 OBJECTIVE_MAY_USE = {"torch", "jaxtyping", "oneloop", "collections", "dataclasses", "math", "typing"}
 
 

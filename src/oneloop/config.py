@@ -27,8 +27,16 @@ class Run:
     model: str = "scratch:tiny"
     """Folder or hub id of a Hugging Face causal language model; scratch:tiny and scratch:small are made on the spot."""
     data: str = "task:chain_sum"
-    """task:NAME, or a JSONL file with the columns prompt | prompt,completion | prompt,chosen,rejected |
-    prompt,completion,label."""
+    """task:NAME; .jsonl .json .csv .parquet files (.gz and .zst too; several with commas between them, or a quoted
+    pattern); a folder of them or of save_to_disk; or a hub id org/name[:config][@revision]. Columns: docs/data.md."""
+    columns: tuple[str, ...] = ()
+    """Rename columns of the data, old=new: question=prompt answer=completion."""
+    split: str = ""
+    """Split of a source that has several; left out, train."""
+    on_bad_row: Literal["error", "skip"] = "error"
+    """What an unusable row does: end the run before anything is loaded, or be left out, counted and named."""
+    long_prompts: Literal["error", "skip", "truncate-left"] = "error"
+    """What a row beyond the model's context does: end the run, be left out, or lose the beginning of its prompt."""
     out: str = "runs/run"
     """Run folder to create."""
     chat_template: str = ""
@@ -59,6 +67,8 @@ class Run:
     order and settings of passes reads them. Left out, they are computed before step 0."""
     eval_data: str = ""
     """Held-out data in the form of --data; with task:NAME its test split is the default."""
+    eval_split: str = ""
+    """Held-out rows taken from --data: a share such as 5%, a number of rows, or the name of a split."""
     eval_reward: tuple[str, ...] = ()
     """Reward functions of the evaluation; left out, those of --reward, or the task's grader."""
     resume: bool = False

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from oneloop.algorithms import Preference
 from oneloop.cli.terminal import terminal
 from oneloop.config import Run, default_run, from_table
+from oneloop.data import Table, python_table
 from oneloop.errors import ConfigError, Stopped
 from oneloop.model.lora import has_adapters
 from oneloop.notebook import in_notebook, progress
@@ -21,7 +22,6 @@ from oneloop.recipes.given import Given, algorithm_words, function_words, model_
 from oneloop.recipes.meter import release_malloc
 from oneloop.recipes.resolve import Algorithm
 from oneloop.recipes.result import FinishedRun
-from oneloop.tasks.source import Row, plain_rows
 
 Reward = Callable[..., Any] | str
 Weighted = Reward | tuple[Reward, float]
@@ -66,7 +66,7 @@ def fit(
         words["out"] = str(out)
     words["model"] = _model_words(model, tokenizer)
     rows, words["data"] = _rows(data, "data")
-    eval_rows: list[Row] | None = None
+    eval_rows: Table | None = None
     if eval_data is not None:
         eval_rows, words["eval_data"] = _rows(eval_data, "eval_data")
     functions: dict[str, Callable[..., Any]] = {}
@@ -133,11 +133,11 @@ def _model_words(model: Any, tokenizer: PreTrainedTokenizerBase | None) -> str:
     return model_words(model)
 
 
-def _rows(data: Any, name: str) -> tuple[list[Row] | None, str]:
+def _rows(data: Any, name: str) -> tuple[Table | None, str]:
     """Rows that were handed over, and the words for them; of a path or a name, the words alone."""
     if isinstance(data, str | Path):
         return None, str(data)
-    rows = plain_rows(data, name)
+    rows, _ = python_table(data, name)
     return rows, rows_words(rows)
 
 

@@ -5,7 +5,7 @@ import pytest
 from oneloop.model.chat import turn_end
 from oneloop.model.load import load_policy, load_tokenizer
 from oneloop.model.text import Text, end_ids, name_ends
-from oneloop.recipes.data import demonstrations, pairs
+from oneloop.recipes.items import demonstrations, pairs
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"

@@ -13,7 +13,7 @@ from oneloop.recipes.execute import execute
 from oneloop.recipes.inputs import read_inputs
 from oneloop.recipes.resolve import resolved
 from oneloop.record.reader import read_run
-from oneloop.tasks.source import load_rows
+from oneloop.tasks import TASKS
 from toy_models import Memory, Silent
 
 KINDS = {"grpo": "prompts", "sft": "demonstrations", "dpo": "preferences"}
@@ -33,8 +33,10 @@ def parts_of(run: Run) -> Parts:
 def test_training_and_evaluation_read_their_own_split(name: str) -> None:
     run = small(name)
     inputs = read_inputs(run, resolved(run))
-    assert inputs.rows == load_rows(run.data, KINDS[name], split="train", size=32, seed=run.seed)
-    assert inputs.eval_rows == load_rows(run.data, KINDS[name], split="test", size=8, seed=run.seed)
+    made = getattr(TASKS["addition"], KINDS[name])
+    assert inputs.eval_rows is not None
+    assert list(inputs.rows) == made(32, run.seed, "train")
+    assert list(inputs.eval_rows) == made(8, run.seed, "test")
     assert not {row["prompt"] for row in inputs.rows} & {row["prompt"] for row in inputs.eval_rows}
 
 

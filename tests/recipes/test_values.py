@@ -15,8 +15,8 @@ from oneloop.objective.advantage import GroupRelative, LeaveOneOut
 from oneloop.objective.aggregate import FixedLength
 from oneloop.objective.divergence import AdaptiveKL
 from oneloop.objective.shaping import OverlongPenalty
-from oneloop.recipes.data import demonstrations, prompts
 from oneloop.recipes.explain import differences, explain
+from oneloop.recipes.items import demonstrations, pairs, prompts
 from oneloop.recipes.overrides import overridden
 from oneloop.recipes.resolve import resolved
 
@@ -116,16 +116,41 @@ def test_a_prompt_is_a_beginning_also_where_the_tokenizer_ends_every_text() -> N
 
 def test_a_row_may_fill_the_context() -> None:
     rows = [{"prompt": "1" * 8, "completion": "2"}, {"prompt": "1" * 9, "completion": "2"}]
-    kept, dropped = demonstrations(rows, chat(), 10)
-    assert len(kept) == 1 and dropped is not None and dropped.rows == (2,)
+    kept, long = demonstrations(rows, chat(), 10, "skip")
+    assert len(kept) == 1 and long is not None and long.skipped == ("row 2",)
 
 
 def test_rows_beyond_the_context_are_counted_and_named() -> None:
-    """T30: dropped rows are named; when none is left, that is an error."""
+    """T30: the run ends unless it is told to leave rows out; those are named; when none is left, that is an error."""
     rows = [{"prompt": "1" * n, "completion": "2"} for n in (3, 30, 4, 40)]
-    kept, dropped = demonstrations(rows, chat(), 10)
-    assert len(kept) == 2 and dropped is not None and dropped.rows == (2, 4)
-    assert "2 of 4 rows dropped (row 2, 4)" in str(dropped)
-    assert [prompt.id for prompt in prompts(rows, chat(), 10, 5)[0]] == ["0", "2"]
+    with pytest.raises(DataError, match=r"row 2: .* context of 10 tokens \(32\)\. Fix: --long-prompts skip"):
+        demonstrations(rows, chat(), 10)
+    kept, long = demonstrations(rows, chat(), 10, "skip")
+    assert len(kept) == 2 and long is not None and long.skipped == ("row 2", "row 4")
+    assert "2 of 4 rows skipped (row 2, row 4)" in str(long)
+    assert [prompt.id for prompt in prompts(rows, chat(), 10, 5, "skip")[0]] == ["0", "2"]
     with pytest.raises(DataError, match="all 4 rows are too long"):
-        prompts(rows, chat(), 10, 9)
+        prompts(rows, chat(), 10, 9, "skip")
+
+
+def test_a_prompt_can_lose_its_beginning() -> None:
+    """Ten tokens: an answer of two (its end counts) leaves eight of the prompt, the last ones."""
+    text = chat()
+    rows = [{"prompt": "0123456789" * 2, "completion": "7", "chosen": "77", "rejected": "7"}]
+    (shown,), long = demonstrations(rows, text, 10, "truncate-left")
+    assert text.tokenizer.decode(list(shown.ids[:8])) == "23456789" and shown.trained == (False,) * 8 + (True,) * 2
+    assert long is not None and "1 of 1 rows cut at the left of the prompt (row 1)" in str(long)
+    (pair,), _ = pairs(rows, text, 10, "truncate-left")
+    assert text.tokenizer.decode(list(pair.prompt)) == "3456789", "the longer answer decides"
+    (prompt,), _ = prompts(rows, text, 10, 4, "truncate-left")
+    assert prompt.text == "456789" and len(prompt.tokens) == 6
+    with pytest.raises(DataError, match=r"row 1: .*and without the prompt too"):
+        prompts(rows, text, 10, 10, "truncate-left")
+
+
+def test_a_token_that_begins_every_text_stays_when_the_prompt_is_cut() -> None:
+    text = chat()
+    first = text.tokenizer.convert_tokens_to_ids("9")
+    text.tokenizer.bos_token = "9"
+    (shown,), _ = demonstrations([{"prompt": "9012345678", "completion": "7"}], text, 6, "truncate-left")
+    assert shown.ids[0] == first and text.tokenizer.decode(list(shown.ids[1:4])) == "678" and len(shown.ids) == 6

@@ -9,6 +9,7 @@ from typing import Any
 
 from oneloop.algorithms import PolicyGradient
 from oneloop.config import Run
+from oneloop.data import open_data
 from oneloop.errors import ConfigError, DataError
 from oneloop.model.chat import templated
 from oneloop.model.load import load_tokenizer
@@ -17,11 +18,11 @@ from oneloop.model.text import Text, end_ids
 from oneloop.plan.bill import Bill, Lengths, bill
 from oneloop.plan.memory import installed
 from oneloop.plan.rehearsal import weightless
-from oneloop.recipes import data
+from oneloop.recipes import items
 from oneloop.recipes.meter import resident
 from oneloop.recipes.resolve import kind_of, resolved
+from oneloop.recipes.rows import reading_of
 from oneloop.record.reader import read_run
-from oneloop.tasks.source import load_rows
 
 DEFAULT_PROMPT = 512
 """Tokens of a prompt where the data cannot be read."""
@@ -106,20 +107,20 @@ def assumed_lengths(run: Run, prompt: int = 0, answer: int = 0) -> Lengths:
 def _longest(run: Run) -> tuple[int, int]:
     """Tokens of the longest prompt and the longest answer among the first rows of the data."""
     kind = kind_of(resolved(run))
-    rows = load_rows(run.data, kind, size=run.data_size, seed=run.seed)[:ROWS_READ]
+    rows = open_data(run.data, kind, reading=reading_of(run), size=run.data_size, seed=run.seed).rows[:ROWS_READ]
     tokenizer = templated(load_tokenizer(run.model), run.chat_template, run.chat_template_kwargs)
     text = Text(tokenizer, end_ids(weightless(run.model), tokenizer))
     if kind == "prompts":
-        prompts, _ = data.prompts(rows, text, None, run.max_new_tokens)
+        prompts, _ = items.prompts(rows, text, None, run.max_new_tokens)
         return max(len(item.tokens) for item in prompts), run.max_new_tokens
     if kind == "demonstrations":
-        items, _ = data.demonstrations(rows, text, None)
-        firsts = [item.trained.index(True) for item in items]
-        return max(firsts), max(len(item.ids) - first for item, first in zip(items, firsts, strict=True))
+        shown, _ = items.demonstrations(rows, text, None)
+        firsts = [item.trained.index(True) for item in shown]
+        return max(firsts), max(len(item.ids) - first for item, first in zip(shown, firsts, strict=True))
     if kind == "unpaired":
-        rated, _ = data.unpaired(rows, text, None)
+        rated, _ = items.unpaired(rows, text, None)
         return max(len(item.prompt) for item in rated), max(len(item.completion) for item in rated)
-    pairs, _ = data.pairs(rows, text, None)
+    pairs, _ = items.pairs(rows, text, None)
     longest = max(max(len(item.chosen), len(item.rejected)) for item in pairs)
     return max(len(item.prompt) for item in pairs), longest
 
@@ -198,10 +199,10 @@ def text_of(run: Run, planned: Plan) -> str:
 
 
 def _table(planned: Bill) -> Sequence[str]:
-    columns = list(dict.fromkeys(item for items in planned.table.values() for item in items))
+    columns = list(dict.fromkeys(item for sizes in planned.table.values() for item in sizes))
     rows = [["", *columns]]
-    for model, items in planned.table.items():
-        rows.append([model, *(size(items[column]) if items.get(column) else "-" for column in columns)])
+    for model, sizes in planned.table.items():
+        rows.append([model, *(size(sizes[column]) if sizes.get(column) else "-" for column in columns)])
     return ["".join([f"{row[0]:<14}", *(f"{cell:>15}" for cell in row[1:])]).rstrip() for row in rows]
 
 

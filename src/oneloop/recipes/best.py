@@ -8,11 +8,11 @@ from difflib import get_close_matches
 from math import isfinite
 from pathlib import Path
 
+from oneloop.data import Kind
 from oneloop.errors import ConfigError
 from oneloop.ports import Recorder
 from oneloop.record.atomic import new_folder
 from oneloop.record.writer import RunFolder
-from oneloop.tasks.source import Kind
 
 METRIC: dict[Kind, str] = {
     "prompts": "eval/reward",

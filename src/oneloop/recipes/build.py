@@ -32,8 +32,8 @@ from oneloop.model.reward import LearnedReward
 from oneloop.model.save import separate_critic, shared_critic
 from oneloop.model.text import Text, end_ids, ignored_sampling, name_ends
 from oneloop.objective.preference import RewardHead
-from oneloop.ports import Experience, Recorder
-from oneloop.recipes import data
+from oneloop.ports import Experience, Measure, Recorder
+from oneloop.recipes import items
 from oneloop.recipes.inputs import Inputs
 from oneloop.recipes.meter import settle_malloc
 from oneloop.recipes.reference_cache import Kept
@@ -53,6 +53,8 @@ class Parts:
     engine: Engine | None
     """What samples; None where the data is fixed."""
     measures: tuple[Every, ...]
+    counts: tuple[Measure, ...]
+    """What is counted at every step: rows that were left out."""
     notes: tuple[str, ...]
     """What the user should know before step 0."""
 
@@ -124,7 +126,7 @@ def assemble(
     if ignored := ignored_sampling(policy):
         notes.append(f"generation_config.json is read for end tokens only; ignored: {dict(ignored)}")
     engine = builder.engine if inputs.kind == "prompts" else None
-    return Parts(text, learner, experience, engine, measures, tuple(note for note in notes if note))
+    return Parts(text, learner, experience, engine, measures, builder.counts(), tuple(note for note in notes if note))
 
 
 def _trained(
@@ -216,23 +218,26 @@ class _Builder:
         self.run, self.algorithm, self.inputs, self.recorder = run, algorithm, inputs, recorder
         self.text, self.learner, self.device = text, learner, device
         self.context = getattr(learner.model.config, "max_position_embeddings", None)
-        self.notes: list[str] = []
+        self.notes: list[str] = [*inputs.notes]
+        self.long_skipped = self.long_truncated = 0
         self.engine = Engine(learner.model, text.end_ids, dtype=learner.dtype)
 
     def experience(self, reference: Reference | None) -> Experience:
         run, rows = self.run, self.inputs.rows
         fixed = {"per_step": run.prompts_per_step, "seed": run.seed, "device": self.device}
         if self.inputs.kind == "demonstrations":
-            return Demonstrations(self._kept(data.demonstrations(rows, self.text, self.context)), **fixed)
+            return Demonstrations(
+                self._kept(items.demonstrations(rows, self.text, self.context, run.long_prompts)), **fixed
+            )
         if self.inputs.kind == "unpaired":
-            return Ratings(self._kept(data.unpaired(rows, self.text, self.context)), **fixed)
+            return Ratings(self._kept(items.unpaired(rows, self.text, self.context, run.long_prompts)), **fixed)
         if self.inputs.kind == "preferences":
-            pairs = self._kept(data.pairs(rows, self.text, self.context, margins=self._margins))
+            pairs = self._kept(items.pairs(rows, self.text, self.context, run.long_prompts, margins=self._margins))
             self._note_margins(pairs)
             return Pairs(with_reference(pairs, reference, steps=run.steps, **fixed) if reference else pairs, **fixed)
         return Rollouts(
             engine=self.engine,
-            prompts=self._kept(data.prompts(rows, self.text, self.context, run.max_new_tokens)),
+            prompts=self._kept(items.prompts(rows, self.text, self.context, run.max_new_tokens, run.long_prompts)),
             decode=self.text.decode,
             scorer=RewardScorer(rewards, run.on_reward_error, run.steps) if (rewards := self._rewards()) else unjudged,
             sampling=Sampling(
@@ -263,12 +268,12 @@ class _Builder:
 
     def measures(self, reference: Reference | None) -> tuple[Every, ...]:
         rows, run = self.inputs.eval_rows, self.run
-        if not rows:
+        if rows is None:
             return ()
         if self.inputs.kind == "prompts":
             generation = Generation(
                 engine=self.engine,
-                prompts=self._kept(data.prompts(rows, self.text, self.context, run.eval_limit)),
+                prompts=self._kept(items.prompts(rows, self.text, self.context, run.eval_limit, run.long_prompts)),
                 decode=self.text.decode,
                 scorer=RewardScorer(self.inputs.eval_rewards, run.on_reward_error, run.steps),
                 sampling=Sampling(
@@ -283,12 +288,14 @@ class _Builder:
             )
             return (Every(run.eval_every, run.steps, lambda: generation_scalars(generation())),)
         if self.inputs.kind == "demonstrations":
-            items = self._kept(data.demonstrations(rows, self.text, self.context))
-            batch = demonstration_batch(items, self.device)
+            shown = self._kept(items.demonstrations(rows, self.text, self.context, run.long_prompts))
+            batch = demonstration_batch(shown, self.device)
         elif self.inputs.kind == "unpaired":
-            batch = rated_batch(self._kept(data.unpaired(rows, self.text, self.context)), self.device)
+            batch = rated_batch(
+                self._kept(items.unpaired(rows, self.text, self.context, run.long_prompts)), self.device
+            )
         else:
-            pairs = self._kept(data.pairs(rows, self.text, self.context, margins=self._margins))
+            pairs = self._kept(items.pairs(rows, self.text, self.context, run.long_prompts, margins=self._margins))
             batch = pair_batch(pairs, self.device)
             batch = replace(batch, ref_logprobs=reference(batch)) if reference else batch
         return (
@@ -299,6 +306,23 @@ class _Builder:
             ),
         )
 
+    def _kept(self, fitted: tuple[list[items.Item], items.TooLong | None]) -> list[items.Item]:
+        kept, long = fitted
+        if long is not None:
+            self.notes.append(str(long))
+            self.long_skipped += len(long.skipped)
+            self.long_truncated += len(long.truncated)
+        return kept
+
+    def counts(self) -> tuple[Measure, ...]:
+        """Rows of the data that were left out or cut, with every step, where the run may do that."""
+        run, found = self.run, {}
+        if run.on_bad_row == "skip":
+            found["data/skipped_rows"] = float(self.inputs.skipped)
+        if run.long_prompts != "error":
+            found |= {"data/long_skipped": float(self.long_skipped), "data/long_cut": float(self.long_truncated)}
+        return (lambda step: found,) if found else ()
+
     @property
     def _margins(self) -> bool:
         """Whether the data's margins are meant for this method: they are differences of a reward model's scores."""
@@ -308,11 +332,5 @@ class _Builder:
         if any(pair.margin for pair in pairs):
             mean = fmean(pair.margin for pair in pairs)
             self.notes.append(f"column margin: the chosen answer's score must lead by it (mean {mean:.3g})")
-        elif not self._margins and any("margin" in row for row in self.inputs.rows):
+        elif not self._margins and "margin" in self.inputs.data.columns | self.inputs.data.partial:
             self.notes.append(f"column margin is not read: {self.run.algorithm} trains no reward model")
-
-    def _kept(self, loaded: tuple[list[data.Item], data.Dropped | None]) -> list[data.Item]:
-        items, dropped = loaded
-        if dropped is not None:
-            self.notes.append(str(dropped))
-        return items

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from oneloop.batch import Batch
 from oneloop.config import Run
+from oneloop.data import Kind, columns_of, open_data
 from oneloop.errors import ConfigError
 from oneloop.experience.demonstrations import demonstration_batch
 from oneloop.experience.evaluation import Generation
@@ -21,13 +22,12 @@ from oneloop.model.learner import Learner, Optimization
 from oneloop.model.load import is_reward_model, load_policy, load_reward_model, load_tokenizer
 from oneloop.model.text import Text, end_ids
 from oneloop.objective.preference import ImplicitReward, RewardHead
-from oneloop.recipes import data
+from oneloop.recipes import items
 from oneloop.recipes.build import device_of, dtype_of
 from oneloop.recipes.graders import Graders
 from oneloop.recipes.measured import Difference, Measured, Score, Value, perplexity
 from oneloop.rewards import NamedReward, RewardScorer
 from oneloop.rollout.engine import Engine
-from oneloop.tasks.source import Kind, load_rows
 from oneloop.types import Sampling, Trajectory
 
 
@@ -130,7 +130,7 @@ def kind_of_exam(model: str, exam: Exam) -> Kind:
         return "preferences"
     if exam.reward or exam.data.startswith("task:"):
         return "prompts"
-    columns = load_rows(exam.data, "prompts")[0].keys()
+    columns = columns_of(exam.data)
     if {"chosen", "rejected"} <= columns:
         return "preferences"
     return "demonstrations" if "completion" in columns else "prompts"
@@ -145,10 +145,10 @@ def _refuse_rewards(exam: Exam, kind: Kind) -> None:
 
 
 def _answered(model: str, exam: Exam, named: Sequence[NamedReward]) -> Evaluation:
-    rows = load_rows(exam.data, "prompts", split="test", size=exam.size, seed=exam.seed)
+    data = open_data(exam.data, "prompts", part="test", size=exam.size, seed=exam.seed)
     policy, text = _loaded(load_policy, model, exam)
-    prompts, dropped = data.prompts(rows, text, _context(policy), exam.max_new_tokens)
-    items = Generation(
+    prompts, long = items.prompts(data.rows, text, _context(policy), exam.max_new_tokens, "skip")
+    answers = Generation(
         engine=Engine(policy, text.end_ids, dtype=dtype_of(exam.run)),
         prompts=prompts,
         decode=text.decode,
@@ -157,13 +157,15 @@ def _answered(model: str, exam: Exam, named: Sequence[NamedReward]) -> Evaluatio
         samples=exam.samples,
         seed=exam.seed,
     )()
-    measured = [_values("reward", [(item, item.reward.value) for item in items])]
+    measured = [_values("reward", [(item, item.reward.value) for item in answers])]
     if len(named) > 1:
-        measured += [_values(each.name, [(item, item.reward.parts.get(each.name)) for item in items]) for each in named]
-    measured += [_passed(items, k) for k in exam.pass_at]
-    measured.append(_values("finished", [(item, float(not item.completion.stop.truncated)) for item in items]))
-    notes = [*text.notes, *([str(dropped)] if dropped else [])]
-    return Evaluation(model, "prompts", tuple(measured), tuple(items), tuple(notes))
+        measured += [
+            _values(each.name, [(item, item.reward.parts.get(each.name)) for item in answers]) for each in named
+        ]
+    measured += [_passed(answers, k) for k in exam.pass_at]
+    measured.append(_values("finished", [(item, float(not item.completion.stop.truncated)) for item in answers]))
+    notes = [*data.notes, *text.notes, *([str(long)] if long else [])]
+    return Evaluation(model, "prompts", tuple(measured), tuple(answers), tuple(notes))
 
 
 def _loaded(load: Callable[..., PreTrainedModel], model: str, exam: Exam) -> tuple[PreTrainedModel, Text]:
@@ -187,20 +189,20 @@ def _passed(items: Sequence[Trajectory], k: int) -> Measured:
 @torch.no_grad()
 def _read(model: str, exam: Exam, kind: Kind) -> Evaluation:
     """Log-probs or scores of what the data has: no sampling, one pass over each row."""
-    rows = load_rows(exam.data, kind, split="test", size=exam.size, seed=exam.seed)
+    data = open_data(exam.data, kind, part="test", size=exam.size, seed=exam.seed)
     scores, device, notes = is_reward_model(model), device_of(exam.run), []
     policy, text = _loaded(load_reward_model if scores else load_policy, model, exam)
     learner = _reader(policy, exam)
     if kind == "demonstrations":
         if scores:
             raise ConfigError(f"--model {model} is a reward model and has no loss on demonstrations. Fix: pairs")
-        items, dropped = data.demonstrations(rows, text, _context(policy))
-        batch = demonstration_batch(items, device)
+        shown, long = items.demonstrations(data.rows, text, _context(policy), "skip")
+        batch = demonstration_batch(shown, device)
         losses = -torch.where(batch.mask, learner.policy(batch).logprobs, 0.0).double().sum(1)
         values = zip(losses.tolist(), batch.mask.sum(1).tolist(), strict=True)
         measured = (Measured("loss", tuple(Value(str(n), total, count) for n, (total, count) in enumerate(values))),)
     else:
-        pairs, dropped = data.pairs(rows, text, _context(policy))
+        pairs, long = items.pairs(data.rows, text, _context(policy), "skip")
         batch = pair_batch(pairs, device)
         rewards, note = _pair_rewards(learner, batch, exam, scores=scores)
         notes.append(note)
@@ -209,7 +211,7 @@ def _read(model: str, exam: Exam, kind: Kind) -> Evaluation:
             Measured("accuracy", tuple(Value(str(n), float(margin > 0)) for n, margin in enumerate(margins))),
             Measured("margin", tuple(Value(str(n), margin) for n, margin in enumerate(margins)), share=False),
         )
-    notes += [*text.notes, *([str(dropped)] if dropped else [])]
+    notes += [*data.notes, *text.notes, *([str(long)] if long else [])]
     return Evaluation(model, kind, measured, notes=tuple(notes))
 
 

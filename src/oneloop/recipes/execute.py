@@ -127,7 +127,7 @@ def _train(
         else:
             observer.say(f"resuming at step {start} from {checkpoint}")
         before = [row for row in record.metrics if row["step"] < start] if record else []
-        watch = watch_of(run, algorithm, len(inputs.eval_rows), before)
+        watch = watch_of(run, algorithm, len(inputs.eval_rows or ()), before)
         try:
             train(
                 algorithm,
@@ -139,7 +139,10 @@ def _train(
                 max_tokens=run.max_tokens,
                 seed=run.seed,
                 start=start,
-                measures=[partial(_in_phase, watched.phase, "evaluation", measure) for measure in parts.measures],
+                measures=(
+                    *(partial(_in_phase, watched.phase, "evaluation", measure) for measure in parts.measures),
+                    *parts.counts,
+                ),
                 # a step's line stands before its checkpoint, which says how far the files reach
                 hooks=(meter, *best, partial(_in_phase, watched.phase, "saving", saver)),
                 phase=watched.phase,

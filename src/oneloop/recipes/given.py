@@ -7,7 +7,7 @@ description alone cannot bring back is asked for again.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
@@ -18,11 +18,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from oneloop.algorithms import ALGORITHMS
 from oneloop.config import MARK, Run
+from oneloop.data import Table, content
 from oneloop.errors import ConfigError
 from oneloop.model.save import save_policy
 from oneloop.recipes.resolve import Algorithm
 from oneloop.record.atomic import new_folder
-from oneloop.tasks.source import Kind, Row, checked_rows, fingerprint
 
 START = "start"
 """Folder of a run with the model that was handed over, as it was before the first step."""
@@ -35,8 +35,8 @@ class Given:
     algorithm: Algorithm | None = None
     model: PreTrainedModel | None = None
     tokenizer: PreTrainedTokenizerBase | None = None
-    rows: list[Row] | None = None
-    eval_rows: list[Row] | None = None
+    rows: Table | None = None
+    eval_rows: Table | None = None
     functions: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     """Reward functions by their description."""
 
@@ -54,12 +54,6 @@ class Given:
                 f"{missing[0]} = {getattr(run, missing[0])!r} was handed over in Python, and these words cannot bring "
                 f"it back. Fix: oneloop.fit(..., {missing[0]}=the same, resume=True)"
             )
-
-    def train_rows(self, kind: Kind) -> list[Row] | None:
-        return None if self.rows is None else checked_rows(self.rows, kind, "data")
-
-    def test_rows(self, kind: Kind) -> list[Row] | None:
-        return None if self.eval_rows is None else checked_rows(self.eval_rows, kind, "eval_data")
 
     def placed(self, run: Run, folder: Path) -> Run:
         """The run with a handed-over model as a folder, from which everything that needs it loads it.
@@ -88,8 +82,8 @@ def algorithm_words(algorithm: Algorithm) -> str:
     return MARK + re.sub(r" at 0x[0-9a-fA-F]+", "", repr(algorithm))
 
 
-def rows_words(rows: Sequence[Row]) -> str:
-    return f"{MARK}{len(rows)} rows, sha256 {fingerprint(list(rows))[:16]}"
+def rows_words(rows: Table) -> str:
+    return f"{MARK}{len(rows)} rows, sha256 {content(rows)[:16]}"
 
 
 def model_words(model: PreTrainedModel) -> str:

@@ -8,14 +8,13 @@ from types import MappingProxyType
 from typing import Any
 
 from oneloop.config import Run
+from oneloop.data import Loaded
 from oneloop.errors import ConfigError, DataError
 from oneloop.recipes.given import function_name
 from oneloop.rewards import Limits, NamedReward, Pool, RewardScorer
 from oneloop.rewards.adapters import NATIVE, alternatives, missing
 from oneloop.rewards.shipped import SHIPPED, shipped
 from oneloop.tasks.named import is_task, named_task
-
-Rows = Sequence[Mapping[str, Any]]
 
 
 class Graders:
@@ -65,30 +64,21 @@ def training_rewards(run: Run, graders: Graders) -> tuple[NamedReward, ...]:
     return tuple(replace(reward, weight=weight) for reward, weight in zip(named, weights, strict=False))
 
 
-def check_columns(
-    rewards: Sequence[NamedReward], rows: Rows, source: str, where: Callable[[int], str] | None = None
-) -> None:
+def check_columns(rewards: Sequence[NamedReward], data: Loaded) -> None:
     """Every row has the columns that rewards cannot do without; a null counts as there, and is theirs to judge.
-
-    Args:
-        where: place of a row, as a person would look for it.
 
     Raises: ConfigError for a column that no row has; DataError naming the first row without it.
     """
+    every = sorted((data.columns | data.partial) - {"prompt"})
     for reward in rewards:
         signature = reward.grader.signature
-        if not signature.columns:
-            continue
-        every = list(dict.fromkeys(name for row in rows for name in row if name != "prompt"))
         if (column := signature.lacks(every)) is not None:
             raise ConfigError(missing(reward.name, column, signature, every))
         for column in signature.columns:
             names = alternatives(column, signature.form)
-            without = next((number for number, row in enumerate(rows) if not any(name in row for name in names)), None)
-            if without is not None:
-                place = where(without) if where else f"{source}:{without + 1}"
+            if place := data.lacking(names):
                 raise DataError(
-                    f"{place}: reward {reward.name} wants {column!r}, and this row has only {list(rows[without])}. "
+                    f"{place}: reward {reward.name} wants {column!r}, and this row has none. "
                     f"Fix: add {column!r}, null where there is none"
                 )
 

@@ -3,37 +3,51 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from oneloop.config import Run
+from oneloop.data import Kind, Loaded, Rows
 from oneloop.errors import ConfigError
 from oneloop.model.lora import check_available
 from oneloop.model.template import read_template, read_variables
 from oneloop.recipes.given import NOTHING, Given
 from oneloop.recipes.graders import Graders, check_columns, form_of, training_rewards
 from oneloop.recipes.resolve import Algorithm, kind_of
+from oneloop.recipes.rows import read_rows
 from oneloop.record.sinks import check_installed
 from oneloop.rewards import Limits, NamedReward
-from oneloop.tasks.named import is_task
-from oneloop.tasks.source import Kind, fingerprint, load_rows
-
-Rows = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
 class Inputs:
     """What a run reads from files, checked before any model is loaded."""
 
-    kind: Kind
-    rows: Rows
-    eval_rows: Rows
+    data: Loaded
+    eval_data: Loaded | None
     rewards: tuple[NamedReward, ...]
     eval_rewards: tuple[NamedReward, ...]
 
     @property
+    def kind(self) -> Kind:
+        return self.data.kind
+
+    @property
+    def rows(self) -> Rows:
+        return self.data.rows
+
+    @property
+    def eval_rows(self) -> Rows | None:
+        return self.eval_data.rows if self.eval_data else None
+
+    @property
     def notes(self) -> tuple[str, ...]:
-        """How reward functions are called that are not in the native form."""
-        return tuple(dict.fromkeys(line for reward in (*self.rewards, *self.eval_rewards) if (line := form_of(reward))))
+        """What was found in the data, what was left out, and how reward functions are called that are not native."""
+        every = [line for loaded in (self.data, self.eval_data) if loaded for line in loaded.notes]
+        return tuple(dict.fromkeys([*every, *filter(None, map(form_of, (*self.rewards, *self.eval_rewards)))]))
+
+    @property
+    def skipped(self) -> int:
+        """Rows that could not be used."""
+        return self.data.skipped + (self.eval_data.skipped if self.eval_data else 0)
 
     def close(self) -> None:
         """End the processes of reward functions."""
@@ -42,7 +56,7 @@ class Inputs:
 
     @property
     def fingerprint(self) -> str:
-        return fingerprint(self.rows)
+        return self.data.fingerprint
 
 
 def read_inputs(run: Run, algorithm: Algorithm, given: Given = NOTHING) -> Inputs:
@@ -55,13 +69,8 @@ def read_inputs(run: Run, algorithm: Algorithm, given: Given = NOTHING) -> Input
     if run.chat_template:
         read_template(run.chat_template)
     kind = kind_of(algorithm)
-    rows, eval_rows = given.train_rows(kind), given.test_rows(kind)
-    if rows is None:
-        rows = load_rows(run.data, kind, split="train", size=run.data_size, seed=run.seed)
-    source = run.eval_data or (run.data if is_task(run.data) else "")
-    if eval_rows is None:
-        eval_rows = load_rows(source, kind, split="test", size=run.eval_size, seed=run.seed) if source else []
-    if run.keep_best and not eval_rows:
+    data, eval_data = read_rows(run, kind, given)
+    if run.keep_best and eval_data is None:
         raise ConfigError(
             "--keep-best needs held-out data: by training data the best model is the one that has learned it by heart. "
             "Fix: --eval-data held_out.jsonl"
@@ -72,10 +81,10 @@ def read_inputs(run: Run, algorithm: Algorithm, given: Given = NOTHING) -> Input
         graders = Graders(Limits(timeout=run.reward_timeout, workers=run.reward_workers), given.functions)
         taught = run.teacher and not (run.reward or run.reward_model)
         rewards = () if taught else training_rewards(run, graders)
-        check_columns(rewards, rows, run.data)
-        if eval_rows:
-            eval_rewards = graders.named(run.eval_reward or run.reward, source or run.data)
-            check_columns(eval_rewards, eval_rows, source)
+        check_columns(rewards, data)
+        if eval_data is not None:
+            eval_rewards = graders.named(run.eval_reward or run.reward, run.eval_data or run.data)
+            check_columns(eval_rewards, eval_data)
     elif run.reward or run.reward_model:
         raise ConfigError(f"--reward: {algorithm.name} learns from {kind} and never calls a reward. Fix: leave it out")
-    return Inputs(kind, rows, eval_rows, rewards, eval_rewards)
+    return Inputs(data, eval_data, rewards, eval_rewards)

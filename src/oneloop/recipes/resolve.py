@@ -7,6 +7,7 @@ from typing import Literal
 
 from oneloop.algorithms import DAPO, DR_GRPO, PolicyGradient, Preference, Unpaired
 from oneloop.config import Run
+from oneloop.data import Kind
 from oneloop.errors import ConfigError
 from oneloop.objective.aggregate import FixedLength
 from oneloop.objective.logprobs import Entropy
@@ -14,7 +15,6 @@ from oneloop.objective.preference import RewardHead
 from oneloop.objective.shaping import OverlongPenalty
 from oneloop.recipes.explain import Algorithm
 from oneloop.recipes.overrides import named_algorithm, overridden
-from oneloop.tasks.source import Kind
 
 
 def resolved(run: Run, given: Algorithm | None = None) -> Algorithm:
