@@ -40,7 +40,7 @@ BAD_ROWS = [
     bad('{"prompt": " \\n\\t"}', P, "prompt is empty"),
     bad('{"prompt": "\\u2003\\u00a0"}', P, "prompt is empty"),
     bad('{"prompt": "1+1=", "completion": 2}', D, "completion is 2 of type int", "wanted text"),
-    bad('{"prompt": "1+1=", "completion": [{"role": "assistant", "content": "2"}]}', D, "completion", "of type list"),
+    bad('{"prompt": "1+1=", "completion": [{"role": "assistant"}]}', D, "completion[0]", "wanted"),
     bad('{"prompt": "1+1=", "completion": ""}', D, "completion is empty"),
     bad('{"prompt": "1+1=", "chosen": "2", "rejected": " "}', C, "rejected is empty"),
     bad('{"prompt": "1+1=", "chosen": "2", "rejected": "2"}', C, "chosen and rejected are the same", "'2'"),
