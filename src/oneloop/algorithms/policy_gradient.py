@@ -102,7 +102,7 @@ class PolicyGradient:
             out = models.policy(batch)
             batch = replace(batch, old_logprobs=out.logprobs.detach(), values=out.values)
             bootstrap = _bootstrap(out, batch)
-        elif self._asks_old(one_update) and batch.old_logprobs is None:
+        elif self.asks_old(one_update) and batch.old_logprobs is None:
             batch = replace(batch, old_logprobs=models.policy(batch).logprobs.detach())
         if "reference" in self.needs:
             batch = replace(batch, ref_logprobs=models.reference(batch))
@@ -113,7 +113,7 @@ class PolicyGradient:
         inert = ~mask.any(1)
         if one_update and self._needs_advantage:
             inert = inert | ~advantages.any(1)
-        old = batch.old_logprobs if self._asks_old(one_update) else None
+        old = batch.old_logprobs if self.asks_old(one_update) else None
         return replace(batch, advantages=advantages, returns=credit.returns, mask=mask, old_logprobs=old, inert=inert)
 
     @property
@@ -125,7 +125,7 @@ class PolicyGradient:
         pulled = self.kl is not None and self.kl.at == "loss" and "reference" in self.needs
         return self.surrogate.proportional and not (pulled or self.entropy or self.critic)
 
-    def _asks_old(self, one_update: bool) -> bool:
+    def asks_old(self, one_update: bool) -> bool:
         """Whether π_old is needed before the first forward pass, or differs from what that pass will say."""
         at_reward = self.kl is not None and self.kl.at == "reward" and "reference" in self.needs
         compares = self.surrogate.uses_old or self.correction is not None

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from oneloop.algorithms import Need, Unpaired
+from oneloop.algorithms import Need, PolicyGradient, Unpaired
 from oneloop.batch import Batch
 from oneloop.config import Run
 from oneloop.experience.pack import Row, collate
@@ -218,7 +218,7 @@ def assumed_batch(run: Run, algorithm: Algorithm, lengths: Lengths) -> Batch:
     return replace(
         batch,
         advantages=zeros,
-        old_logprobs=zeros if several else None,
+        old_logprobs=zeros if isinstance(algorithm, PolicyGradient) and algorithm.asks_old(not several) else None,
         ref_logprobs=zeros if "reference" in algorithm.needs else None,
         values=zeros if "values" in algorithm.needs else None,
         returns=zeros if "values" in algorithm.needs else None,
