@@ -63,7 +63,7 @@ BAD = [
         "scores reversed", C, {**GOOD[C], "score_chosen": 1, "score_rejected": 2.5},
         "score_chosen is 1 and score_rejected is 2.5", "Fix: --columns chosen=rejected rejected=chosen",
     ),
-    bad("label no bool", U, {"prompt": "1", "completion": "2", "label": "good"}, "label is 'good'", "true or false"),
+    bad("label no bool", U, {"prompt": "1", "completion": "2", "label": "good"}, "label is 'good'", "true for a good"),
     bad("broken JSON line", P, b'{"prompt": "1+1=}', "not JSON", "at column"),
     bad("HTML page", P, b"<!DOCTYPE html><html>", "not JSON", "a web page", "Fix: download the file itself"),
     bad("no object", P, b'"1+1="', "a str, wanted an object"),

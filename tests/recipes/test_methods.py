@@ -11,18 +11,18 @@ import torch
 from oneloop.algorithms import ALGORITHMS, DISTILL
 from oneloop.cli.main import run as command
 from oneloop.config import Run, default_run
+from oneloop.data import open_data
 from oneloop.errors import ConfigError, DataError
 from oneloop.model.load import load_policy, load_tokenizer
 from oneloop.model.save import save_policy
 from oneloop.model.text import Text
 from oneloop.plan.bill import Lengths, bill
-from oneloop.recipes import data
+from oneloop.recipes import items
 from oneloop.recipes.build import assemble
 from oneloop.recipes.execute import execute
 from oneloop.recipes.inputs import read_inputs
 from oneloop.recipes.resolve import models_in_memory, resolved
 from oneloop.record.reader import read_run
-from oneloop.tasks.source import load_rows
 from toy_models import Memory, Silent
 
 LOADED = {"simpo": ["policy"], "orpo": ["policy"], "kto": ["policy", "reference"], "distill": ["policy", "teacher"]}
@@ -162,25 +162,25 @@ def test_any_method_with_a_kl_takes_a_teacher_beside_its_reward(teacher) -> None
 
 
 def test_rows_of_rated_answers() -> None:
-    rows = load_rows("task:addition", "unpaired", size=20, seed=1)
+    rows = list(open_data("task:addition", "unpaired", size=20, seed=1).rows)
     assert [row["label"] for row in rows] == [True, False] * 10 and len({row["prompt"] for row in rows}) == 20
     assert all((row["completion"] == row["answer"]) == row["label"] for row in rows)
     assert not any({"chosen", "rejected"} & set(row) for row in rows)
-    (first, second, *_), dropped = data.unpaired(rows, Text(load_tokenizer("scratch:tiny"), (1,)), None)
+    (first, second, *_), dropped = items.unpaired(rows, Text(load_tokenizer("scratch:tiny"), (1,)), None)
     assert (first.good, second.good, dropped) == (True, False, None) and first.completion[-1] == 1
 
 
 @pytest.mark.parametrize(
-    ("label", "wanted"), [("1", "1 of type int"), ('"yes"', "'yes' of type str"), ("null", "None")]
+    ("label", "wanted"), [("2", "2 of type int"), ('"yes"', "'yes' of type str"), ("null", "None")]
 )
 def test_a_label_is_true_or_false(tmp_path, label, wanted) -> None:
     file = tmp_path / "rated.jsonl"
     file.write_text(f'{{"prompt": "1+1=", "completion": "2", "label": {label}}}\n')
     with pytest.raises(DataError, match=rf"rated.jsonl:1: label is {wanted}.*wanted true for a good answer"):
-        load_rows(str(file), "unpaired")
+        open_data(str(file), "unpaired")
     file.write_text('{"prompt": "1+1=", "completion": "2"}\n')
-    with pytest.raises(DataError, match="no 'label'"):
-        load_rows(str(file), "unpaired")
+    with pytest.raises(DataError, match=r"columns prompt, completion; .* needs prompt \+ completion \+ label"):
+        open_data(str(file), "unpaired")
 
 
 # ---- margins
@@ -222,7 +222,7 @@ def test_a_margin_is_a_number_in_every_row(bad) -> None:
     if bad is not None:
         rows[1]["margin"] = bad
     with pytest.raises(DataError, match=r"row 2: margin is .*wanted a number in every row"):
-        data.pairs(rows, Text(load_tokenizer("scratch:tiny"), (1,)), None, margins=True)
+        items.pairs(rows, Text(load_tokenizer("scratch:tiny"), (1,)), None, margins=True)
 
 
 # ---- the reference's answers on disk

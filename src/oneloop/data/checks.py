@@ -63,7 +63,10 @@ def _check_unpaired(row: Row, names: Names) -> None:
     if "label" not in row:
         raise _missing(row, "label", names, "unpaired")
     if not isinstance(row["label"], bool):
-        raise BadRow(f"{name} is {short(row['label'])} of type {type(row['label']).__name__}; wanted true or false")
+        raise BadRow(
+            f"{name} is {short(row['label'])} of type {type(row['label']).__name__}; wanted true for a good answer, "
+            "false for a bad one"
+        )
 
 
 def _check_prompt(row: Row, names: Names, kind: Kind) -> None:

@@ -18,6 +18,7 @@ METRIC: dict[Kind, str] = {
     "prompts": "eval/reward",
     "demonstrations": "eval/loss",
     "preferences": "eval/rewards/accuracies",
+    "unpaired": "eval/loss",
 }
 """What is compared when --keep-best-by names nothing."""
 LEAST_IS_BEST = ("loss", "kl", "clipped_ratio", "unscored")
