@@ -27,7 +27,8 @@ class Run:
     model: str = "scratch:tiny"
     """Folder or hub id of a Hugging Face causal language model; scratch:tiny and scratch:small are made on the spot."""
     data: str = "task:chain_sum"
-    """task:NAME, or a JSONL file with the columns prompt | prompt,completion | prompt,chosen,rejected."""
+    """task:NAME, or a JSONL file with the columns prompt | prompt,completion | prompt,chosen,rejected |
+    prompt,completion,label."""
     out: str = "runs/run"
     """Run folder to create."""
     chat_template: str = ""
@@ -42,6 +43,12 @@ class Run:
     """One weight per reward (the learned one last); left out, all 1."""
     reward_model: str = ""
     """Folder or hub id of a sequence-classification model with one label, added to the rewards."""
+    teacher: str = ""
+    """Folder or hub id of a model with the same vocabulary that takes the reference's place: the KL of `distill`, or of
+    any method that has one on its samples, is the distance to it. Rewards are called only where --reward names one."""
+    reference_cache: str = ""
+    """Folder in which the reference's log-probs of pairs are kept by content: a later run with the same model, pairs,
+    order and settings of passes reads them. Left out, they are computed before step 0."""
     eval_data: str = ""
     """Held-out data in the form of --data; with task:NAME its test split is the default."""
     eval_reward: tuple[str, ...] = ()
@@ -52,7 +59,7 @@ class Run:
     """Delete the run in --out, if there is one, and start afresh."""
 
     prompts_per_step: int = 32
-    """Prompts (for SFT demonstrations, for preferences pairs) in a step's batch."""
+    """Prompts (for SFT demonstrations, for preferences pairs, for KTO rated answers) in a step's batch."""
     group_size: int = 8
     """Completions per prompt."""
     minibatch: int = 0
@@ -108,11 +115,21 @@ class Run:
     keep_checkpoints: int = 2
     """How many of the newest checkpoints stay."""
     eval_every: int = 0
-    """Steps between evaluations; 0 evaluates only at the end."""
+    """Steps between evaluations, of which the first comes before step 0; 0 evaluates only at the end."""
     eval_samples: int = 1
     """Completions per held-out prompt."""
     eval_temperature: float = 0.0
     """Temperature of evaluation; 0 takes the most likely token."""
+    eval_top_k: int = 0
+    """As --top-k, for evaluation, which may truncate: nothing learns from its answers."""
+    eval_top_p: float = 1.0
+    """As --top-p, for evaluation."""
+    eval_max_new_tokens: int = 0
+    """Length limit of an evaluation's completions, in tokens; 0 takes --max-new-tokens."""
+    keep_best: bool = False
+    """Keep the model with the best evaluation so far in OUT/best."""
+    keep_best_by: str = ""
+    """What --keep-best compares, of the held-out data: eval/reward, eval/loss, ...; left out, the method's own."""
     data_size: int = 2048
     """Rows that a built-in task makes for training."""
     eval_size: int = 256
@@ -121,6 +138,8 @@ class Run:
     """Precision of forward passes; weights and optimizer stay float32."""
     device: str = "cpu"
     """cpu, cuda or cuda:N."""
+    report_to: tuple[str, ...] = ()
+    """Loggers that are told too, beside the files of the run folder: tensorboard, wandb, trackio."""
 
     def __post_init__(self) -> None:
         for name in _POSITIVE:
@@ -145,6 +164,33 @@ class Run:
                 f"--eval-samples {self.eval_samples} with --eval-temperature 0 would repeat one greedy answer. "
                 "Fix: --eval-temperature 1, or --eval-samples 1"
             )
+        _wanted(0 < self.eval_top_p <= 1, "eval_top_p", self.eval_top_p, "a probability in (0, 1]")
+        self._check_best()
+        for name in self.report_to:
+            if name not in LOGGERS:
+                near = get_close_matches(name, LOGGERS, 1)
+                hint = f" Did you mean {near[0]}?" if near else ""
+                raise ConfigError(f"--report-to {name}: the loggers are {', '.join(LOGGERS)}.{hint}")
+
+    def _check_best(self) -> None:
+        by = self.keep_best_by
+        if by and not self.keep_best:
+            raise ConfigError(f"--keep-best-by {by} without --keep-best. Fix: --keep-best --keep-best-by {by}")
+        if by and not by.startswith("eval/"):
+            raise ConfigError(
+                f"--keep-best-by {by}: only held-out data can say which model is best; what is trained on rises by "
+                f"itself. Fix: --keep-best-by eval/{by}"
+            )
+        if self.keep_best and not self.eval_every:
+            raise ConfigError(
+                "--keep-best with --eval-every 0 has one evaluation, at the end, and nothing to compare. "
+                "Fix: --eval-every 10"
+            )
+
+    @property
+    def eval_limit(self) -> int:
+        """Length limit of an evaluation's completions."""
+        return self.eval_max_new_tokens or self.max_new_tokens
 
     @property
     def groups_per_update(self) -> int:
@@ -155,13 +201,15 @@ class Run:
         return tomli_w.dumps({k: list(v) if isinstance(v, tuple) else v for k, v in values.items()})
 
 
+LOGGERS = ("tensorboard", "wandb", "trackio")
+"""What --report-to takes."""
 _POSITIVE = (
     "steps", "prompts_per_step", "group_size", "epochs", "max_tokens", "max_new_tokens", "keep_checkpoints",
     "eval_samples", "data_size", "eval_size",
 )  # fmt: skip
 _NOT_NEGATIVE = (
     "minibatch", "max_refills", "top_k", "warmup", "save_every", "eval_every", "eval_temperature",
-    "weight_decay", "critic_learning_rate", "lora",
+    "eval_top_k", "eval_max_new_tokens", "weight_decay", "critic_learning_rate", "lora",
 )  # fmt: skip
 MAY_CHANGE_ON_RESUME = frozenset(
     {
@@ -175,6 +223,10 @@ MAY_CHANGE_ON_RESUME = frozenset(
         "device",
         "score_early",
         "log_entropy",
+        "reference_cache",
+        "keep_best",
+        "keep_best_by",
+        "report_to",
     }
 )
 """Settings that do not change what a step computes."""
@@ -259,6 +311,10 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "reward_model": {"learning_rate": 1e-4, "group_size": 2},
     "dpo": {"group_size": 2},
     "ipo": {"group_size": 2},
+    "simpo": {"group_size": 2},
+    "orpo": {"group_size": 2},
+    "kto": {"group_size": 1},
+    "distill": {"group_size": 1, "prompts_per_step": 64},
     "ppo": {"group_size": 1, "epochs": 4, "prompts_per_step": 64, "minibatch": 16},
     "reinforce": {"group_size": 1},
     "reinforce_pp": {"group_size": 4},

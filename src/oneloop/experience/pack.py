@@ -29,6 +29,8 @@ class Row:
     chosen: Sequence[bool] | None = None
     """Which of `actions` the policy chose, the last of them always; None: all. The others are another role's tokens
     between its turns: read, never trained, and without log-probs."""
+    offset: float = 0.0
+    """Taken off the row's reward before it is judged: a pair's margin."""
     trained: bool = True
     """False: the row stays in the batch for the record, but no token of it is an action."""
 
@@ -59,6 +61,7 @@ def collate(rows: Sequence[Row], device: torch.device | str = "cpu") -> Batch:
         rollout_logprobs=of_actions(row.logprobs for row in rows),
         ref_logprobs=of_actions(row.ref_logprobs for row in rows),
         lengths=lengths,
+        offset=torch.tensor([row.offset for row in rows]) if any(row.offset for row in rows) else None,
     ).to(device)
 
 

@@ -65,6 +65,17 @@ def load_reward_model(source: str | Path, *, seed: int = 0) -> PreTrainedModel:
     return _with_adapters(model, source)
 
 
+def is_reward_model(source: str | Path) -> bool:
+    """Whether a folder or hub id holds a model that scores answers instead of giving them."""
+    if _scratch(str(source)) is not None:
+        return False
+    _check_folder(source)
+    try:
+        return "ForSequenceClassification" in (_architecture(source) or "")
+    except (OSError, ValueError) as error:
+        raise ConfigError(_reason(source, error)) from error
+
+
 def load_critic(source: str | Path, *, seed: int = 0) -> PreTrainedModel:
     """A `*ForTokenClassification` model with one label; from a causal model, its values start at zero."""
     if _scratch(str(source)) is not None:

@@ -116,6 +116,9 @@ def _longest(run: Run) -> tuple[int, int]:
         items, _ = data.demonstrations(rows, text, None)
         firsts = [item.trained.index(True) for item in items]
         return max(firsts), max(len(item.ids) - first for item, first in zip(items, firsts, strict=True))
+    if kind == "unpaired":
+        rated, _ = data.unpaired(rows, text, None)
+        return max(len(item.prompt) for item in rated), max(len(item.completion) for item in rated)
     pairs, _ = data.pairs(rows, text, None)
     longest = max(max(len(item.chosen), len(item.rejected)) for item in pairs)
     return max(len(item.prompt) for item in pairs), longest

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from math import isfinite
+from typing import Any, TypeVar
 
 from oneloop.errors import DataError
 from oneloop.experience.pairs import Pair
+from oneloop.experience.ratings import Rated
 from oneloop.model.text import Text
 from oneloop.types import Prompt, Tokens
 
-Kind = Literal["prompts", "demonstrations", "preferences"]
 Item = TypeVar("Item")
 
 
@@ -54,12 +55,36 @@ def demonstrations(
     return trained, dropped
 
 
-def pairs(rows: Sequence[dict[str, Any]], text: Text, context: int | None) -> tuple[list[Pair], Dropped | None]:
+def pairs(
+    rows: Sequence[dict[str, Any]], text: Text, context: int | None, *, margins: bool = False
+) -> tuple[list[Pair], Dropped | None]:
+    """`margins`: read the column `margin`, which is in all rows or in none."""
+    margins = margins and any("margin" in row for row in rows)
+
     def build(number: int, row: dict[str, Any]) -> tuple[Pair, int]:
         tokens, (chosen, rejected) = text.answers(row, ("chosen", "rejected"))
-        return Pair(tokens, chosen, rejected), len(tokens) + max(len(chosen), len(rejected))
+        margin = _margin(number, row) if margins else 0.0
+        return Pair(tokens, chosen, rejected, margin=margin), len(tokens) + max(len(chosen), len(rejected))
 
     return _fitting(rows, build, context, "prompt and answer")
+
+
+def _margin(number: int, row: dict[str, Any]) -> float:
+    value = row.get("margin")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+        raise DataError(
+            f"row {number + 1}: margin is {value!r}; wanted a number in every row, by which the score of the chosen "
+            "answer should lead. Fix: fill it in, or leave the column out"
+        )
+    return float(value)
+
+
+def unpaired(rows: Sequence[dict[str, Any]], text: Text, context: int | None) -> tuple[list[Rated], Dropped | None]:
+    def build(number: int, row: dict[str, Any]) -> tuple[Rated, int]:
+        tokens, (completion,) = text.answers(row, ("completion",))
+        return Rated(tokens, completion, row["label"]), len(tokens) + len(completion)
+
+    return _fitting(rows, build, context, "prompt and completion")
 
 
 def _fitting(

@@ -12,8 +12,9 @@ from typing import Any
 
 from oneloop.config import Run, default_run
 from oneloop.lab.report import Table, write_report
-from oneloop.recipes.evaluate import Score, evaluate
+from oneloop.recipes.evaluate import Exam, evaluate
 from oneloop.recipes.execute import Observer, execute
+from oneloop.recipes.measured import Score
 from oneloop.recipes.resolve import models_in_memory, resolved
 from oneloop.record.reader import read_run
 from oneloop.record.statistics import Interval, wilson
@@ -108,7 +109,8 @@ def demo(out: Path, seed: int, observer: Callable[[str, Run], Observer]) -> Demo
         if name == "reward_model":
             results.append(Result(name, _models(run), None, None, _pair_accuracy(run), seconds))
             continue
-        after = evaluate(f"{run.out}/final", TASK, size=HELD_OUT, temperature=1.0, max_new_tokens=32, seed=seed)[0]
+        exam = Exam(data=TASK, size=HELD_OUT, temperature=1.0, max_new_tokens=32, seed=seed)
+        after = evaluate(f"{run.out}/final", exam).scores[0]
         results.append(Result(name, _models(run), before, after, None, seconds))
         before = after if name == "sft" else before
     total = monotonic() - start

@@ -4,30 +4,34 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import torch
 
-from oneloop.algorithms import DPO
+from oneloop.algorithms import DPO, KTO
 from oneloop.batch import Batch
 from oneloop.config import Run
 from oneloop.errors import OneloopError, Stopped
 from oneloop.experience.pack import Row, collate
 from oneloop.model.learner import Learner
 from oneloop.model.save import save_merged, save_policy
+from oneloop.recipes.best import METRIC, Best
 from oneloop.recipes.build import Parts, assemble
 from oneloop.recipes.given import NOTHING, Given
 from oneloop.recipes.inputs import Inputs, read_inputs
+from oneloop.recipes.machine import machine
 from oneloop.recipes.meter import Meter
 from oneloop.recipes.resolve import Algorithm, models_in_memory, reference_from, resolved, scores
-from oneloop.recipes.resume import elsewhere, latest, machine, recorded, restore
+from oneloop.recipes.resume import elsewhere, latest, recorded, restore
 from oneloop.recipes.saver import Saver
 from oneloop.recipes.signals import StopRequest, stop_request
 from oneloop.record.atomic import clean_temporaries, new_folder
 from oneloop.record.reader import RunRecord
+from oneloop.record.sinks import Opening, Sinks
 from oneloop.record.writer import RunFolder, remove_run
 from oneloop.train import train
 from oneloop.types import Sampling, Trajectory
@@ -58,10 +62,11 @@ def execute(run: Run, observer: Observer, given: Given = NOTHING) -> Path:
     with (
         RunFolder.open(out, resume=run.resume, config_text=run.to_toml(), facts=facts) as folder,
         stop_request() as request,
+        Watched(folder, observer) as watched,
     ):
         try:
             clean_temporaries(out)
-            _train(given.placed(run, out), algorithm, inputs, folder, observer, request, record)
+            _train(given.placed(run, out), algorithm, inputs, folder, watched, observer, request, record)
         except Stopped as stop:
             folder.finish("stopped", str(stop))
             raise
@@ -77,22 +82,26 @@ def _train(
     algorithm: Algorithm,
     inputs: Inputs,
     folder: RunFolder,
+    watched: Watched,
     observer: Observer,
     request: StopRequest,
     record: RunRecord | None,
 ) -> None:
-    watched = _Watched(folder, observer)
     checkpoint, damaged = (None, []) if record is None else latest(folder, record)
     meter = Meter.begin(folder, run.device)
     if reference_from(run, algorithm) == "start":
-        observer.say("asking the reference about each pair once, before step 0; it is not kept")
+        kept = f"its answers are kept in {run.reference_cache}" if run.reference_cache else "it is not kept"
+        observer.say(f"asking the reference about each pair once, before step 0; {kept}")
     parts = assemble(run, algorithm, inputs, watched, checkpoint)
     start, algorithm = restore(algorithm, parts, folder, checkpoint)
+    watched.report_to(run, start)
     for error in damaged:
         watched.event(start, "A_CHECKPOINT", f"{error}; falling back to the one before", "look at the disk")
     if record is not None:
         _say_what_changed(record, checkpoint, start, watched, observer)
     saver = Saver(run, parts, folder, request, start, algorithm)
+    metric, write = run.keep_best_by or METRIC[inputs.kind], partial(_write_model, parts)
+    best = [Best(metric, folder, watched, write)] if run.keep_best else []
     for line in (*batch_arithmetic(run, algorithm, inputs), *parts.notes):
         observer.say(line)
     if start >= run.steps:
@@ -100,6 +109,7 @@ def _train(
     else:
         if start == 0:
             observer.say(step_zero(run, algorithm, inputs, parts))
+            _before_training(run, parts, watched, best)
         else:
             observer.say(f"resuming at step {start} from {checkpoint}")
         try:
@@ -114,7 +124,8 @@ def _train(
                 seed=run.seed,
                 start=start,
                 measures=parts.measures,
-                hooks=(meter, saver),  # a step's line stands before its checkpoint, which says how far the files reach
+                # a step's line stands before its checkpoint, which says how far the files reach
+                hooks=(meter, *best, saver),
             )
         except Stopped:
             raise
@@ -124,14 +135,26 @@ def _train(
     _save_result(run, parts, folder, observer)
 
 
+def _before_training(run: Run, parts: Parts, watched: Watched, best: Sequence[Best]) -> None:
+    """The start of the held-out curves. It draws from no stream of training, whose bits it leaves as they are."""
+    if run.eval_every and parts.measures:
+        watched.before({name: value for each in parts.measures for name, value in each.measure().items()})
+    for one in best:
+        one.before()
+
+
 def _save_result(run: Run, parts: Parts, folder: RunFolder, observer: Observer) -> None:
     with new_folder(folder.path / "final") as temporary:
-        save_merged(temporary, parts.learner.model, parts.text.tokenizer)
+        _write_model(parts, temporary)
     observer.say(f"saved {folder.path / 'final'}")
     if run.lora:
         with new_folder(folder.path / "adapter") as temporary:
             save_policy(temporary, parts.learner.model, parts.text.tokenizer)
         observer.say(f"saved {folder.path / 'adapter'}, the adapters alone")
+
+
+def _write_model(parts: Parts, folder: Path) -> None:
+    save_merged(folder, parts.learner.model, parts.text.tokenizer)
 
 
 def _rescue(saver: Saver, error: Exception) -> None:
@@ -145,7 +168,7 @@ def _rescue(saver: Saver, error: Exception) -> None:
 
 
 def _say_what_changed(
-    record: RunRecord, checkpoint: Path | None, start: int, watched: _Watched, observer: Observer
+    record: RunRecord, checkpoint: Path | None, start: int, watched: Watched, observer: Observer
 ) -> None:
     if checkpoint is None and record.metrics:
         observer.say(
@@ -156,15 +179,30 @@ def _say_what_changed(
         watched.event(start, "A_MACHINE", other, "the same machine, torch and OMP_NUM_THREADS for equal bits")
 
 
-class _Watched:
-    """A recorder that tells the observer too."""
+class Watched:
+    """A recorder that tells the observer and the loggers too, the files first."""
 
     def __init__(self, folder: RunFolder, observer: Observer) -> None:
-        self._folder, self._observer = folder, observer
+        self._folder, self._observer, self._done = folder, observer, 0
+        self._sinks = Sinks(lambda code, text, fix: self.event(self._done, code, text, fix))
+
+    def report_to(self, run: Run, start: int) -> None:
+        """Start the run's loggers."""
+        self._done = start
+        self._sinks.open(run.report_to, Opening(folder=self._folder.path, config=asdict(run), done=start))
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         self._folder.scalars(step, values)
         self._observer.step(step, values)
+        self._done = step
+        self._sinks.scalars(step + 1, values)
+
+    def before(self, values: Mapping[str, float]) -> None:
+        """Measures of held-out data before the first step."""
+        self._folder.evaluation(0, values)
+        shown = [f"{name} {value:.4g}" for name, value in values.items() if name in METRIC.values()]
+        self._observer.say(f"before the first step: {', '.join(shown) or 'nothing could be measured'}")
+        self._sinks.scalars(0, values)
 
     def trajectories(self, step: int, items: Sequence[Trajectory]) -> None:
         self._folder.trajectories(step, items)
@@ -172,12 +210,21 @@ class _Watched:
     def event(self, step: int, code: str, text: str, fix: str = "") -> None:
         self._folder.event(step, code, text, fix)
         self._observer.say(f"{code} step {step}: {text}" + (f". Fix: {fix}" if fix else ""))
+        self._sinks.event(step + 1, code, text)
+
+    def __enter__(self) -> Watched:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        self._sinks.close(failed=kind is not None)
 
 
 def batch_arithmetic(run: Run, algorithm: Algorithm, inputs: Inputs) -> list[str]:
     """The batch in words."""
-    noun = {"prompts": "prompts", "demonstrations": "demonstrations", "preferences": "pairs"}[inputs.kind]
-    size = 1 if inputs.kind == "demonstrations" else run.group_size
+    noun = {
+        "prompts": "prompts", "demonstrations": "demonstrations", "preferences": "pairs", "unpaired": "rated answers",
+    }[inputs.kind]  # fmt: skip
+    size = 1 if inputs.kind in ("demonstrations", "unpaired") else run.group_size
     rows, each = run.prompts_per_step * size, run.groups_per_update * size
     product = f"{run.prompts_per_step} {noun} × {size} = {rows} samples" if size > 1 else f"{rows} {noun}"
     updates = math.ceil(run.prompts_per_step / run.groups_per_update)
@@ -211,11 +258,13 @@ def step_zero(run: Run, algorithm: Algorithm, inputs: Inputs, parts: Parts) -> s
         gap = float((logprobs - batch.rollout_logprobs)[batch.mask].abs().max())
         # in half precision sampler and trainer round apart; rollout/logprob_gap follows it through the run
         facts.append(("ratio − 1", math.expm1(gap), SAME_WEIGHTS if run.dtype == "float32" else math.inf))
-    if "reference" in algorithm.needs:
+    if "reference" in algorithm.needs and not run.teacher:
         reference = learner.reference(batch) if batch.ref_logprobs is None else batch.ref_logprobs
         facts.append(("log π_θ − log π_ref", float((logprobs - reference)[batch.mask].abs().max()), SAME_PASS))
     if replace(algorithm, epochs=DPO.epochs) == DPO:
         facts.append(("DPO loss − ln 2", abs(_loss(algorithm, batch, learner) - math.log(2)), SAME_PASS))
+    if replace(algorithm, epochs=KTO.epochs) == KTO:  # σ(0) for good and bad answers alike
+        facts.append(("KTO loss − 1/2", abs(_loss(algorithm, batch, learner) - 0.5), SAME_PASS))
     for name, value, most in facts:
         if not value <= most:
             raise OneloopError(f"step 0: {name} is {value:.3g} and must be 0: the models are not what they say")

@@ -13,6 +13,7 @@ from oneloop.model.lora import check_available
 from oneloop.model.template import read_template, read_variables
 from oneloop.recipes.given import NOTHING, Given, function_name
 from oneloop.recipes.resolve import Algorithm, kind_of
+from oneloop.record.sinks import check_installed
 from oneloop.rewards import NamedReward, RewardScorer, load_reward
 from oneloop.tasks import TASKS
 from oneloop.tasks.source import Kind, fingerprint, load_rows
@@ -41,6 +42,7 @@ def read_inputs(run: Run, algorithm: Algorithm, given: Given = NOTHING) -> Input
     given.check(run)
     if run.lora:
         check_available(f"--lora {run.lora}")
+    check_installed(run.report_to)
     read_variables(run.chat_template_kwargs)
     if run.chat_template:
         read_template(run.chat_template)
@@ -51,10 +53,16 @@ def read_inputs(run: Run, algorithm: Algorithm, given: Given = NOTHING) -> Input
     source = run.eval_data or (run.data if run.data.startswith("task:") else "")
     if eval_rows is None:
         eval_rows = load_rows(source, kind, split="test", size=run.eval_size, seed=run.seed) if source else []
+    if run.keep_best and not eval_rows:
+        raise ConfigError(
+            "--keep-best needs held-out data: by training data the best model is the one that has learned it by heart. "
+            "Fix: --eval-data held_out.jsonl"
+        )
     rewards: tuple[NamedReward, ...] = ()
     eval_rewards: tuple[NamedReward, ...] = ()
     if kind == "prompts":
-        rewards = training_rewards(run, given.functions)
+        taught = run.teacher and not run.reward and not run.reward_model
+        rewards = () if taught else training_rewards(run, given.functions)
         specs = run.eval_reward or run.reward
         eval_rewards = task_or_named(specs, source or run.data, given.functions) if eval_rows else ()
     elif run.reward or run.reward_model:

@@ -8,10 +8,11 @@ from dataclasses import fields, is_dataclass, replace
 from difflib import get_close_matches
 from typing import Any, TypeVar
 
-from oneloop.algorithms import ALGORITHMS, Critic, PolicyGradient, Preference
+from oneloop.algorithms import ALGORITHMS, Critic
 from oneloop.config import MARK
 from oneloop.errors import ConfigError
 from oneloop.objective import advantage, aggregate, correction, divergence, preference, select, shaping, surrogate
+from oneloop.recipes.explain import Algorithm
 
 Value = TypeVar("Value")
 
@@ -25,13 +26,13 @@ PIECES = {
         (shaping, ("OverlongPenalty",)),
         (select, ("MixedOutcome", "OverlongFilter")),
         (correction, ("TruncatedImportance",)),
-        (preference, ("ImplicitReward", "RewardHead", "LogSigmoid", "SquaredMargin", "Hinge")),
+        (preference, ("ImplicitReward", "LogOdds", "RewardHead", "LogSigmoid", "SquaredMargin", "Hinge")),
     )
     for piece in (getattr(module, name) for name in names)
 } | {"Critic": Critic}
 
 
-def named_algorithm(name: str) -> PolicyGradient | Preference:
+def named_algorithm(name: str) -> Algorithm:
     if name.startswith(MARK):
         raise ConfigError(
             f"algorithm = {name!r} was handed over in Python, and these words cannot bring it back. "
@@ -44,7 +45,7 @@ def named_algorithm(name: str) -> PolicyGradient | Preference:
     return ALGORITHMS[name]
 
 
-def overridden(algorithm: PolicyGradient | Preference, changes: Sequence[str]) -> PolicyGradient | Preference:
+def overridden(algorithm: Algorithm, changes: Sequence[str]) -> Algorithm:
     """The algorithm with `path=value` changes applied in order."""
     for change in changes:
         path, equals, text = change.partition("=")

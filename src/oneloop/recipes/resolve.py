@@ -5,17 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal
 
-from oneloop.algorithms import DAPO, DR_GRPO, PolicyGradient, Preference
+from oneloop.algorithms import DAPO, DR_GRPO, PolicyGradient, Preference, Unpaired
 from oneloop.config import Run
 from oneloop.errors import ConfigError
 from oneloop.objective.aggregate import FixedLength
 from oneloop.objective.logprobs import Entropy
 from oneloop.objective.preference import RewardHead
 from oneloop.objective.shaping import OverlongPenalty
+from oneloop.recipes.explain import Algorithm
 from oneloop.recipes.overrides import named_algorithm, overridden
 from oneloop.tasks.source import Kind
-
-Algorithm = PolicyGradient | Preference
 
 
 def resolved(run: Run, given: Algorithm | None = None) -> Algorithm:
@@ -32,7 +31,25 @@ def resolved(run: Run, given: Algorithm | None = None) -> Algorithm:
         )
     if isinstance(algorithm, Preference) and run.group_size != 2:
         raise ConfigError(f"--group-size {run.group_size}: {algorithm.name} learns from pairs. Fix: --group-size 2")
+    _check_reference(run, algorithm)
     return algorithm
+
+
+def _check_reference(run: Run, algorithm: Algorithm) -> None:
+    """That a teacher is there where one is needed, and that what was asked for is used."""
+    refers = reference_from(run, algorithm)
+    if algorithm.name == "distill" and not run.teacher:
+        raise ConfigError("distill learns from a teacher. Fix: --teacher FOLDER, a model with the same vocabulary")
+    if run.teacher and (kind_of(algorithm) != "prompts" or refers == "nobody"):
+        raise ConfigError(
+            f"--teacher {run.teacher}: {algorithm.name} has no KL to a teacher on samples of its own. Fix: leave it "
+            "out, train distill, or --set kl=KL(0.1)"
+        )
+    if run.reference_cache and refers != "start":
+        raise ConfigError(
+            f"--reference-cache {run.reference_cache}: {algorithm.name} does not ask a reference about fixed pairs "
+            "before step 0, so there is nothing to keep. Fix: leave it out"
+        )
 
 
 def _fitted(algorithm: PolicyGradient, max_new_tokens: int) -> PolicyGradient:
@@ -53,6 +70,8 @@ def kind_of(algorithm: Algorithm) -> Kind:
     """What an algorithm learns from."""
     if isinstance(algorithm, Preference):
         return "preferences"
+    if isinstance(algorithm, Unpaired):
+        return "unpaired"
     return "demonstrations" if algorithm.name == "sft" else "prompts"
 
 
@@ -64,7 +83,7 @@ def scores(algorithm: Algorithm) -> bool:
 def models_in_memory(run: Run, algorithm: Algorithm) -> list[str]:
     """Every model that the run holds while it trains."""
     critic = [f"{run.critic} critic"] * ("values" in algorithm.needs)
-    reference = ["reference"] * (reference_from(run, algorithm) == "model")
+    reference = ["teacher" if run.teacher else "reference"] * (reference_from(run, algorithm) == "model")
     reward = ["reward model"] * bool(run.reward_model)
     return ["policy", *reference, *critic, *reward]
 
@@ -76,13 +95,14 @@ def reference_from(run: Run, algorithm: Algorithm) -> ReferenceFrom:
     """Who answers for π_ref.
 
     "start": the policy itself, about all data, before step 0: pairs stand fixed, and so does what it says of them.
-    "adapters off": the policy without its adapters. "model": one of its own, which stays in memory.
+    "adapters off": the policy without its adapters. "model": one of its own, which stays in memory: the teacher, or
+    what the policy started as.
     """
     if "reference" not in algorithm.needs:
         return "nobody"
     if kind_of(algorithm) == "preferences":
         return "start"
-    return "adapters off" if run.lora else "model"
+    return "adapters off" if run.lora and not run.teacher else "model"
 
 
 def entropy_of(run: Run, algorithm: Algorithm) -> Entropy:

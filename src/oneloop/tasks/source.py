@@ -12,18 +12,20 @@ from typing import Any, Literal
 
 from oneloop.errors import ConfigError, DataError
 from oneloop.tasks import TASKS
-from oneloop.tasks.task import Row, Split
+from oneloop.tasks.task import Row, Split, unpaired
 
-Kind = Literal["prompts", "demonstrations", "preferences"]
+Kind = Literal["prompts", "demonstrations", "preferences", "unpaired"]
 COLUMNS: dict[Kind, tuple[str, ...]] = {
     "prompts": ("prompt",),
     "demonstrations": ("prompt", "completion"),
     "preferences": ("prompt", "chosen", "rejected"),
+    "unpaired": ("prompt", "completion", "label"),
 }
 EXAMPLES: dict[Kind, str] = {
     "prompts": '{"prompt": "2+3=", "answer": "5"}',
     "demonstrations": '{"prompt": "2+3=", "completion": "5"}',
     "preferences": '{"prompt": "2+3=", "chosen": "5", "rejected": "6"}',
+    "unpaired": '{"prompt": "2+3=", "completion": "5", "label": true}',
 }
 
 
@@ -38,6 +40,8 @@ def load_rows(spec: str, kind: Kind, *, split: Split = "train", size: int = 2048
     if name not in TASKS:
         near = get_close_matches(name, TASKS, 1, 0.0)[0]
         raise ConfigError(f"--data {spec}: there is no task {name!r}. Did you mean task:{near}?")
+    if kind == "unpaired":
+        return unpaired(TASKS[name], size, seed, split)
     make: Callable[[int, int, Split], list[Row]] = getattr(TASKS[name], kind)
     return make(size, seed, split)
 
@@ -151,7 +155,9 @@ def _check_columns(where: str, row: Row, kind: Kind) -> None:
             raise DataError(
                 f"{where}: columns {sorted(row)}, but no {column!r}. Wanted a line such as {EXAMPLES[kind]}"
             )
-        if isinstance(row[column], list):
+        if column == "label":
+            _check_label(f"{where}: {column}", row[column])
+        elif isinstance(row[column], list):
             _check_messages(f"{where}: {column}", row[column])
         else:
             _check_text(f"{where}: {column}", row[column], or_messages=True)
@@ -165,6 +171,12 @@ def _check_text(what: str, value: Any, *, or_messages: bool) -> None:
         raise DataError(f"{what} is {_short(value)} of type {type(value).__name__}; wanted {wanted}")
     if not value.strip():
         raise DataError(f"{what} is empty ({_short(value)})")
+
+
+def _check_label(what: str, value: Any) -> None:
+    if not isinstance(value, bool):
+        kind = type(value).__name__
+        raise DataError(f"{what} is {_short(value)} of type {kind}; wanted true for a good answer, false for a bad one")
 
 
 def _check_messages(what: str, messages: list[Any]) -> None:
