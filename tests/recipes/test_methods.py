@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from oneloop.tasks.source import load_rows
 
 from oneloop.algorithms import ALGORITHMS, DISTILL
 from oneloop.cli.main import run as command
@@ -22,7 +23,6 @@ from oneloop.recipes.execute import execute
 from oneloop.recipes.inputs import read_inputs
 from oneloop.recipes.resolve import models_in_memory, resolved
 from oneloop.record.reader import read_run
-from oneloop.tasks.source import load_rows
 from toy_models import Memory, Silent
 
 LOADED = {"simpo": ["policy"], "orpo": ["policy"], "kto": ["policy", "reference"], "distill": ["policy", "teacher"]}
