@@ -333,4 +333,4 @@ class _Builder:
             mean = fmean(pair.margin for pair in pairs)
             self.notes.append(f"column margin: the chosen answer's score must lead by it (mean {mean:.3g})")
         elif not self._margins and "margin" in self.inputs.data.columns | self.inputs.data.partial:
-            self.notes.append(f"column margin is not read: {self.run.algorithm} trains no reward model")
+            self.notes.append(f"column margin is not read: {self.algorithm.name} trains no reward model")

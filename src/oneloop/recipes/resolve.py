@@ -42,12 +42,12 @@ def _check_reference(run: Run, algorithm: Algorithm) -> None:
         raise ConfigError("distill learns from a teacher. Fix: --teacher FOLDER, a model with the same vocabulary")
     if run.teacher and (kind_of(algorithm) != "prompts" or refers == "nobody"):
         raise ConfigError(
-            f"--teacher {run.teacher}: {run.algorithm} has no KL to a teacher on samples of its own. Fix: leave it "
+            f"--teacher {run.teacher}: {algorithm.name} has no KL to a teacher on samples of its own. Fix: leave it "
             "out, train distill, or --set kl=KL(0.1)"
         )
     if run.reference_cache and refers != "start":
         raise ConfigError(
-            f"--reference-cache {run.reference_cache}: {run.algorithm} does not ask a reference about fixed pairs "
+            f"--reference-cache {run.reference_cache}: {algorithm.name} does not ask a reference about fixed pairs "
             "before step 0, so there is nothing to keep. Fix: leave it out"
         )
 
