@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from oneloop.tasks.source import load_rows
 
 from oneloop.algorithms import ALGORITHMS, DISTILL
 from oneloop.cli.main import run as command
