@@ -28,14 +28,27 @@ MAY_IMPORT = {
     "tasks": PLAIN,
     "record": PLAIN,
     "config": {"errors"},
+    "methods": {"errors"},
     "lab": {"record", *PLAIN},
-    "recipes": {"batch", "objective", "algorithms", "ports", "train", "experience", "config", "lab", *ADAPTERS, *PLAIN},
+    "recipes": {
+        "batch",
+        "objective",
+        "algorithms",
+        "ports",
+        "train",
+        "experience",
+        "config",
+        "methods",
+        "lab",
+        *ADAPTERS,
+        *PLAIN,
+    },
     "plan": {"algorithms", "batch", "config", "experience", "objective", "recipes", *(ADAPTERS - {"parallel"}), *PLAIN},
-    "cli": {"algorithms", "config", "recipes", "plan", "lab", "model", "rollout", "record", *PLAIN},
+    "cli": {"algorithms", "config", "methods", "recipes", "plan", "lab", "model", "rollout", "record", *PLAIN},
     "__init__": set(),
     "__main__": {"cli"},
 }
-NO_TORCH = ("types", "errors", "seeds", "rewards", "environments", "tasks", "record", "lab", "config")
+NO_TORCH = ("types", "errors", "seeds", "rewards", "environments", "tasks", "record", "lab", "config", "methods")
 OBJECTIVE_MAY_USE = {"torch", "jaxtyping", "oneloop", "collections", "dataclasses", "math", "typing"}
 
 

@@ -22,12 +22,13 @@ from oneloop.experience.pairs import Pairs, Reference, pair_batch, with_referenc
 from oneloop.experience.rollouts import Rollouts
 from oneloop.model.learner import Critic, Learner, Optimization
 from oneloop.model.load import load_critic, load_policy, load_reward_model, load_tokenizer
-from oneloop.model.lora import Lora, add_adapters, counts, keep_frozen_in
+from oneloop.model.lora import Lora, add_adapters, check_available, counts, keep_frozen_in
 from oneloop.model.reward import LearnedReward
 from oneloop.model.save import separate_critic, shared_critic
 from oneloop.model.text import Text, end_ids, ignored_sampling, name_ends
 from oneloop.ports import Experience, Recorder
 from oneloop.recipes import data
+from oneloop.recipes.device import device_of
 from oneloop.recipes.inputs import Inputs
 from oneloop.recipes.meter import settle_malloc
 from oneloop.recipes.resolve import Algorithm, ReferenceFrom, entropy_of, reference_from
@@ -50,15 +51,6 @@ class Parts:
     """What the user should know before step 0."""
 
 
-def device_of(run: Run) -> torch.device:
-    try:
-        device = torch.device(run.device)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"--device {run.device} cannot be used here: {str(error).splitlines()[0]}") from error
-    return device
-
-
 def dtype_of(run: Run) -> torch.dtype:
     if run.dtype not in ("float32", "bfloat16"):
         raise ConfigError(f"--dtype {run.dtype}: wanted float32 or bfloat16")
@@ -74,6 +66,8 @@ def assemble(
 ) -> Parts:
     """Load exactly the models that the algorithm needs, from `checkpoint` where one is given."""
     device = device_of(run)
+    if run.lora:
+        check_available(f"--lora {run.lora}")
     tokenizer = load_tokenizer(run.model)
     load = load_reward_model if run.algorithm == "reward_model" else load_policy
     policy = _trained(run, partial(load, seed=run.seed), checkpoint and checkpoint / "policy", device)

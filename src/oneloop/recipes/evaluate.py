@@ -10,7 +10,8 @@ from oneloop.experience.evaluation import Generation
 from oneloop.model.load import load_policy, load_tokenizer
 from oneloop.model.text import Text, end_ids
 from oneloop.recipes import data
-from oneloop.recipes.build import device_of, dtype_of
+from oneloop.recipes.build import dtype_of
+from oneloop.recipes.device import device_of
 from oneloop.recipes.inputs import task_or_named
 from oneloop.record.statistics import Interval, share_or_mean
 from oneloop.rewards import RewardScorer

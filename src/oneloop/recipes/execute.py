@@ -17,12 +17,13 @@ from oneloop.experience.pack import Row, collate
 from oneloop.model.learner import Learner
 from oneloop.model.save import save_merged, save_policy
 from oneloop.recipes.build import Parts, assemble
-from oneloop.recipes.inputs import Inputs, read_inputs
+from oneloop.recipes.inputs import Inputs
 from oneloop.recipes.meter import Meter
-from oneloop.recipes.resolve import Algorithm, models_in_memory, reference_from, resolved
+from oneloop.recipes.preflight import preflight
+from oneloop.recipes.resolve import Algorithm, kind_of, models_in_memory, reference_from, resolved
 from oneloop.recipes.resume import elsewhere, latest, machine, recorded, restore
 from oneloop.recipes.saver import Saver
-from oneloop.recipes.signals import StopRequest, stop_request
+from oneloop.recipes.signals import Interrupted, StopRequest, stop_request
 from oneloop.record.atomic import clean_temporaries, new_folder
 from oneloop.record.reader import RunRecord
 from oneloop.record.writer import RunFolder, remove_run
@@ -39,13 +40,16 @@ class Observer(Protocol):
     def step(self, step: int, values: Mapping[str, float]) -> None: ...
 
 
-def execute(run: Run, observer: Observer) -> Path:
+def execute(run: Run, observer: Observer, inputs: Inputs | None = None) -> Path:
     """Train as `run` says; returns the run folder.
+
+    Args:
+        inputs: what `preflight` read for this very run; None: it is asked here.
 
     Raises: ConfigError and DataError before step 0; RewardError, DivergedError and Stopped while training.
     """
     algorithm = resolved(run)
-    inputs = read_inputs(run, algorithm)
+    inputs = inputs or preflight(run, kind_of(algorithm))
     out = Path(run.out)
     if run.overwrite:
         remove_run(out)
@@ -54,7 +58,7 @@ def execute(run: Run, observer: Observer) -> Path:
     facts |= {"data": inputs.fingerprint, "machine": machine()}
     with (
         RunFolder.open(out, resume=run.resume, config_text=run.to_toml(), facts=facts) as folder,
-        stop_request() as request,
+        stop_request(lambda signum: folder.finish("stopped", _amid(signum))) as request,
     ):
         try:
             clean_temporaries(out)
@@ -62,11 +66,18 @@ def execute(run: Run, observer: Observer) -> Path:
         except Stopped as stop:
             folder.finish("stopped", str(stop))
             raise
+        except Interrupted as second:
+            folder.finish("stopped", _amid(second.signum))
+            raise Stopped(_amid(second.signum), second.signum) from None
         except BaseException as error:
             folder.finish("failed", "\n".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", ())]))
             raise
         folder.finish("finished")
     return out
+
+
+def _amid(signum: int) -> str:
+    return f"stopped at once by signal {signum}, amid a step; --resume goes on from the last checkpoint"
 
 
 def _train(

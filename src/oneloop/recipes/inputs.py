@@ -8,8 +8,6 @@ from typing import Any
 
 from oneloop.config import Run
 from oneloop.errors import ConfigError
-from oneloop.model.lora import check_available
-from oneloop.recipes.resolve import Algorithm, kind_of
 from oneloop.rewards import NamedReward, RewardScorer, load_reward
 from oneloop.tasks import TASKS
 from oneloop.tasks.source import Kind, fingerprint, load_rows
@@ -32,10 +30,8 @@ class Inputs:
         return fingerprint(self.rows)
 
 
-def read_inputs(run: Run, algorithm: Algorithm) -> Inputs:
-    if run.lora:
-        check_available(f"--lora {run.lora}")
-    kind = kind_of(algorithm)
+def read_inputs(run: Run, kind: Kind) -> Inputs:
+    """Never loads torch: `oneloop.recipes.preflight` asks before that."""
     rows = load_rows(run.data, kind, split="train", size=run.data_size, seed=run.seed)
     source = run.eval_data or (run.data if run.data.startswith("task:") else "")
     eval_rows = load_rows(source, kind, split="test", size=run.eval_size, seed=run.seed) if source else []

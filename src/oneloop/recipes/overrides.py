@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from oneloop.algorithms import ALGORITHMS, Critic, PolicyGradient, Preference
 from oneloop.errors import ConfigError
+from oneloop.methods import check_name
 from oneloop.objective import advantage, aggregate, correction, divergence, preference, select, shaping, surrogate
 
 Value = TypeVar("Value")
@@ -31,10 +32,7 @@ PIECES = {
 
 
 def named_algorithm(name: str) -> PolicyGradient | Preference:
-    if name not in ALGORITHMS:
-        near = get_close_matches(name.replace("-", "_").lower(), ALGORITHMS, 1, 0.4)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ConfigError(f"there is no algorithm {name!r}; known: {', '.join(ALGORITHMS)}.{hint}")
+    check_name(name)
     return ALGORITHMS[name]
 
 
