@@ -7,7 +7,7 @@ import pytest
 
 SRC = Path(__file__).parents[1] / "src" / "oneloop"
 
-PLAIN = {"types", "errors", "seeds"}
+PLAIN = {"types", "errors", "seeds", "methods"}
 ADAPTERS = {"forward", "model", "rollout", "parallel", "environments", "rewards", "tasks", "record"}
 MAY_IMPORT = {
     "types": {"errors"},
@@ -30,21 +30,9 @@ MAY_IMPORT = {
     "config": {"errors"},
     "methods": {"errors"},
     "lab": {"record", *PLAIN},
-    "recipes": {
-        "batch",
-        "objective",
-        "algorithms",
-        "ports",
-        "train",
-        "experience",
-        "config",
-        "methods",
-        "lab",
-        *ADAPTERS,
-        *PLAIN,
-    },
+    "recipes": {"batch", "objective", "algorithms", "ports", "train", "experience", "config", "lab", *ADAPTERS, *PLAIN},
     "plan": {"algorithms", "batch", "config", "experience", "objective", "recipes", *(ADAPTERS - {"parallel"}), *PLAIN},
-    "cli": {"algorithms", "config", "methods", "recipes", "plan", "lab", "model", "rollout", "record", *PLAIN},
+    "cli": {"algorithms", "config", "recipes", "plan", "lab", "model", "rollout", "record", *PLAIN},
     "__init__": set(),
     "__main__": {"cli"},
 }

@@ -180,6 +180,7 @@ def shapes_of(run: Run, algorithm: Algorithm) -> Shapes:
         entropy=entropy_of(run, algorithm),
         dtype=dtype_of(run),
         device=_kind(run),
+        recompute=run.gradient_checkpointing,
     )
     reference = size_of(_model(run.model, "policy")) if reference_from(run, algorithm) == "model" else 0
     reward = Cast(policy=_model(run.reward_model, "reward model"), device=_kind(run)) if run.reward_model else None

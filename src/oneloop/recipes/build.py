@@ -20,6 +20,7 @@ from oneloop.experience.demonstrations import Demonstrations, demonstration_batc
 from oneloop.experience.evaluation import Every, Generation, generation_scalars, loss_scalars
 from oneloop.experience.pairs import Pairs, Reference, pair_batch, with_reference
 from oneloop.experience.rollouts import Rollouts
+from oneloop.forward.recompute import layers_of
 from oneloop.model.learner import Critic, Learner, Optimization
 from oneloop.model.load import load_critic, load_policy, load_reward_model, load_tokenizer
 from oneloop.model.lora import Lora, add_adapters, check_available, counts, keep_frozen_in
@@ -57,6 +58,15 @@ def dtype_of(run: Run) -> torch.dtype:
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[run.dtype]
 
 
+def recompute_of(run: Run, policy: PreTrainedModel) -> bool:
+    if run.gradient_checkpointing and not layers_of(policy):
+        raise ConfigError(
+            f"--gradient-checkpointing: transformers marks no layer of {type(policy).__name__} as one that can be "
+            "computed again. Fix: leave it out; a smaller --max-tokens saves memory too"
+        )
+    return run.gradient_checkpointing
+
+
 def lora_of(run: Run) -> Lora | None:
     return Lora(rank=run.lora, alpha=run.lora_alpha, targets=run.lora_targets) if run.lora else None
 
@@ -84,6 +94,7 @@ def assemble(
         max_tokens=run.max_tokens,
         dtype=dtype_of(run),
         entropy=entropy_of(run, algorithm),
+        recompute=recompute_of(run, policy),
     )
     if run.device == "cpu":
         settle_malloc(max(parameter.nbytes for parameter in policy.parameters()))
