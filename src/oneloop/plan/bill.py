@@ -238,7 +238,7 @@ def _kind(run: Run) -> str:
 def _with_waste(name: str, most: int, shapes: Shapes, batch: Batch) -> dict[str, int]:
     """A pass's own memory, and the holes that it leaves in the CPU's heap."""
     largest = max(parameter.nbytes for parameter in shapes.cast.policy.parameters())
-    wastes = shapes.cast.device == "cpu" and keeps_freed(largest)
+    wastes = shapes.cast.device == "cpu" and keeps_freed(largest, shapes.cast.recompute)
     rows = "shared" if bool(batch.shared.any()) else "adapters" if has_adapters(shapes.cast.policy) else "own"
     return {name: most, "heap": int(HEAP_WASTE[rows] * most) if wastes else 0}
 

@@ -97,7 +97,8 @@ def assemble(
         recompute=recompute_of(run, policy),
     )
     if run.device == "cpu":
-        settle_malloc(max(parameter.nbytes for parameter in policy.parameters()))
+        largest = max(parameter.nbytes for parameter in policy.parameters())
+        settle_malloc(largest, sparing=run.gradient_checkpointing)
     reference = _passing_reference(run, learner, checkpoint) if refers == "start" else None
     builder = _Builder(run, algorithm, inputs, recorder, text, learner, device)
     experience = builder.experience(reference)
