@@ -62,5 +62,7 @@ def test_the_nearest_flag_only_where_it_is_near() -> None:
 
 
 def test_dashes_and_underscores_are_one() -> None:
-    run = parse_run(["grpo", "--learning_rate", "1e-3", "--group-size=4", "--no-score_early", "--set", "kl.coef=0.1"], "")
+    run = parse_run(
+        ["grpo", "--learning_rate", "1e-3", "--group-size=4", "--no-score_early", "--set", "kl.coef=0.1"], ""
+    )
     assert (run.learning_rate, run.group_size, run.score_early, run.set) == (1e-3, 4, False, ("kl.coef=0.1",))

@@ -14,6 +14,7 @@ from oneloop.model import source
 from oneloop.model.source import check_source
 from oneloop.recipes.resolve import kind_of
 
+SRC = Path(source.__file__).parents[2]
 HEAVY = {"torch", "transformers", "peft", "pandas", "scipy", "matplotlib"}
 SCRIPT = """
 import sys
@@ -31,7 +32,7 @@ def carried_out(words: str, folder: Path, **environment: str) -> tuple[int, str,
     clean = {name: value for name, value in os.environ.items() if name not in ("WORLD_SIZE", "RANK")}
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, *words.split()], capture_output=True, text=True, cwd=folder, timeout=300,
-        env=clean | {"HF_HUB_OFFLINE": "1"} | environment,
+        env=clean | {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(SRC)} | environment,
     )  # fmt: skip
     *said, last = done.stderr.splitlines()
     code, *modules = last.split()
@@ -39,7 +40,7 @@ def carried_out(words: str, folder: Path, **environment: str) -> tuple[int, str,
 
 
 def test_names_and_kinds_are_those_of_the_values() -> None:
-    assert LEARNS_FROM == {name: kind_of(value) for name, value in ALGORITHMS.items()}
+    assert {name: kind_of(value) for name, value in ALGORITHMS.items()} == LEARNS_FROM
     assert list(LEARNS_FROM) == list(ALGORITHMS)
 
 

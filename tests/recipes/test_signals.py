@@ -1,6 +1,7 @@
 """The first signal is answered at once, the second ends the run, and run.json never says "running" afterwards."""
 
 import json
+import os
 import platform
 import signal
 import subprocess
@@ -9,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from oneloop.recipes import signals
+
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(signals.__file__).parents[2]), "HF_HUB_OFFLINE": "1"}
 SLOW = """
 import time
 def slow(completions, **columns):
@@ -36,7 +40,7 @@ def training(folder: Path) -> subprocess.Popen[str]:
     words += " --prompts-per-step 2 --group-size 2 --max-new-tokens 3 --eval-size 2 --save-every 1 --out run"
     process = subprocess.Popen(
         [sys.executable, "-m", "oneloop", *words.split()], cwd=folder, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT,
     )  # fmt: skip
     assert process.stdout is not None
     for line in process.stdout:
@@ -74,7 +78,9 @@ def test_after_one_signal_the_step_is_saved(tmp_path: Path) -> None:
 def test_a_main_thread_that_does_not_come_back_is_ended(tmp_path: Path) -> None:
     """A backward pass of minutes is one call into C: no handler of Python's runs before it returns."""
     command = [sys.executable, "-c", STUCK, str(tmp_path / "run")]
-    with subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT
+    ) as process:
         assert process.stdout is not None and process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGTERM)
         assert process.stderr is not None and process.stderr.readline() == "\n"
