@@ -15,8 +15,8 @@ test: $(VENV)/installed lint
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: $(VENV)/installed
-	$(BIN)/ruff check src tests benchmarks
-	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks examples
+	$(BIN)/ruff format --check src tests benchmarks examples
 	$(BIN)/pyright
 
 # small changes to the source that a test must notice, one at a time; takes minutes

@@ -13,14 +13,14 @@ from oneloop.objective.advantage import GAE, BatchWhitened, GroupRelative, Leave
 from oneloop.objective.aggregate import FixedLength, SequenceMean, TokenMean
 from oneloop.objective.correction import TruncatedImportance
 from oneloop.objective.divergence import KL, AdaptiveKL
-from oneloop.objective.preference import ImplicitReward, LogSigmoid, RewardHead, SquaredMargin
+from oneloop.objective.preference import ImplicitReward, LogOdds, LogSigmoid, RewardHead, SquaredMargin
 from oneloop.objective.select import MixedOutcome, OverlongFilter
 from oneloop.objective.shaping import OverlongPenalty
 from oneloop.objective.surrogate import ClippedRatio, ClippedWeight, ScoreFunction
 from toy_models import Bigram, ragged_batch
 
-NAMES = "ppo grpo dapo dr_grpo rloo reinforce reinforce_pp gspo cispo sft dpo ipo reward_model"
-PREFERENCES = ("dpo", "ipo", "reward_model")
+NAMES = "ppo grpo dapo dr_grpo rloo reinforce reinforce_pp gspo cispo sft dpo ipo reward_model simpo orpo kto distill"
+PREFERENCES = ("dpo", "ipo", "reward_model", "simpo", "orpo", "kto")
 
 
 def test_keys_are_the_contract_s_and_the_names():
@@ -35,6 +35,8 @@ NEEDS = {
     "reinforce_pp": {"reference"},
     "dpo": {"reference"},
     "ipo": {"reference"},
+    "kto": {"reference"},
+    "distill": {"reference"},
 }
 
 
@@ -62,6 +64,7 @@ CONSTANTS = {
     "gspo": (GroupRelative(), ClippedRatio(3e-4, 4e-4, level="sequence"), SequenceMean(), None, 1),
     "cispo": (GroupRelative(), ClippedWeight(low=None, high=4.0), TokenMean(), None, 1),
     "sft": (NoBaseline(), ScoreFunction(), TokenMean(), None, 1),
+    "distill": (NoBaseline(gamma=0.0), ScoreFunction(), TokenMean(), KL(1.0, at="reward", estimator="k1"), 1),
 }
 
 
@@ -79,7 +82,13 @@ def test_preference_constants():
     assert (ALGORITHMS["dpo"].reward, ALGORITHMS["dpo"].link) == (ImplicitReward(0.1), LogSigmoid())
     assert (ALGORITHMS["ipo"].reward, ALGORITHMS["ipo"].link) == (ImplicitReward(0.1), SquaredMargin())
     assert (REWARD_MODEL.reward, REWARD_MODEL.link) == (RewardHead(), LogSigmoid())
-    assert [ALGORITHMS[name].epochs for name in PREFERENCES] == [1, 1, 1]
+    simpo, orpo, kto = (ALGORITHMS[name] for name in ("simpo", "orpo", "kto"))
+    assert simpo.reward == ImplicitReward(beta=2.0, length_normalized=True, reference=False)
+    assert simpo.link == LogSigmoid(margin=1.0)
+    assert (orpo.reward, orpo.link, orpo.weight, orpo.sft) == (LogOdds(), LogSigmoid(), 0.1, 1.0)
+    assert (kto.reward, kto.desirable, kto.undesirable) == (ImplicitReward(0.1), 1.0, 1.0)
+    assert all((a.weight, a.sft, a.center) == (1, 0, 0) for a in (DPO, ALGORITHMS["ipo"], REWARD_MODEL, simpo))
+    assert all(ALGORITHMS[name].epochs == 1 for name in PREFERENCES)
 
 
 def test_every_piece_prints_its_formula():
@@ -137,7 +146,7 @@ def test_a_truncated_row_needs_its_final_value():
 def test_prepare_fills_what_each_method_reads_and_nothing_with_gradient():
     for name, value in ALGORITHMS.items():
         models = Bigram(0, reference=Bigram(7))
-        batch = value.prepare(ragged_batch(0, 2), models)
+        batch = value.prepare(ragged_batch(0, 1) if name == "kto" else ragged_batch(0, 2), models)
         assert (batch.ref_logprobs is not None) == ("reference" in value.needs)
         assert (batch.values is not None) == (batch.returns is not None) == ("values" in value.needs)
         assert (batch.advantages is not None) == (name not in PREFERENCES)
@@ -225,7 +234,7 @@ def test_a_huge_log_ratio_keeps_loss_and_gradient_finite(name, jump):
     if name not in PREFERENCES:
         algorithm = replace(algorithm, correction=TruncatedImportance(2.0))
     models = Bigram(0, torch.float32)
-    batch = algorithm.prepare(ragged_batch(0, 2, dtype=torch.float32), models)
+    batch = algorithm.prepare(ragged_batch(0, 1 if name == "kto" else 2, dtype=torch.float32), models)
     out = models.policy(batch)
     live = int(batch.mask[0].int().argmax())
     dead = int(batch.lengths[1]) if int(batch.lengths[1]) < batch.mask.shape[1] else 0

@@ -25,8 +25,9 @@ def test_docstring_examples(name: str) -> None:
 
 
 def commands() -> list[tuple[str, str]]:
-    """Commands of README's console blocks with the output printed under them."""
-    blocks = re.findall(r"```console\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    """Commands of every page's console blocks with the output printed under them."""
+    text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+    blocks = re.findall(r"```console\n(.*?)```", text, re.DOTALL)
     return [
         (command.strip(), output.strip())
         for block in blocks
@@ -35,12 +36,12 @@ def commands() -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(("command", "output"), commands(), ids=lambda text: text[:30])
-def test_readme_shows_the_real_output(command: str, output: str, capsys) -> None:
+def test_pages_show_the_real_output(command: str, output: str, capsys) -> None:
     assert run(command.removeprefix("oneloop ").split()) == 0
     assert capsys.readouterr().out.strip() == output
 
 
-def test_readme_has_commands_to_check() -> None:
+def test_there_are_commands_to_check() -> None:
     assert len(commands()) >= 2
 
 

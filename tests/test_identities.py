@@ -18,41 +18,40 @@ from oneloop.algorithms import (
     DR_GRPO,
     GRPO,
     GSPO,
+    KTO,
     PPO,
     REINFORCE,
     REINFORCE_PP,
     REWARD_MODEL,
     RLOO,
     SFT,
-    Preference,
 )  # fmt: skip
 from oneloop.objective.advantage import GAE
 from oneloop.objective.aggregate import TokenMean
 from oneloop.objective.correction import TruncatedImportance
 from oneloop.objective.divergence import KL
-from oneloop.objective.preference import ImplicitReward, LogSigmoid
+from oneloop.objective.preference import Hinge, ImplicitReward, LogSigmoid
 from oneloop.objective.surrogate import ClippedRatio
 from oneloop.train import minibatches
-from toy_models import Bigram, gradient, on_ranks, ragged_batch
+from toy_models import Bigram, gradient, on_ranks, ragged_batch, rows_for
 
 VALUES = [
     *ALGORITHMS.values(),
     replace(PPO, name="ppo, entropy and correction", entropy=0.01, correction=TruncatedImportance(1.2)),
     replace(GSPO, name="gspo, wide band", surrogate=ClippedRatio(0.05, 0.08, level="sequence")),
     replace(DPO, name="dpo, by length", reward=ImplicitReward(0.5, length_normalized=True), link=LogSigmoid(0.1)),
+    replace(DPO, name="dpo, hinge and sft", link=Hinge(), sft=0.3),
+    replace(REWARD_MODEL, name="reward model, centred", center=0.2),
+    replace(KTO, name="kto, weights", reward=ImplicitReward(0.5), desirable=0.6, undesirable=1.7),
 ]
 every_algorithm = pytest.mark.parametrize("algorithm", VALUES, ids=lambda a: a.name)
 DTYPES = {torch.float64: {"rtol": 1e-9, "atol": 1e-11}, torch.float32: {"rtol": 1e-5, "atol": 1e-6}}
 
 
-def group_size(algorithm):
-    return 1 if algorithm.name == "sft" else 2 if isinstance(algorithm, Preference) else 3
-
-
 def setting(algorithm, dtype=torch.float64, seed=0):
     """Models that left π_old behind, and the batch prepared before they did."""
     models = Bigram(seed, dtype, reference=Bigram(7, dtype))
-    batch = algorithm.prepare(ragged_batch(seed, group_size(algorithm), dtype=dtype), models)
+    batch = algorithm.prepare(rows_for(algorithm, seed, dtype=dtype), models)
     models.nudge()
     return models, batch
 
@@ -108,7 +107,7 @@ def test_padding_and_masked_content_do_not_change_the_gradient(algorithm, junk):
     torch.testing.assert_close(gradient(algorithm, models, [wide], wide.size), naive, rtol=1e-9, atol=1e-11)
     # the same before the step is prepared
     fresh = Bigram(0, reference=Bigram(7))
-    again = algorithm.prepare(padded(ragged_batch(0, group_size(algorithm)), 5, junk), fresh)
+    again = algorithm.prepare(padded(rows_for(algorithm), 5, junk), fresh)
     torch.testing.assert_close(gradient(algorithm, models, [again], again.size), naive, rtol=1e-9, atol=1e-11)
     # the mutant: a mean over slots instead of actions
     slots = batch.size._replace(tokens=wide.mask.numel(), sequences=batch.size.sequences + 3)
@@ -121,7 +120,7 @@ def test_row_order_does_not_change_the_gradient(algorithm):
     models, batch = setting(algorithm)
     naive = gradient(algorithm, models, [batch], batch.size)
     fresh = Bigram(0, reference=Bigram(7))
-    plain = ragged_batch(0, group_size(algorithm))
+    plain = rows_for(algorithm)
     for seed in range(3):
         rng = torch.Generator().manual_seed(seed)
         arrived = plain.rows(torch.randperm(len(plain), generator=rng))
@@ -140,14 +139,14 @@ def test_ranks_do_not_change_the_gradient(algorithm, ranks):
     """Groups are dealt to ranks; the sum of their gradients is the single process's, batch statistics included."""
     models, batch = setting(algorithm)
     naive = gradient(algorithm, models, [batch], batch.size)
-    plain = list(ragged_batch(0, group_size(algorithm)).split(1))
+    plain = list(rows_for(algorithm).split(1))
 
     def work(rank, world):
         fresh, moved = (Bigram(0, reference=Bigram(7)) for _ in range(2))
         moved.nudge()
         share = plain[rank::ranks]
         own = torch.cat([group.group for group in share])
-        everyone = ragged_batch(0, group_size(algorithm))
+        everyone = rows_for(algorithm)
         rows = torch.cat([torch.nonzero(everyone.group == number)[:, 0] for number in own.unique()])
         mine = algorithm.prepare(everyone.rows(rows).trimmed(), fresh, world)  # narrower on some ranks than on others
         size = world.total(mine.size)

@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from oneloop.algorithms import ALGORITHMS, DAPO, DR_GRPO, GRPO, PPO, REINFORCE, Preference
+from oneloop.algorithms import ALGORITHMS, DAPO, DR_GRPO, GRPO, PPO, REINFORCE, Preference, Unpaired
 from oneloop.objective.select import OverlongFilter
 from oneloop.objective.surrogate import ScoreFunction
 from oneloop.train import train
-from toy_models import Bigram, Fixed, Memory, gradient, ragged_batch
+from toy_models import Bigram, Fixed, Memory, gradient, ragged_batch, rows_for
 
 FREE = replace(GRPO, name="grpo, no pull", kl=None)
 VALUES = [FREE, replace(FREE, name="grpo, β = 0", kl=replace(GRPO.kl, coef=0.0)), DAPO, DR_GRPO, REINFORCE]
@@ -106,8 +106,8 @@ def test_a_step_in_which_nothing_has_an_advantage_moves_the_weights_by_momentum_
     torch.testing.assert_close(models.weights(), plain.weights(), rtol=1e-9, atol=1e-12)
 
 
-def test_pairs_are_never_inert():
+def test_pairs_and_rated_answers_are_never_inert():
     for algorithm in ALGORITHMS.values():
-        if isinstance(algorithm, Preference):
-            batch = algorithm.prepare(ragged_batch(0, 2), Bigram(0, reference=Bigram(7)), one_update=True)
+        if isinstance(algorithm, Preference | Unpaired):
+            batch = algorithm.prepare(rows_for(algorithm), Bigram(0, reference=Bigram(7)), one_update=True)
             assert batch.inert is None and batch.size.seen == batch.size.tokens

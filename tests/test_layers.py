@@ -27,16 +27,33 @@ MAY_IMPORT = {
     "rewards": PLAIN,
     "tasks": PLAIN,
     "record": PLAIN,
+    "health": PLAIN,
     "config": {"errors"},
-    "methods": {"errors"},
+    "methods": {"config", "errors"},
     "lab": {"record", *PLAIN},
-    "recipes": {"batch", "objective", "algorithms", "ports", "train", "experience", "config", "lab", *ADAPTERS, *PLAIN},
+    "recipes": {
+        "batch",
+        "objective",
+        "algorithms",
+        "ports",
+        "train",
+        "experience",
+        "config",
+        "health",
+        "lab",
+        *ADAPTERS,
+        *PLAIN,
+    },
     "plan": {"algorithms", "batch", "config", "experience", "objective", "recipes", *(ADAPTERS - {"parallel"}), *PLAIN},
-    "cli": {"algorithms", "config", "recipes", "plan", "lab", "model", "rollout", "record", *PLAIN},
+    "cli": {"algorithms", "config", "health", "recipes", "plan", "lab", "model", "rollout", "record", *PLAIN},
+    "notebook": {"cli", *PLAIN},
+    "fitting": {"algorithms", "cli", "config", "model", "notebook", "recipes", "tasks", *PLAIN},
     "__init__": set(),
     "__main__": {"cli"},
 }
-NO_TORCH = ("types", "errors", "seeds", "rewards", "environments", "tasks", "record", "lab", "config", "methods")
+NO_TORCH = (
+    "types", "errors", "seeds", "methods", "rewards", "environments", "tasks", "record", "health", "lab", "config",
+)  # fmt: skip
 OBJECTIVE_MAY_USE = {"torch", "jaxtyping", "oneloop", "collections", "dataclasses", "math", "typing"}
 
 

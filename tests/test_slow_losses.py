@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from oneloop.algorithms import ALGORITHMS, DPO, Critic, Preference
+from oneloop.algorithms import ALGORITHMS, DPO, Critic, PolicyGradient
 from oneloop.objective.advantage import GAE, BatchWhitened, GroupRelative, LeaveOneOut, NoBaseline
 from oneloop.objective.aggregate import FixedLength, SequenceMean, TokenMean
 from oneloop.objective.correction import TruncatedImportance
@@ -21,7 +21,7 @@ from oneloop.objective.shaping import OverlongPenalty
 from oneloop.objective.surrogate import ClippedRatio, ClippedWeight, ScoreFunction
 from toy_models import Bigram, ragged_batch
 
-GRADIENTS = {name: value for name, value in ALGORITHMS.items() if not isinstance(value, Preference)}
+GRADIENTS = {name: value for name, value in ALGORITHMS.items() if isinstance(value, PolicyGradient)}
 
 
 class Action:
@@ -116,7 +116,7 @@ def slow_advantages(algorithm, rows, rewards, group, final):
     if isinstance(estimator, BatchWhitened):
         return whitened([discounted(r, estimator.gamma) for r in rewards]), None
     assert isinstance(estimator, NoBaseline)
-    return [discounted(r, 1.0) for r in rewards], None
+    return [discounted(r, estimator.gamma) for r in rewards], None
 
 
 def slow_surrogate(surrogate, action, row, advantage):

@@ -1,12 +1,13 @@
 """The loop itself: what it counts, when it stops, and that every algorithm learns a bandit through it."""
 
 from dataclasses import replace
+from functools import cache
 from weakref import ref
 
 import pytest
 import torch
 
-from oneloop.algorithms import ALGORITHMS, DAPO, DPO, GRPO, PPO, REINFORCE, SFT, Preference
+from oneloop.algorithms import ALGORITHMS, DAPO, DPO, GRPO, PPO, REINFORCE, SFT, Preference, Unpaired
 from oneloop.batch import Batch
 from oneloop.objective.divergence import KL, AdaptiveKL
 from oneloop.seeds import named_seed
@@ -68,16 +69,29 @@ def pairs(step):
     return replace(batch, rewards=rewards)
 
 
+def rated(step):
+    """The same answers, each for itself: the better of two is good, the other bad."""
+    return replace(pairs(step), group=torch.arange(ROWS))
+
+
+@cache
+def teacher():
+    """A policy that knows, from demonstrations."""
+    models = Bigram(1, torch.float32, learning_rate=0.03)
+    train(SFT, Fixed(demonstrations), models, Memory(), steps=60, minibatch=8, max_tokens=64, seed=0)
+    return models
+
+
 def source(algorithm, models):
-    if isinstance(algorithm, Preference):
-        return Fixed(pairs)
+    if isinstance(algorithm, Preference | Unpaired):
+        return Fixed(rated if isinstance(algorithm, Unpaired) else pairs)
     return Fixed(demonstrations) if algorithm.name == "sft" else rollouts(models)
 
 
 def skill(algorithm, models):
-    """Share of good tokens drawn. A reward model draws none, and IPO stops at a margin instead of a policy: for
-    these the share of unseen pairs in the right order."""
-    if algorithm.name in ("reward_model", "ipo"):
+    """Share of good tokens drawn. A reward model draws none, IPO stops at a margin and ORPO at what the chosen answers
+    look like: for these the share of unseen pairs in the right order."""
+    if algorithm.name in ("reward_model", "ipo", "orpo"):
         batch = algorithm.prepare(pairs(10_000), models)
         return algorithm.loss(models.policy(batch), batch, batch.size).stats["rewards/accuracies"].item()
     tokens, _ = models.sample(256, LENGTH, torch.Generator().manual_seed(5))
@@ -88,7 +102,8 @@ def skill(algorithm, models):
 def test_every_algorithm_learns_the_bandit(name):
     """No constant is changed: only the reference, which the KL holds on to, is the untrained policy."""
     algorithm = ALGORITHMS[name]
-    models = Bigram(1, torch.float32, learning_rate=0.03, reference=Bigram(1, torch.float32))
+    reference = teacher() if name == "distill" else Bigram(1, torch.float32)
+    models = Bigram(1, torch.float32, learning_rate=0.03, reference=reference)
     before, recorder = skill(algorithm, models), Memory()
     train(algorithm, source(algorithm, models), models, recorder, steps=40, minibatch=8, max_tokens=64, seed=0)
     after = skill(algorithm, models)

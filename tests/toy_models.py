@@ -4,12 +4,14 @@ State of token t: tanh of the mean embedding of tokens 0 … t − 1, so that ev
 each for tokens, values and scores. The last two ports, `Memory` and `Fixed`, keep records and repeat a batch.
 """
 
+from dataclasses import replace
 from threading import Barrier, Thread
 
 import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
+from oneloop.algorithms import Preference, Unpaired
 from oneloop.batch import Batch, PolicyOutput, Size
 from oneloop.ports import Report
 
@@ -242,3 +244,13 @@ def ragged_batch(seed=0, group_size=3, rows=12, dtype=torch.float64, truncate=Tr
     truncated = torch.tensor([truncate and i in (1, 4) for i in range(rows)])
     rollout = -3 * torch.rand(rows, width, generator=rng, dtype=torch.float64).to(dtype)
     return Batch(tokens, mask, torch.arange(rows) // group_size, rewards, truncated, rollout)
+
+
+def rows_for(algorithm, seed=0, **options):
+    """Ragged rows of the kind that an algorithm learns from: pairs, demonstrations, answers good and bad, or groups."""
+    if isinstance(algorithm, Unpaired):
+        batch = ragged_batch(seed, 1, **options)
+        good = (batch.group % 3 != 1).to(batch.rewards.dtype)
+        return replace(batch, rewards=batch.rewards * good[:, None])
+    group_size = 1 if algorithm.name == "sft" else 2 if isinstance(algorithm, Preference) else 3
+    return ragged_batch(seed, group_size, **options)

@@ -20,11 +20,14 @@ _HOME = {
     "oneloop.errors": ["ConfigError", "DataError", "DivergedError", "OneloopError", "RewardError"],
     "oneloop.batch": ["Batch", "Loss", "PolicyOutput", "Size"],
     "oneloop.algorithms": [
-        "ALGORITHMS", "CISPO", "DAPO", "DPO", "DR_GRPO", "GRPO", "GSPO", "IPO", "PPO", "REINFORCE", "REINFORCE_PP",
-        "REWARD_MODEL", "RLOO", "SFT", "Critic", "PolicyGradient", "Preference",
+        "ALGORITHMS", "CISPO", "DAPO", "DISTILL", "DPO", "DR_GRPO", "GRPO", "GSPO", "IPO", "KTO", "ORPO", "PPO",
+        "REINFORCE", "REINFORCE_PP", "REWARD_MODEL", "RLOO", "SFT", "SIMPO", "Critic", "PolicyGradient", "Preference",
+        "Unpaired",
     ],
     "oneloop.train": ["train"],
     "oneloop.config": ["Run"],
+    "oneloop.fitting": ["fit"],
+    "oneloop.recipes.result": ["FinishedRun", "open_run"],
 }  # fmt: skip
 _WHERE = {name: module for module, names in _HOME.items() for name in names}
 

@@ -25,11 +25,18 @@ class Size(NamedTuple):
     """Rows with at least one action token."""
     unseen: int = 0
     """Those of `tokens` that no forward pass of the update sees, because their rows are inert."""
+    halves: int = 0
+    """In a batch of pairs, those of which one row alone has an action: an empty answer is still half of a pair."""
 
     @property
     def seen(self) -> int:
         """Action tokens that the update's forward passes see: what a statistic of the passes divides by."""
         return self.tokens - self.unseen
+
+    @property
+    def pairs(self) -> float:
+        """Pairs of the step, an empty answer in them or not."""
+        return (self.sequences + self.halves) / 2
 
 
 class PolicyOutput(NamedTuple):
@@ -81,6 +88,7 @@ class Batch:
         inert: rows that cannot move the weights, also told by `Algorithm.prepare`: their loss is 0 and has no gradient.
             They count in the loss's denominators like every row, and no pass of the update is spent on them.
         lengths: tokens of each row without padding; left out, a row ends with its last action.
+        offset: taken off a row's reward before it is judged: what a pair's chosen answer must lead by, KTO's z_ref.
     """
 
     tokens: Int[Tensor, "B T"]
@@ -96,6 +104,7 @@ class Batch:
     returns: Float[Tensor, "B T"] | None = None
     inert: Bool[Tensor, " B"] | None = None
     lengths: Int[Tensor, " B"] = None  # pyright: ignore[reportAssignmentType]  # filled below, never None after
+    offset: Float[Tensor, " B"] | None = None
 
     def __post_init__(self) -> None:
         if self.lengths is None:
@@ -108,8 +117,13 @@ class Batch:
     @property
     def size(self) -> Size:
         """Action tokens, rows with at least one, and action tokens of the rows that `microbatches` leaves out."""
-        tokens = int(self.mask.sum())
-        return Size(tokens, int(self.mask.any(1).sum()), unseen=tokens - int(self._moving().mask.sum()))
+        tokens, acts = int(self.mask.sum()), self.mask.any(1)
+        unseen = tokens - int(self._moving().mask.sum())
+        return Size(tokens, int(acts.sum()), unseen, 0 if bool(acts.all()) else self._halves(acts.tolist()))
+
+    def _halves(self, acts: Sequence[bool]) -> int:
+        members = self._members()
+        return sum(acts[a] != acts[b] for a, b in members) if all(len(rows) == 2 for rows in members) else 0
 
     @property
     def num_groups(self) -> int:

@@ -7,12 +7,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import tomli_w
 from tyro.conf import Positional
 
 from oneloop.errors import ConfigError
+
+MARK = "python:"
+"""How a setting begins that describes what Python handed over in the place of words."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,17 +27,36 @@ class Run:
     model: str = "scratch:tiny"
     """Folder or hub id of a Hugging Face causal language model; scratch:tiny and scratch:small are made on the spot."""
     data: str = "task:chain_sum"
-    """task:NAME, or a JSONL file with the columns prompt | prompt,completion | prompt,chosen,rejected."""
+    """task:NAME, or a JSONL file with the columns prompt | prompt,completion | prompt,chosen,rejected |
+    prompt,completion,label."""
     out: str = "runs/run"
     """Run folder to create."""
+    chat_template: str = ""
+    """File with a Jinja chat template, used instead of the model's own and saved with the model."""
+    chat_template_kwargs: tuple[str, ...] = ()
+    """Variables of the chat template, such as enable_thinking=false; saved with the model as their defaults."""
     steps: int = 100
     """Steps to train: one batch of experience each."""
     reward: tuple[str, ...] = ()
-    """Reward functions, file.py:function or package.module:function. Left out with task:NAME: the task's grader."""
+    """Reward functions, file.py:function, package.module:function, or one that comes with oneloop, such as exact_match.
+    Left out with task:NAME: the task's grader."""
     reward_weights: tuple[float, ...] = ()
     """One weight per reward (the learned one last); left out, all 1."""
     reward_model: str = ""
     """Folder or hub id of a sequence-classification model with one label, added to the rewards."""
+    reward_timeout: float = 60.0
+    """Seconds that a reward function may take for a batch before its process is killed."""
+    reward_workers: int = 1
+    """Processes of each reward function. Above 1, functions called once per completion score so many at a time."""
+    on_reward_error: Literal["stop", "unscored"] = "stop"
+    """When a reward function raises, hangs, dies or returns no number: stop the run, or train without those samples
+    (counted; more than 10 % of 20 steps' samples still stop it)."""
+    teacher: str = ""
+    """Folder or hub id of a model with the same vocabulary that takes the reference's place: the KL of `distill`, or of
+    any method that has one on its samples, is the distance to it. Rewards are called only where --reward names one."""
+    reference_cache: str = ""
+    """Folder in which the reference's log-probs of pairs are kept by content: a later run with the same model, pairs,
+    order and settings of passes reads them. Left out, they are computed before step 0."""
     eval_data: str = ""
     """Held-out data in the form of --data; with task:NAME its test split is the default."""
     eval_reward: tuple[str, ...] = ()
@@ -45,7 +67,7 @@ class Run:
     """Delete the run in --out, if there is one, and start afresh."""
 
     prompts_per_step: int = 32
-    """Prompts (for SFT demonstrations, for preferences pairs) in a step's batch."""
+    """Prompts (for SFT demonstrations, for preferences pairs, for KTO rated answers) in a step's batch."""
     group_size: int = 8
     """Completions per prompt."""
     minibatch: int = 0
@@ -104,11 +126,21 @@ class Run:
     keep_checkpoints: int = 2
     """How many of the newest checkpoints stay."""
     eval_every: int = 0
-    """Steps between evaluations; 0 evaluates only at the end."""
+    """Steps between evaluations, of which the first comes before step 0; 0 evaluates only at the end."""
     eval_samples: int = 1
     """Completions per held-out prompt."""
     eval_temperature: float = 0.0
     """Temperature of evaluation; 0 takes the most likely token."""
+    eval_top_k: int = 0
+    """As --top-k, for evaluation, which may truncate: nothing learns from its answers."""
+    eval_top_p: float = 1.0
+    """As --top-p, for evaluation."""
+    eval_max_new_tokens: int = 0
+    """Length limit of an evaluation's completions, in tokens; 0 takes --max-new-tokens."""
+    keep_best: bool = False
+    """Keep the model with the best evaluation so far in OUT/best."""
+    keep_best_by: str = ""
+    """What --keep-best compares, of the held-out data: eval/reward, eval/loss, ...; left out, the method's own."""
     data_size: int = 2048
     """Rows that a built-in task makes for training."""
     eval_size: int = 256
@@ -117,6 +149,8 @@ class Run:
     """Precision of forward passes; weights and optimizer stay float32."""
     device: str = "cpu"
     """cpu, cuda or cuda:N."""
+    report_to: tuple[str, ...] = ()
+    """Loggers that are told too, beside the files of the run folder: tensorboard, wandb, trackio."""
 
     def __post_init__(self) -> None:
         for name in _POSITIVE:
@@ -126,6 +160,7 @@ class Run:
         _wanted(self.learning_rate > 0, "learning_rate", self.learning_rate, "a positive number")
         _wanted(self.temperature > 0, "temperature", self.temperature, "a positive number")
         _wanted(self.max_grad_norm > 0, "max_grad_norm", self.max_grad_norm, "a positive number")
+        _wanted(self.reward_timeout > 0, "reward_timeout", self.reward_timeout, "a positive number of seconds")
         _wanted(self.lora_alpha > 0, "lora_alpha", self.lora_alpha, "a positive number")
         if self.resume and self.overwrite:
             raise ConfigError("--resume goes on with the run in --out, --overwrite deletes it. Fix: one of the two")
@@ -141,6 +176,33 @@ class Run:
                 f"--eval-samples {self.eval_samples} with --eval-temperature 0 would repeat one greedy answer. "
                 "Fix: --eval-temperature 1, or --eval-samples 1"
             )
+        _wanted(0 < self.eval_top_p <= 1, "eval_top_p", self.eval_top_p, "a probability in (0, 1]")
+        self._check_best()
+        for name in self.report_to:
+            if name not in LOGGERS:
+                near = get_close_matches(name, LOGGERS, 1)
+                hint = f" Did you mean {near[0]}?" if near else ""
+                raise ConfigError(f"--report-to {name}: the loggers are {', '.join(LOGGERS)}.{hint}")
+
+    def _check_best(self) -> None:
+        by = self.keep_best_by
+        if by and not self.keep_best:
+            raise ConfigError(f"--keep-best-by {by} without --keep-best. Fix: --keep-best --keep-best-by {by}")
+        if by and not by.startswith("eval/"):
+            raise ConfigError(
+                f"--keep-best-by {by}: only held-out data can say which model is best; what is trained on rises by "
+                f"itself. Fix: --keep-best-by eval/{by}"
+            )
+        if self.keep_best and not self.eval_every:
+            raise ConfigError(
+                "--keep-best with --eval-every 0 has one evaluation, at the end, and nothing to compare. "
+                "Fix: --eval-every 10"
+            )
+
+    @property
+    def eval_limit(self) -> int:
+        """Length limit of an evaluation's completions."""
+        return self.eval_max_new_tokens or self.max_new_tokens
 
     @property
     def groups_per_update(self) -> int:
@@ -151,13 +213,15 @@ class Run:
         return tomli_w.dumps({k: list(v) if isinstance(v, tuple) else v for k, v in values.items()})
 
 
+LOGGERS = ("tensorboard", "wandb", "trackio")
+"""What --report-to takes."""
 _POSITIVE = (
     "steps", "prompts_per_step", "group_size", "epochs", "max_tokens", "max_new_tokens", "keep_checkpoints",
-    "eval_samples", "data_size", "eval_size",
+    "eval_samples", "data_size", "eval_size", "reward_workers",
 )  # fmt: skip
 _NOT_NEGATIVE = (
     "minibatch", "max_refills", "top_k", "warmup", "save_every", "eval_every", "eval_temperature",
-    "weight_decay", "critic_learning_rate", "lora",
+    "eval_top_k", "eval_max_new_tokens", "weight_decay", "critic_learning_rate", "lora",
 )  # fmt: skip
 MAY_CHANGE_ON_RESUME = frozenset(
     {
@@ -172,9 +236,16 @@ MAY_CHANGE_ON_RESUME = frozenset(
         "device",
         "score_early",
         "log_entropy",
+        "reward_timeout",
+        "reward_workers",
+        "on_reward_error",
+        "reference_cache",
+        "keep_best",
+        "keep_best_by",
+        "report_to",
     }
 )
-"""Settings that do not change what a step computes."""
+"""Settings that do not change what a step computes, as long as no reward function fails."""
 
 
 def _wanted(holds: bool, name: str, value: object, wanted: str) -> None:
@@ -218,6 +289,9 @@ def _typed(name: str, value: Any, source: str) -> Any:
         return tuple(value) if isinstance(value, list) else (value,)
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    choices = get_args(get_type_hints(Run)[name])
+    if isinstance(default, str) and choices and value not in choices:
+        raise ConfigError(f"{source}: {name} = {value!r}; wanted one of {', '.join(map(repr, choices))}")
     if type(value) is not type(default):
         wanted = type(default).__name__
         raise ConfigError(f"{source}: {name} = {value!r} is of type {type(value).__name__}; wanted {wanted}")
@@ -253,12 +327,23 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "reward_model": {"learning_rate": 1e-4, "group_size": 2},
     "dpo": {"group_size": 2},
     "ipo": {"group_size": 2},
+    "simpo": {"group_size": 2},
+    "orpo": {"group_size": 2},
+    "kto": {"group_size": 1},
+    "distill": {"group_size": 1, "prompts_per_step": 64},
     "ppo": {"group_size": 1, "epochs": 4, "prompts_per_step": 64, "minibatch": 16},
     "reinforce": {"group_size": 1},
     "reinforce_pp": {"group_size": 4},
     "rloo": {"group_size": 4},
 }
 """Where an algorithm's defaults differ from `Run`'s. Learning rates are TRL's, for models of billions of weights."""
+
+
+def not_default(run: Run) -> dict[str, Any]:
+    """The settings in which a run differs from its algorithm's defaults, with the default of each."""
+    default = default_run(run.algorithm)
+    names = (field.name for field in fields(Run) if field.name not in ("resume", "overwrite"))
+    return {name: getattr(default, name) for name in names if getattr(run, name) != getattr(default, name)}
 
 
 def default_run(algorithm: str) -> Run:

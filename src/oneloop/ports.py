@@ -131,8 +131,13 @@ class RolloutEngine(Protocol):
 class Scorer(Protocol):
     """Scores the completions of some trajectories: a reward function behind its contract checks."""
 
-    def __call__(self, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
-        """The same trajectories, in order, with `reward` filled in."""
+    def __call__(
+        self, trajectories: Sequence[Trajectory], step: int = ..., scored: Callable[[int], None] = ...
+    ) -> list[Trajectory]:
+        """The same trajectories, in order, with `reward` filled in.
+
+        `scored` hears how many more samples have been scored, while others are.
+        """
         ...
 
 

@@ -32,6 +32,7 @@ def train(
     world: World = SingleProcess(),  # noqa: B008
     measures: Sequence[Measure] = (),
     hooks: Sequence[Hook] = (),
+    phase: Callable[[str], None] = lambda name: None,
 ) -> Algorithm:
     """Train from step `start` up to `steps`.
 
@@ -41,13 +42,14 @@ def train(
         seed: names the order of groups in each step.
         measures: evaluations whose results are logged with the step.
         hooks: called after each step is recorded (save, stop).
+        phase: told which part of a step begins: rollout, prepare, update.
 
     Returns: the algorithm as it stands after the last step (its KL coefficient may have adapted).
 
     Raises: DivergedError, and whatever a reward function or a hook raises.
     """
     for step in range(start, steps):
-        clock, tally = Clock(), Tally(world)
+        clock, tally = Clock(phase), Tally(world)
         with clock("rollout"):
             batch = experience.batch(step)  # y ~ μ(·|x), scored  |  pairs  |  demonstrations
         with clock("prepare"):
@@ -133,11 +135,13 @@ class Tally:
 class Clock:
     """Seconds of each phase of a step."""
 
-    def __init__(self) -> None:
+    def __init__(self, told: Callable[[str], None]) -> None:
+        self._told = told
         self._seconds: dict[str, float] = {}
 
     @contextmanager
     def __call__(self, phase: str) -> Iterator[None]:
+        self._told(phase)
         start = perf_counter()
         yield
         self._seconds[phase] = perf_counter() - start

@@ -24,6 +24,22 @@ class Message(TypedDict):
     content: str
 
 
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """A row to imitate, as the model reads it: token ids, and which of them are trained.
+
+    Raises: ValueError when there is not one flag for each id.
+    """
+
+    ids: tuple[int, ...]
+    trained: tuple[bool, ...]
+    """True for what the assistant said, the end of each of its turns included."""
+
+    def __post_init__(self) -> None:
+        if len(self.ids) != len(self.trained):
+            raise ValueError(f"{len(self.trained)} flags for {len(self.ids)} tokens: every token needs one")
+
+
 class StopReason(StrEnum):
     """Why a completion ended, as the engine saw it; the only source of "truncated"."""
 
@@ -92,6 +108,12 @@ class Reward:
 
     value: float | None
     parts: Mapping[str, float | None] = field(default_factory=dict)
+    failures: Mapping[str, str] = field(default_factory=dict)
+    """Why a function has no value for this sample, where it failed."""
+    measures: Mapping[str, float] = field(default_factory=dict)
+    """Numbers that functions logged, by <function>/<name>: the run's metrics are their means."""
+    extras: Mapping[str, str | None] = field(default_factory=dict)
+    """Columns that functions add to the table of completions."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +126,8 @@ class Prompt:
     """The prompt as a person reads it."""
     tokens: tuple[int, ...]
     columns: Mapping[str, Any] = field(default_factory=dict)
+    messages: tuple[Mapping[str, Any], ...] | None = None
+    """The prompt as the data has it, where it is a conversation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,5 +1,6 @@
 """Rewards beside the sampling: the same trajectories, and a failure that stops the sampling."""
 
+import re
 from concurrent.futures import Future
 from threading import Event, get_ident
 from time import sleep
@@ -115,3 +116,38 @@ def test_a_failure_of_the_engine_is_its_own() -> None:
 
     with pytest.raises(RuntimeError, match="out of memory"):
         scored(Engine(range(6), gate), by_seed, early=True)
+
+
+@pytest.mark.parametrize("early", [False, True])
+def test_slow_scoring_says_how_far_it_is(early: bool, monkeypatch) -> None:
+    """The reward waits until it has been said; sampling alone is no reason to say it."""
+    monkeypatch.setattr("oneloop.experience.scoring.SLOW", 0.01)
+    said, told = [], Event()
+
+    def say(text: str) -> None:
+        said.append(text)
+        told.set()
+
+    def reward(completions, name, **columns):
+        assert "c" not in name or told.wait(timeout=20)
+        return [1.0] * len(completions)
+
+    def gate(place: int) -> None:
+        sleep(0.02)
+        assert not said
+
+    drawn_and_scored(Engine(range(6), gate), str, scorer(reward), REQUESTS, Sampling(), early=early, say=say)
+    count = r"[024]" if early else "0"
+    assert re.fullmatch(rf"scoring: {count} of 6 after 0 s", said[0])
+
+
+def test_the_step_reaches_the_reward() -> None:
+    seen = []
+
+    def reward(completions, trainer_state):
+        seen.append(trainer_state.global_step)
+        return [1.0] * len(completions)
+
+    for early in (False, True):
+        drawn_and_scored(Engine(range(6)), str, scorer(reward), REQUESTS, Sampling(), early=early, step=7)
+    assert seen == [7, 7, 7, 7]

@@ -4,13 +4,14 @@ import pytest
 import torch
 
 from oneloop.errors import ConfigError, DataError
-from oneloop.experience.demonstrations import Demonstration, Demonstrations
+from oneloop.experience.demonstrations import Demonstrations
+from oneloop.experience.episodes import dead_scalars
 from oneloop.experience.pack import Row, collate
 from oneloop.experience.pairs import Pair, Pairs
 from oneloop.experience.rollouts import Rollouts
 from oneloop.experience.stream import Stream
 from oneloop.objective.select import MixedOutcome
-from oneloop.types import Completion, Prompt, Reward, Sampling, StopReason, Trajectory
+from oneloop.types import Completion, Prompt, Reward, Sampling, StopReason, Tokens, Trajectory
 
 
 def test_ten_items_in_batches_of_four() -> None:
@@ -29,7 +30,7 @@ def test_ten_items_in_batches_of_four() -> None:
 
 
 def test_demonstrations_and_pairs() -> None:
-    batch = Demonstrations([Demonstration([5, 6], [7, 1])], per_step=1, seed=0).batch(0)
+    batch = Demonstrations([Tokens((5, 6, 7, 1), (False, False, True, True))], per_step=1, seed=0).batch(0)
     assert batch.mask.tolist() == [[False, False, True, True]], "the end token is trained, the prompt is not"
     assert batch.rewards.tolist() == [[0.0, 0.0, 0.0, 1.0]]
     pair = Pairs([Pair([5], [6, 1], [7, 8, 1])], per_step=1, seed=0).batch(0)
@@ -74,7 +75,7 @@ class Notes:
 def by_prompt(rewards: dict[str, list[float | None]]):
     """A scorer: the reward of a prompt's samples by their number."""
 
-    def score(items: list[Trajectory]) -> list[Trajectory]:
+    def score(items: list[Trajectory], step: int = 0, scored=None) -> list[Trajectory]:
         from dataclasses import replace
 
         return [
@@ -135,8 +136,11 @@ def test_the_refill_is_bounded_and_says_so() -> None:
 def test_nothing_kept_leaves_nothing_to_train() -> None:
     source, notes = rollouts({"a": [1.0, 1.0], "b": [0.0, 0.0]}, keep=MixedOutcome(), max_refills=2)
     batch = source.batch(0)
-    assert batch.size == (0, 0, 0) and len(batch) > 0
-    assert notes.codes == ["A_REFILL", "A_DEAD"]
+    assert not any(batch.size) and len(batch) > 0
+    assert notes.codes == ["A_REFILL"]
+    scalars = source.report(batch).scalars
+    assert scalars["frac_reward_zero_std"] == 1 and scalars["frac_groups_all_wrong"] == 0.5
+    assert scalars["frac_groups_all_right"] == 0.5
 
 
 def test_a_sample_without_a_score_teaches_nothing() -> None:
@@ -176,9 +180,27 @@ def test_metrics_by_hand() -> None:
     assert scalars["completions/mean_length"] == 2 and scalars["completions/clipped_ratio"] == 0
 
 
-def test_a_truncated_step_is_named() -> None:
-    source, notes = rollouts({"a": [0.0, 1.0], "b": [1.0, 0.0]}, engine=Engine(StopReason.LENGTH))
-    assert source.batch(0).truncated.all() and notes.codes == ["A_TRUNCATED"]
+def test_a_truncated_step_says_so() -> None:
+    source, _ = rollouts({"a": [0.0, 1.0], "b": [1.0, 0.0]}, engine=Engine(StopReason.LENGTH))
+    batch = source.batch(0)
+    scalars = source.report(batch).scalars
+    assert batch.truncated.all() and scalars["completions/clipped_ratio"] == 1
+    assert "completions/max_terminated_length" not in scalars
+
+
+@pytest.mark.parametrize(
+    ("groups", "wanted"),
+    [
+        ([[0, 0], [0, 1], [1, 1], [0, 0]], (0.75, 0.5, 0.25)),
+        ([[-1, -1], [0.5, 0.5], [2, 2], [0, 2]], (0.75, 0.25, 0.25)),  # 0.5 is neither wrong nor the best
+        ([[None, None], [None, 0], [1, None]], (1.0, 1 / 3, 1 / 3)),  # an unscored group is dead, and of neither kind
+        ([[0, 1], [1, 0]], (0.0, 0.0, 0.0)),
+    ],
+)
+def test_dead_groups_by_kind(groups, wanted) -> None:
+    scalars = dead_scalars(groups)
+    assert tuple(scalars.values()) == pytest.approx(wanted)
+    assert list(scalars) == ["frac_reward_zero_std", "frac_groups_all_wrong", "frac_groups_all_right"]
 
 
 def test_advantages_come_back_to_their_records() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from oneloop.errors import ConfigError
-from oneloop.lab.curves import _lines
+from oneloop.lab.curves import Line, by_scale, metric_lines
 from oneloop.lab.report import Table, report_run, write_report
 from oneloop.record.reader import read_run
 from oneloop.record.writer import RunFolder
@@ -93,11 +93,11 @@ def test_a_single_run(tmp_path):
     for label in ("mean reward of completions", "KL to the reference, nats/token", "mean length, tokens"):
         assert label in page.words
     assert "kl" in page.words and "values that were not finite, first: 1" in page.words
-    assert page.tags.count("caption") == page.tags.count("table") == 2
+    assert page.tags.count("caption") == page.tags.count("table") == 2 + 3  # the run and its samples, and three steps
 
 
 def test_steps_are_counted_from_1_as_on_the_terminal(tmp_path):
-    (line,) = _lines([("run", read_run(make_run(tmp_path / "run")))], "reward")
+    (line,) = metric_lines([("run", read_run(make_run(tmp_path / "run")))], "reward")
     assert line.steps == [1, 2, 3] and line.values == [0.0, 0.5, 1.0]
 
 
@@ -148,10 +148,79 @@ def test_nothing_comes_from_a_network(tmp_path):
     assert "default-src 'none'" in text and "prefers-color-scheme:dark" in text
 
 
-def test_best_and_worst_of_first_and_last(tmp_path):
-    _, page = read(report_run(make_run(tmp_path / "run")))
-    shown = set(re.findall(r"answer \d\.\d", page.words))
-    assert shown == {f"answer {step}.{i}" for step in (0, 2) for i in (5, 4, 1, 0)}
+def test_best_and_worst_of_first_and_last_and_more_folded_away(tmp_path):
+    text, page = read(report_run(make_run(tmp_path / "run")))
+    first, *folded = text[text.index("<h2>Completions of") :].split("<details>")
+    shown = re.findall(r"answer \d\.\d", first)
+    assert set(shown) == {f"answer {step}.{i}" for step in (0, 2) for i in (5, 4, 1, 0)}
+    assert [re.findall(r"answer \d\.\d", part) for part in folded] == [
+        [f"answer {step}.{i}" for i in (5, 4, 3, 2, 1, 0)] for step in (0, 1, 2)
+    ]
+    assert "step 2: 6 completions" in page.words
+
+
+def test_a_long_run_shows_a_bounded_number_of_completions(tmp_path):
+    path = make_run(tmp_path / "run", steps=40)
+    with RunFolder.open(path, resume=True, config_text="", facts={"algorithm": "grpo"}) as folder:
+        folder.trajectories(39, [trajectory(i / 100, f"many {i}", i) for i in range(100)])
+    text, _ = read(report_run(path))
+    folded = text[text.index("<h2>Completions of") :].split("<details>")[1:]
+    assert [re.findall(r"step (\d+):", part)[0] for part in folded] == ["1", "8", "16", "24", "32", "40"]
+    assert re.findall(r"many (\d+)<", folded[-1]) == [*map(str, range(99, 91, -1)), *map(str, range(7, -1, -1))]
+
+
+def test_the_start_of_the_curves_is_what_was_measured_before_training(tmp_path):
+    path = make_run(tmp_path / "run")
+    with RunFolder.open(path, resume=True, config_text="", facts={"algorithm": "grpo"}) as folder:
+        folder.scalars(7, {"eval/reward": 0.75})
+    lines = [{"done": 0, "time": 1.0, "eval/reward": 0.25}, {"done": 8, "time": 2.0, "eval/reward": 0.75}]
+    (path / "eval.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (line,) = metric_lines([("run", read_run(path))], "eval/reward")
+    assert (line.steps, line.values) == ([0, 8], [0.25, 0.75])
+
+
+def curve(name: str, place: int, steps: int, low: float, high: float) -> Line:
+    return Line(name, place, [1, steps], [low, high])
+
+
+def test_lines_of_other_scales_get_their_own_picture():
+    """SFT's loss falls from 5 over 220 steps; beside it the others would be flat and short."""
+    sft, rm, dpo = curve("sft", 0, 220, 5, 0.1), curve("rm", 1, 60, 0.7, 0.05), curve("dpo", 2, 40, 0.7, 0.4)
+    grpo, flat = curve("grpo", 3, 25, 0.0, 0.014), curve("flat", 4, 25, 0.01, 0.01)
+    pictures = by_scale([sft, rm, dpo, grpo, flat])
+    assert [[line.run for line in picture] for picture in pictures] == [["sft"], ["rm", "dpo", "flat"], ["grpo"]]
+    missing = Line("nan", 5, [1, 2, 3], [float("nan"), 1.0, 2.0])
+    assert by_scale([missing]) == [[missing]]
+
+
+def test_pictures_of_one_metric_name_their_runs(tmp_path):
+    runs = []
+    for name, scale, steps in (("sft", 100.0, 30), ("grpo", 1.0, 3)):
+        with RunFolder.open(tmp_path / name, resume=False, config_text="", facts={"algorithm": name}) as folder:
+            for step in range(steps):
+                folder.scalars(step, {"loss": scale / (step + 1)})
+        runs.append((name, tmp_path / name))
+    text, page = read(write_report(runs, tmp_path / "r.html", title="t"))
+    captions = re.findall(r"<figcaption>.*?</figcaption>", text)
+    assert ["sft" in captions[0], "grpo" in captions[0], "grpo" in captions[1]] == [True, False, True]
+    assert page.tags.count("figure") == 2
+    ids = page.all("id")
+    assert len(ids) == len(set(ids))
+
+
+def test_settings_and_objective(tmp_path):
+    path = tmp_path / "run"
+    facts = {"algorithm": "grpo", "changed": {"learning_rate": 1e-6, "reward": []}}
+    config = f'algorithm = "grpo"\nsteps = 100\nlearning_rate = 0.01\nreward = ["a.py:f", {json.dumps("<b>" + "x")}]\n'
+    with RunFolder.open(path, resume=False, config_text=config, facts=facts) as folder:
+        folder.scalars(0, {"reward": 1.0})
+    (path / "objective.txt").write_text("grpo: <i>objective</i>\n  loss   Σ\n", encoding="utf-8")
+    text, page = read(report_run(path))
+    assert "grpo: <i>objective</i>\n  loss   Σ" in page.words and "i" not in page.tags and "b" not in page.tags
+    assert "2 of 4 settings differ from the default" in page.words
+    place = [text.index(f"<td>{name}</td>") for name in ("learning_rate", "reward", "algorithm", "steps")]
+    assert place == sorted(place)
+    assert "<td>learning_rate</td><td>0.01</td><td>1e-06</td>" in text and "a.py:f &lt;b&gt;x" in text
 
 
 def test_long_completions_are_cut_with_a_word(tmp_path):

@@ -2,8 +2,9 @@
 
 import pytest
 
+from oneloop.model.chat import turn_end
 from oneloop.model.load import load_policy, load_tokenizer
-from oneloop.model.text import Text, end_ids, name_ends, turn_end
+from oneloop.model.text import Text, end_ids, name_ends
 from oneloop.recipes.data import demonstrations, pairs
 
 CHATML = (
@@ -78,10 +79,10 @@ def test_rows_of_messages_get_it_in_sft_and_in_pairs() -> None:
     text = ended(chat(CHATML, "<|im_start|>", "<|im_end|>"))
     (stop,) = turn_end(text.tokenizer)
     rows = [{"prompt": QUESTION, "completion": "2", "chosen": "2", "rejected": "3"}]
-    assert demonstrations(rows, text, None)[0][0].completion[-1] == stop
+    assert demonstrations(rows, text, None)[0][0].ids[-1] == stop
     (pair,) = pairs(rows, text, None)[0]
     assert pair.chosen[-1] == pair.rejected[-1] == stop
-    assert demonstrations([rows[0] | {"prompt": "1+1="}], text, None)[0][0].completion[-1] == text.end_ids[0]
+    assert demonstrations([rows[0] | {"prompt": "1+1="}], text, None)[0][0].ids[-1] == text.end_ids[0]
 
 
 def test_without_a_template_there_is_no_turn() -> None:

@@ -125,7 +125,7 @@ def found(tmp_path_factory) -> list[dict]:
 
 def test_sizes_rows_and_statistics_add_up(found) -> None:
     for rank, mine in enumerate(found):
-        assert tuple(mine["total"]) == (7, 4, 3)
+        assert mine["total"] == Size(7, 4, 3)
         assert mine["gathered"].tolist() == [[1.0, 1.0, 0.0], [2.0, 2.0, 2.0], [2.0, 2.0, 2.0]]
         assert mine["mine"][:, 0].tolist() == [[0.0], [1.0, 2.0]][rank]
         assert mine["mine"].shape == (1 + rank, 2 + rank)

@@ -12,7 +12,7 @@ from oneloop.cli.main import run as command
 from oneloop.config import Run, default_run
 from oneloop.errors import ConfigError
 from oneloop.model.load import load_policy
-from oneloop.recipes.evaluate import evaluate
+from oneloop.recipes.evaluate import Exam, evaluate
 from oneloop.recipes.execute import execute
 from oneloop.record.reader import read_run
 from toy_models import Silent
@@ -67,7 +67,8 @@ def test_the_merged_model_and_the_adapters_say_the_same(start, tmp_path) -> None
         said.append(AutoModelForCausalLM.from_pretrained(out / "final")(input_ids=tokens).logits)
     for other in said[1:]:
         torch.testing.assert_close(other, said[0], rtol=1e-4, atol=1e-4)
-    scores = [evaluate(str(out / name), "task:addition", size=16, max_new_tokens=5) for name in ("final", "adapter")]
+    exam = Exam(data="task:addition", size=16, max_new_tokens=5)
+    scores = [evaluate(str(out / name), exam).scores for name in ("final", "adapter")]
     assert str(scores[0]) == str(scores[1])
     bytes_of = [sum(path.stat().st_size for path in (out / name).glob("*.safetensors")) for name in folders]
     assert bytes_of[1] == bytes_of[2] < bytes_of[0] / 5

@@ -13,7 +13,7 @@ from oneloop.cli.main import run as command
 from oneloop.config import Run, default_run
 from oneloop.errors import ConfigError, DivergedError, OneloopError, RewardError
 from oneloop.model.learner import Learner
-from oneloop.recipes import resume
+from oneloop.recipes import machine
 from oneloop.recipes.execute import execute
 from oneloop.record.writer import RunFolder
 from toy_models import Silent
@@ -236,7 +236,7 @@ def test_another_machine_is_told_and_goes_on(tmp_path, monkeypatch) -> None:
         execute(run, Dies())
     here = json.loads((out / "run.json").read_text())["machine"]
     assert here["cpu"] and here["cpu_capability"] == torch.backends.cpu.get_cpu_capability() and here["threads"] == 1
-    monkeypatch.setattr(resume, "_cpu_model", lambda: "another CPU")
+    monkeypatch.setattr(machine, "_cpu_model", lambda: "another CPU")
     watcher = Silent()
     execute(replace(run, resume=True), watcher)
     (told,) = [line for line in watcher.lines if "A_MACHINE" in line]

@@ -198,12 +198,29 @@ def test_rewind_to_nothing_empties_everything(tmp_path):
     with start(tmp_path / "run") as folder:
         folder.scalars(0, {})
         folder.event(0, "A_X", "x")
+        folder.evaluation(0, {"eval/reward": 0.5})
         folder.trajectories(0, [trajectory()])
         folder.rewind({}, 0)
-        assert folder.position() == {"metrics": 0, "events": 0, "memory": 0}
+        assert folder.position() == {"metrics": 0, "events": 0, "memory": 0, "evaluations": 0}
         folder.scalars(0, {"reward": 1.0})
     run = read_run(tmp_path / "run")
-    assert (len(run.metrics), run.events, run.rollout_steps()) == (1, [], [])
+    assert (len(run.metrics), run.events, run.evaluations, run.rollout_steps()) == (1, [], [], [])
+
+
+def test_what_a_step_says_of_held_out_data_has_a_line_of_its_own(tmp_path):
+    with start(tmp_path / "run") as folder:
+        assert folder.evaluated is None
+        folder.evaluation(0, {"eval/reward": 0.25})
+        folder.scalars(0, {"reward": 1.0})
+        assert folder.evaluated == (0, {"eval/reward": 0.25}), "a step without a measure leaves the last one"
+        folder.scalars(1, {"reward": 1.0, "eval/reward": 0.5, "eval/loss": float("nan")})
+        assert folder.evaluated[0] == 2
+    found = lines(tmp_path / "run" / "eval.jsonl")
+    assert [{key: value for key, value in row.items() if key != "time"} for row in found] == [
+        {"done": 0, "eval/reward": 0.25},
+        {"done": 2, "eval/reward": 0.5, "eval/loss": None},
+    ]
+    assert read_run(tmp_path / "run").evaluations == found
 
 
 @pytest.mark.parametrize("position", [{"metrics": 10_000}, {"metrics": 5}])

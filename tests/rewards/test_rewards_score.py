@@ -45,7 +45,7 @@ def scored(function: Callable[..., Any], items: list[Trajectory] | None = None) 
 def test_one_call_with_every_column_in_order() -> None:
     calls = []
 
-    def reward(completions, **columns):
+    def reward(completions, trainer_state, log_metric, log_extra, **columns):
         calls.append({"completions": completions, **columns})
         return [0.0, 1.0]
 

@@ -3,17 +3,27 @@
 import pytest
 
 from oneloop.errors import ConfigError
-from oneloop.tasks import TASKS, Addition, ChainSum, Task
+from oneloop.tasks import TASKS, Addition, ChainSum, Countdown, Task
 from oneloop.tasks.task import draw_rows, in_test
 
 KINDS = ("prompts", "demonstrations", "preferences")
 FLAWLESS = [name for name in TASKS if name != "flawed_chain_sum"]
-SMALL = {"addition_1": Addition(digits=1), "short": ChainSum(steps=(1, 1)), "long": ChainSum(steps=(9, 12), largest=9)}
+SMALL = {
+    "addition_1": Addition(digits=1),
+    "short": ChainSum(steps=(1, 1)),
+    "long": ChainSum(steps=(9, 12), largest=9),
+    "many": Countdown(count=(5, 6), largest=50, most=999),
+}
 EVERY = {**TASKS, **SMALL}
 
 
 def grades(task: Task, rows: list[dict], column: str) -> set[float | None]:
-    return set(task.reward([row[column] for row in rows], answer=[row["answer"] for row in rows]))
+    return set(task.reward([row[column] for row in rows], **columns(rows)))
+
+
+def columns(rows: list[dict]) -> dict[str, list]:
+    """What a reward is called with beside the completions."""
+    return {name: [row[name] for row in rows] for name in rows[0] if name != "prompt"}
 
 
 @pytest.mark.parametrize("task", EVERY.values(), ids=list(EVERY))
@@ -72,7 +82,7 @@ def test_a_grader_never_pays_a_rejected_answer(task: Task) -> None:
     assert all(row["chosen"] != row["rejected"] for row in rows)
 
 
-@pytest.mark.parametrize("task", EVERY.values(), ids=list(EVERY))
+@pytest.mark.parametrize("task", [task for task in EVERY.values() if not isinstance(task, Countdown)])
 def test_answers_are_right(task: Task) -> None:
     """An oracle of its own: the prompt, read sign by sign."""
     for row in task.prompts(200, 2, "test"):
@@ -84,7 +94,8 @@ def test_answers_are_right(task: Task) -> None:
 def test_an_answer_from_a_data_file_may_be_a_number_or_missing(name: str) -> None:
     row = TASKS[name].preferences(1, 0, "train")[0]
     answers = [int(row["answer"]), row["answer"], f" {row['answer']}\n", None]
-    assert TASKS[name].reward([row["chosen"]] * 4, answer=answers) == [1.0, 1.0, 1.0, None]
+    given = columns([row] * 4) | {"answer": answers}
+    assert TASKS[name].reward([row["chosen"]] * 4, **given) == [1.0, 1.0, 1.0, None]
 
 
 @pytest.mark.parametrize("text", ["", " ", "x", "46\n", "046", "+46", "46.0", "４６", "46 46", "12+34=46"])

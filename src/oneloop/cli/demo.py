@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,26 +29,21 @@ def main(arguments: list[str]) -> int:
     _clear(out)
     import torch
     from rich.console import Console
-    from rich.table import Table
+    from rich.live import Live
 
-    from oneloop.cli.terminal import Terminal
-    from oneloop.recipes.demo import CAPTION, HEADER, demo
+    from oneloop.cli.stages import Stages
+    from oneloop.recipes.demo import CAPTION, EXPECTED_SECONDS, HEADER, demo
 
     # a model this small gains nothing from a second thread, and one thread gives everyone the same numbers
     torch.set_num_threads(1)
     console = Console(highlight=False)
     if not console.is_terminal:
-        console.width = 140
-
-    def observer(name: str, run):
-        console.rule(name)
-        return Terminal(run.steps, console, None, every=max(run.steps // 10, 1))
-
-    shown = demo(out, flags.seed, observer)
-    table = Table(*HEADER, title=CAPTION, title_justify="left")
-    for result in shown.results:
-        table.add_row(*result.cells())
-    console.print(table)
+        console.width = 80
+    stages = Stages(EXPECTED_SECONDS, console)
+    with Live(stages, console=console, transient=True) if console.is_terminal else nullcontext():
+        shown = demo(out, flags.seed, lambda name, run: stages.begin(name, run.steps))
+        stages.end()
+    console.print(results_table(CAPTION, HEADER, [result.cells() for result in shown.results]))
     for gate in shown.gates:
         console.print(str(gate), markup=False, soft_wrap=True)
     console.print(f"{shown.seconds:.0f} seconds; report: {shown.report}", markup=False, soft_wrap=True)
@@ -55,6 +52,19 @@ def main(arguments: list[str]) -> int:
         raise GateError("gate failed: " + "; ".join(failed))
     console.print(f'next: oneloop sample --model {out}/grpo/final "3+1-2="', markup=False, soft_wrap=True)
     return 0
+
+
+def results_table(caption: str, header: Sequence[str], rows: Sequence[Sequence[str]]):
+    """The numbers whole, whatever the width; the models' names break between words."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(title=caption, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for place, name in enumerate(header):
+        table.add_column(name, no_wrap=place != 1)
+    for row in rows:
+        table.add_row(*row)
+    return table
 
 
 def _clear(out: Path) -> None:

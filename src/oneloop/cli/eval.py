@@ -1,8 +1,10 @@
-"""`oneloop eval`: answers to held-out prompts, scored, with 95 % intervals."""
+"""`oneloop eval`: a model, or two, on held-out data, with 95 % intervals."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Literal
 
 from oneloop.cli.parse import parse
 from oneloop.errors import ConfigError, GateError
@@ -10,54 +12,89 @@ from oneloop.errors import ConfigError, GateError
 
 @dataclass(frozen=True, kw_only=True)
 class Eval:
-    """Score a model's answers on held-out prompts, with 95 % intervals."""
+    """Measure a model on held-out data, with 95 % intervals: answers by rewards, pairs by who ranks them right,
+    demonstrations by their loss.
+    """
 
     model: str
-    """Folder or hub id of a Hugging Face causal language model."""
+    """Folder or hub id of a Hugging Face causal language model, or of a reward model."""
     data: str
-    """JSONL file with the column prompt (and those the rewards read), or task:NAME (its test split)."""
+    """Held-out rows in the forms of `oneloop train --data`, or task:NAME (its test split)."""
+    against: str = ""
+    """Another model, on the same prompts: what is reported of the two is --model minus this one, prompt by prompt."""
+    out: str = ""
+    """Folder to create for results.json and completions.parquet; left out, nothing is written."""
+    kind: Literal["auto", "prompts", "demonstrations", "preferences"] = "auto"
+    """What the rows are. auto: pairs for a reward model, prompts with --reward or task:NAME, else by the columns."""
     reward: tuple[str, ...] = ()
     """Reward functions, file.py:function or package.module:function; a task has its own grader."""
+    reference: str = ""
+    """For pairs and a policy: π_ref of the implicit reward; left out, log π alone ranks them."""
     size: int = 512
     """Rows that a built-in task makes."""
     samples: int = 1
     """Completions per prompt; above 1 needs a positive temperature."""
+    pass_at: tuple[int, ...] = ()
+    """Report pass@k for these k, where rewards are 0 or 1: --samples 8 --pass-at 1 4 8."""
     temperature: float = 0.0
     """0 takes the most likely token."""
+    top_k: int = 0
+    """Sample from the k most likely tokens; 0 = all."""
+    top_p: float = 1.0
+    """Sample from the most likely tokens that reach this probability."""
     max_new_tokens: int = 64
     """Length limit of a completion, in tokens."""
+    max_tokens: int = 16384
+    """Most tokens of one pass over pairs or demonstrations: memory only, never the result."""
+    chat_template: str = ""
+    """File with a Jinja chat template, used instead of the model's own."""
+    chat_template_kwargs: tuple[str, ...] = ()
+    """Variables of the chat template, such as enable_thinking=false."""
     fail_under: float | None = None
-    """End with exit code 3 when the mean reward is below this."""
+    """End with exit code 3 when the mean reward (of pairs: the accuracy) is below this."""
     seed: int = 0
     """Names every random number."""
-    dtype: str = "float32"
-    """float32 or bfloat16."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Precision of forward passes."""
     device: str = "cpu"
     """cpu, cuda or cuda:N."""
 
 
 def main(arguments: list[str]) -> int:
     options = parse(Eval, arguments, prog="oneloop eval")
-    from oneloop.recipes.evaluate import evaluate
+    from oneloop.recipes.evaluate import Exam, evaluate
+    from oneloop.recipes.results import check_out, save_evaluation
 
-    scores = evaluate(
-        options.model,
-        options.data,
-        options.reward,
-        size=options.size,
-        samples=options.samples,
-        temperature=options.temperature,
-        max_new_tokens=options.max_new_tokens,
-        seed=options.seed,
-        dtype=options.dtype,
-        device=options.device,
-    )
-    for score in scores:
-        print(score)
-    if options.fail_under is None:
-        return 0
-    if scores[0].mean is None:
-        raise ConfigError("--fail-under: no answer could be scored")
-    if scores[0].mean < options.fail_under:
-        raise GateError(f"reward {scores[0].mean:.4f} is below --fail-under {options.fail_under:g}")
+    exam = Exam(**{field.name: getattr(options, field.name) for field in fields(Exam)})
+    if options.out:
+        check_out(Path(options.out))
+    found = [evaluate(model, exam) for model in (options.model, options.against) if model]
+    for evaluation in found:
+        if options.against:
+            print(evaluation.model)
+        for line in (*evaluation.notes, *evaluation.scores):
+            print(line)
+    differences = found[0].against(found[1]) if options.against else []
+    if options.against:
+        print(f"{options.model} minus {options.against}")
+        for difference in differences:
+            print(difference)
+    if options.out:
+        save_evaluation(Path(options.out), exam, found, differences)
+        print(f"saved {options.out}")
+    else:
+        print("nothing was saved; --out DIR keeps the result and the completions")
+    _gate(options.fail_under, found[0].kind, found[0].scores[0].mean)
     return 0
+
+
+def _gate(least: float | None, kind: str, mean: float | None) -> None:
+    if least is None:
+        return
+    if kind == "demonstrations":
+        raise ConfigError("--fail-under is for rewards and accuracies, of which more is better; a loss is not one")
+    if mean is None:
+        raise ConfigError("--fail-under: no answer could be scored")
+    if mean < least:
+        name = "accuracy" if kind == "preferences" else "reward"
+        raise GateError(f"{name} {mean:.4f} is below --fail-under {least:g}")

@@ -10,12 +10,18 @@ from oneloop.errors import ConfigError
 
 USAGE = """usage: oneloop explain                                   the algorithms
        oneloop explain ALGORITHM [--set piece=value ...]  its exact objective
-       oneloop explain RECIPE.toml                        the objective that a recipe will run"""
+       oneloop explain RECIPE.toml                        the objective that a recipe will run
+       oneloop explain CODE                               what an alert such as A_DEAD means, and what to do"""
 
 
 def main(arguments: list[str]) -> int:
     if any(word in ("-h", "--help") for word in arguments):
         print(USAGE)
+        return 0
+    if arguments and arguments[0].startswith(("A_", "I_")):
+        from oneloop.health import described
+
+        print(described(arguments[0]))
         return 0
     from oneloop.recipes.explain import SOURCES, explain
 

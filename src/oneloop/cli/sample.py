@@ -36,6 +36,10 @@ class Sample:
     """Keep the most likely tokens that reach this probability."""
     raw: bool = False
     """Take the prompt as it is, also where the model has a chat template."""
+    chat_template: str = ""
+    """File with a Jinja chat template, used instead of the model's own."""
+    chat_template_kwargs: tuple[str, ...] = ()
+    """Variables of the chat template, such as enable_thinking=false."""
     seed: int = 0
     """Names every random number."""
     device: str = "cpu"
@@ -46,6 +50,7 @@ def main(arguments: list[str]) -> int:
     options = parse(Sample, arguments, prog="oneloop sample")
     check_source(options.model)
     _refuse_scores(options.model)
+    from oneloop.model.chat import templated
     from oneloop.model.load import load_policy, load_tokenizer
     from oneloop.model.text import Text, end_ids
     from oneloop.rollout.engine import Engine
@@ -57,7 +62,8 @@ def main(arguments: list[str]) -> int:
         top_k=options.top_k,
         top_p=options.top_p,
     )
-    model, tokenizer = load_policy(options.model, seed=options.seed), load_tokenizer(options.model)
+    tokenizer = templated(load_tokenizer(options.model), options.chat_template, options.chat_template_kwargs)
+    model = load_policy(options.model, seed=options.seed)
     model.to(options.device)  # pyright: ignore[reportArgumentType]
     text = Text(tokenizer, end_ids(model, tokenizer))
     engine, chat = Engine(model, text.end_ids), not options.raw and bool(getattr(tokenizer, "chat_template", None))

@@ -38,11 +38,23 @@ def reward_scalars(items: Sequence[Trajectory]) -> dict[str, float]:
     scalars = {"rewards/unscored": float(len(items) - len(scored))}
     if scored:
         scalars = {"reward": fmean(scored), "reward_std": _std(scored), **scalars}
+    scalars |= _logged(items)
     for name in dict.fromkeys(name for item in items for name in item.reward.parts):
+        if failed := sum(name in item.reward.failures for item in items):
+            scalars[f"rewards/{name}/failed"] = float(failed)
         parts = [part for item in items if (part := item.reward.parts.get(name)) is not None]
         if parts:
             scalars |= {f"rewards/{name}/mean": fmean(parts), f"rewards/{name}/std": _std(parts)}
     return scalars
+
+
+def _logged(items: Sequence[Trajectory]) -> dict[str, float]:
+    """What reward functions logged, over the samples that they logged it for."""
+    found: dict[str, list[float]] = {}
+    for item in items:
+        for name, value in item.reward.measures.items():
+            found.setdefault(f"rewards/{name}", []).append(value)
+    return {name: fmean(values) for name, values in found.items()}
 
 
 def _std(values: Sequence[float]) -> float:
@@ -61,4 +73,21 @@ def length_scalars(items: Sequence[Trajectory]) -> dict[str, float]:
         "completions/max_length": float(max(lengths)),
         "completions/clipped_ratio": 1 - len(ended) / len(items),
     }
-    return scalars | ({"completions/mean_terminated_length": fmean(ended)} if ended else {})
+    if ended:
+        scalars["completions/mean_terminated_length"] = fmean(ended)
+        scalars["completions/max_terminated_length"] = float(max(ended))
+    return scalars
+
+
+def dead_scalars(groups: Sequence[Sequence[float | None]]) -> dict[str, float]:
+    """Shares of groups whose rewards are all equal, unscored ones aside: under TRL's name, and by kind.
+
+    All wrong: none is above 0. All right: each is above 0 and as high as any reward of the step.
+    """
+    best = max((value for group in groups for value in group if value is not None), default=0.0)
+    kinds = [{value for value in group if value is not None} for group in groups]
+    return {
+        "frac_reward_zero_std": fmean(len(kind) <= 1 for kind in kinds),
+        "frac_groups_all_wrong": fmean(len(kind) == 1 and max(kind) <= 0 for kind in kinds),
+        "frac_groups_all_right": fmean(len(kind) == 1 and max(kind) == best > 0 for kind in kinds),
+    }

@@ -11,7 +11,8 @@ from torch import Tensor
 from oneloop.algorithms import Algorithm
 from oneloop.batch import Batch, added
 from oneloop.experience.episodes import Request, length_scalars, reward_scalars
-from oneloop.experience.scoring import drawn_and_scored
+from oneloop.experience.passes import pass_scalars
+from oneloop.experience.scoring import drawn_and_scored, silent
 from oneloop.ports import Models, RolloutEngine, Scorer
 from oneloop.seeds import named_seed
 from oneloop.types import Prompt, Sampling, Trajectory
@@ -32,6 +33,8 @@ class Generation:
     sampling: Sampling
     samples: int = 1
     seed: int = 0
+    say: Callable[[str], None] = silent
+    """Told how far the scoring is, while it is slow."""
 
     def __call__(self) -> list[Trajectory]:
         requests = [
@@ -39,13 +42,17 @@ class Generation:
             for number, prompt in enumerate(self.prompts)
             for sample in range(self.samples)
         ]
-        scored = drawn_and_scored(self.engine, self.decode, self.scorer, requests, self.sampling, early=False)
+        scored = drawn_and_scored(
+            self.engine, self.decode, self.scorer, requests, self.sampling, early=False, say=self.say
+        )
         return scored.trajectories
 
 
 def generation_scalars(items: Sequence[Trajectory]) -> dict[str, float]:
-    """Rewards and lengths, as `eval/…`."""
-    return {f"eval/{name}": value for name, value in {**reward_scalars(items), **length_scalars(items)}.items()}
+    """Rewards, pass@k of several samples, and lengths, as `eval/…`."""
+    samples = max(item.sample for item in items) + 1
+    scalars = {**reward_scalars(items), **pass_scalars(items, samples), **length_scalars(items)}
+    return {f"eval/{name}": value for name, value in scalars.items()}
 
 
 @torch.no_grad()
@@ -60,7 +67,7 @@ def loss_scalars(algorithm: Algorithm, models: Models, batch: Batch, max_tokens:
 
 @dataclass(frozen=True)
 class Every:
-    """A measure that is due every `period` steps, and at the last one.
+    """A measure that is due every `period` steps, and at the last one. Before the first, `measure` is called by itself.
 
     Args:
         period: in steps; 0 measures only at the last.

@@ -1,8 +1,8 @@
 """From rows of token ids to a `Batch`."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, repeat
 
 import numpy as np
 import torch
@@ -26,18 +26,25 @@ class Row:
     """log μ of each action, where the row was sampled."""
     ref_logprobs: Sequence[float] | None = None
     """log π_ref of each action, where it is known already."""
+    chosen: Sequence[bool] | None = None
+    """Which of `actions` the policy chose, the last of them always; None: all. The others are another role's tokens
+    between its turns: read, never trained, and without log-probs."""
+    offset: float = 0.0
+    """Taken off the row's reward before it is judged: a pair's margin."""
     trained: bool = True
     """False: the row stays in the batch for the record, but no token of it is an action."""
 
 
 def collate(rows: Sequence[Row], device: torch.device | str = "cpu") -> Batch:
-    """Rows end with their last action and are padded on the right; masks come from lengths."""
+    """Rows end with their last action and are padded on the right; masks come from lengths and flags."""
     prompts = torch.tensor([len(row.prompt) for row in rows])
     lengths = prompts + torch.tensor([len(row.actions) for row in rows])
     width = int(lengths.max())
     column = torch.arange(width)
     inside = column < lengths[:, None]
     acted = inside & (column >= prompts[:, None])
+    if any(row.chosen is not None for row in rows):
+        acted = _filled(inside, chain.from_iterable(_flags(row) for row in rows), torch.bool)
     rewards = torch.zeros(len(rows), width)
     rewards[torch.arange(len(rows)), lengths - 1] = torch.tensor([row.reward for row in rows], dtype=rewards.dtype)
 
@@ -54,7 +61,20 @@ def collate(rows: Sequence[Row], device: torch.device | str = "cpu") -> Batch:
         rollout_logprobs=of_actions(row.logprobs for row in rows),
         ref_logprobs=of_actions(row.ref_logprobs for row in rows),
         lengths=lengths,
+        offset=torch.tensor([row.offset for row in rows]) if any(row.offset for row in rows) else None,
     ).to(device)
+
+
+def _flags(row: Row) -> Iterator[bool]:
+    """Of each token of a row: did the policy choose it?"""
+    if row.chosen is None:
+        chosen: Iterable[bool] = repeat(True, len(row.actions))
+    elif len(row.chosen) != len(row.actions) or (len(row.chosen) and not row.chosen[-1]):
+        # a reward stands on the last token; on a masked slot nobody would read it
+        raise ValueError(f"{len(row.chosen)} flags for {len(row.actions)} actions: one each, and True for the last")
+    else:
+        chosen = row.chosen
+    return chain(repeat(False, len(row.prompt)), chosen)
 
 
 def _filled(places: Bool[Tensor, "B T"], values: Iterable[float], dtype: torch.dtype) -> Shaped[Tensor, "B T"]:

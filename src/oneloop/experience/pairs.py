@@ -22,13 +22,24 @@ class Pair:
     rejected: Sequence[int]
     reference: tuple[Sequence[float], Sequence[float]] | None = None
     """log π_ref of each token of the two answers, nats; None: to be asked for at every step."""
+    margin: float = 0.0
+    """What a reward model's score of the chosen answer must lead by."""
 
 
 def pair_batch(items: Sequence[Pair], device: torch.device | str = "cpu") -> Batch:
     rows = []
     for number, item in enumerate(items):
         chosen, rejected = item.reference or (None, None)
-        rows.append(Row(prompt=item.prompt, actions=item.chosen, group=number, reward=1.0, ref_logprobs=chosen))
+        rows.append(
+            Row(
+                prompt=item.prompt,
+                actions=item.chosen,
+                group=number,
+                reward=1.0,
+                ref_logprobs=chosen,
+                offset=item.margin,
+            )
+        )
         rows.append(Row(prompt=item.prompt, actions=item.rejected, group=number, reward=0.0, ref_logprobs=rejected))
     return collate(rows, device)
 

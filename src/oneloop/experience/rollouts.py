@@ -11,10 +11,10 @@ from typing import Any
 import torch
 
 from oneloop.batch import Batch
-from oneloop.errors import ConfigError
-from oneloop.experience.episodes import Request, length_scalars, reward_scalars
+from oneloop.errors import ConfigError, RewardError
+from oneloop.experience.episodes import Request, dead_scalars, length_scalars, reward_scalars
 from oneloop.experience.pack import Row, action_means, collate
-from oneloop.experience.scoring import drawn_and_scored
+from oneloop.experience.scoring import drawn_and_scored, silent
 from oneloop.experience.stream import Stream
 from oneloop.objective.select import GroupFilter
 from oneloop.ports import Models, Recorder, Report, RolloutEngine, Scorer
@@ -22,6 +22,8 @@ from oneloop.seeds import named_seed
 from oneloop.types import Prompt, Sampling, Trajectory
 
 Group = list[Trajectory]
+FAILING_STEPS, MOST_FAILURES = 20, 0.1
+"""A run ends when rewards failed on more than this share of the samples of so many steps."""
 
 
 class Rollouts:
@@ -35,6 +37,7 @@ class Rollouts:
         keep: dynamic sampling: which groups are worth training on. The others are drawn again from new prompts.
         max_refills: how often that is tried in a step; then training goes on with what there is, and says so.
         score_early: score each group as soon as it is complete, beside the sampling of the others.
+        say: told how far the scoring is, while it is slow.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class Rollouts:
         keep: GroupFilter | None = None,
         max_refills: int = 4,
         score_early: bool = False,
+        say: Callable[[str], None] = silent,
         device: torch.device | str = "cpu",
     ) -> None:
         if sampling.truncated_support:
@@ -64,6 +68,8 @@ class Rollouts:
         self._stream, self._sampling, self._seed, self._device = Stream(prompts, seed), sampling, seed, device
         self._prompts_per_step, self._group_size = prompts_per_step, group_size
         self._keep, self._max_refills, self._score_early = keep, max_refills, score_early
+        self._say = say
+        self._failed: list[tuple[int, int]] = []  # of the last steps: samples that a reward failed on, and all samples
         self._drawn: list[Group] = []
         self._scoring = 0.0
 
@@ -84,7 +90,7 @@ class Rollouts:
                 f"({len(self._drawn)} groups drawn); training on those",
                 "prompts that are neither always right nor always wrong, a larger --group-size, or --max-refills",
             )
-        self._alert(step)
+        self._count_failures(step, [item for group in self._drawn for item in group])
         # with nothing kept, the rows stay for the record without an action: the step is skipped, not invented
         batch = collate([_row(item) for item in self._rows()], self._device)
         return replace(batch, old_logprobs=batch.rollout_logprobs) if self._engine.exact else batch
@@ -103,7 +109,14 @@ class Rollouts:
                 for sample in range(self._group_size)
             ]
         scored, seconds = drawn_and_scored(
-            self._engine, self._decode, self._scorer, requests, self._sampling, early=self._score_early
+            self._engine,
+            self._decode,
+            self._scorer,
+            requests,
+            self._sampling,
+            early=self._score_early,
+            step=step,
+            say=self._say,
         )
         self._scoring += seconds
         size = self._group_size
@@ -145,37 +158,36 @@ class Rollouts:
             "time/reward": self._scoring,
         }
         if self._group_size > 1:
-            scalars["frac_reward_zero_std"] = fmean(_dead(group) for group in self._drawn)
+            scalars |= dead_scalars([[item.reward.value for item in group] for group in self._drawn])
         return scalars
 
-    def _alert(self, step: int) -> None:
-        every = [item for group in self._drawn for item in group]
-        if all(item.completion.stop.truncated for item in every):
-            self._recorder.event(
-                step,
-                "A_TRUNCATED",
-                f"all {len(every)} completions hit max_new_tokens={self._sampling.max_new_tokens} before an end token",
-                f"--max-new-tokens {2 * self._sampling.max_new_tokens}, or a policy that stops (SFT first)",
-            )
-        if self._group_size > 1 and all(_dead(group) for group in self._drawn):
-            self._recorder.event(
-                step,
-                "A_DEAD",
-                f"all {len(self._drawn)} groups have equal rewards: no sample has an advantage",
-                "easier or harder prompts, a larger --group-size, or a graded reward",
+    def _count_failures(self, step: int, items: Sequence[Trajectory]) -> None:
+        """Raises: RewardError when rewards failed on more than a share of the samples that so many steps draw."""
+        failures = [f"reward {name} {text}" for item in items for name, text in item.reward.failures.items()]
+        failed = sum(bool(item.reward.failures) for item in items)
+        self._failed = [*self._failed, (failed, len(items))][-FAILING_STEPS:]
+        if not failed:
+            return
+        self._recorder.event(
+            step,
+            "A_REWARD",
+            f"a reward failed on {failed} of {len(items)} samples; the first: {failures[0]}",
+            "mend the reward function; --on-reward-error stop ends a run at its first failure",
+        )
+        lost, drawn = (sum(column) for column in zip(*self._failed, strict=True))
+        if lost > MOST_FAILURES * drawn / len(self._failed) * FAILING_STEPS:
+            raise RewardError(
+                f"rewards failed on {lost} of the last {drawn} samples, more than {MOST_FAILURES:.0%} of what "
+                f"{FAILING_STEPS} steps draw; the last failure: {failures[0]}"
             )
 
     def state(self) -> dict[str, Any]:
-        return {"drawn": self._stream.drawn, "version": self._engine.version}
+        return {"drawn": self._stream.drawn, "version": self._engine.version, "failed": self._failed}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         self._stream.drawn = int(state["drawn"])
         self._engine.version = int(state["version"])
-
-
-def _dead(group: Group) -> bool:
-    rewards = {item.reward.value for item in group}
-    return len(rewards - {None}) <= 1
+        self._failed = [(int(failed), int(count)) for failed, count in state.get("failed", ())]
 
 
 def _row(item: Trajectory) -> Row:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from threading import Event, Thread
 from time import perf_counter
 from typing import NamedTuple
 
@@ -13,6 +15,14 @@ from oneloop.ports import RolloutEngine, Scorer
 from oneloop.types import Completion, Sampling, Trajectory
 
 Decode = Callable[[Sequence[int]], str]
+
+
+SLOW = 5.0
+"""Seconds of waiting for rewards after which, and as often again, it is said how far they are."""
+
+
+def silent(text: str) -> None:
+    """Says nothing."""
 
 
 class Scored(NamedTuple):
@@ -30,32 +40,67 @@ def drawn_and_scored(
     sampling: Sampling,
     *,
     early: bool,
+    step: int = 0,
+    say: Callable[[str], None] = silent,
 ) -> Scored:
     """One scored trajectory per request.
 
     Args:
         early: give the scorer each group as soon as its last row has ended, in one thread beside the sampling; a
             failure ends the sampling. Otherwise the scorer gets everything at once, afterwards.
+        step: for rewards that ask.
+        say: told how far the scoring is, while it is slow.
     """
     prompts, seeds = [request.prompt.tokens for request in requests], [request.seed for request in requests]
     if not early:
         completions = engine.generate(prompts, sampling, seeds)
         unscored = [trajectory(request, c, decode) for request, c in zip(requests, completions, strict=True)]
-        start = perf_counter()
-        return Scored(scorer(unscored), perf_counter() - start)
-    beside = _Beside(requests, decode, scorer)
+        progress, start = Progress(len(requests), say), perf_counter()
+        with progress.told_while_slow():
+            return Scored(scorer(unscored, step, progress.add), perf_counter() - start)
+    beside = _Beside(requests, decode, scorer, step, progress := Progress(len(requests), say))
     try:
         engine.generate(prompts, sampling, seeds, beside.finished)
-        return beside.result()
+        with progress.told_while_slow():
+            return beside.result()
     finally:
         beside.close()
+
+
+class Progress:
+    """How many of some samples have been scored, said every few seconds while that is waited for."""
+
+    def __init__(self, total: int, say: Callable[[str], None]) -> None:
+        self._total, self._say, self._done = total, say, 0
+
+    def add(self, count: int) -> None:
+        self._done += count
+
+    @contextmanager
+    def told_while_slow(self) -> Iterator[None]:
+        over, start = Event(), perf_counter()
+
+        def tell() -> None:
+            while not over.wait(SLOW):
+                self._say(f"scoring: {self._done} of {self._total} after {perf_counter() - start:.0f} s")
+
+        thread = Thread(target=tell, name="reward-progress", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
 
 
 class _Beside:
     """One thread that scores whole groups in the order in which they are complete."""
 
-    def __init__(self, requests: Sequence[Request], decode: Decode, scorer: Scorer) -> None:
+    def __init__(
+        self, requests: Sequence[Request], decode: Decode, scorer: Scorer, step: int, progress: Progress
+    ) -> None:
         self._requests, self._decode, self._scorer = requests, decode, scorer
+        self._step, self._progress = step, progress
         self._members: dict[int, list[int]] = defaultdict(list)
         for index, request in enumerate(requests):
             self._members[request.group].append(index)
@@ -79,7 +124,7 @@ class _Beside:
     def _score(self, indices: list[int]) -> Scored:
         start = perf_counter()
         unscored = [trajectory(self._requests[index], self._done[index], self._decode) for index in indices]
-        return Scored(self._scorer(unscored), perf_counter() - start)
+        return Scored(self._scorer(unscored, self._step, self._progress.add), perf_counter() - start)
 
     def result(self) -> Scored:
         items: dict[int, Trajectory] = {}

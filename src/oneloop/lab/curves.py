@@ -8,9 +8,13 @@ from dataclasses import dataclass
 from hashlib import sha256
 from io import StringIO
 from math import isfinite, nan
+from typing import TYPE_CHECKING
 
 from oneloop.lab.page import note, shown
 from oneloop.record.reader import RunRecord
+
+if TYPE_CHECKING:  # slow to load
+    from matplotlib.axes import Axes
 
 CURVES = {
     "reward": "mean reward of completions",
@@ -54,6 +58,8 @@ MORE = {
 _PARTS = re.compile(r"(eval/)?rewards/.+/mean")
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#9a6700", "#56b4e9", "#1c1e21")
 """Told apart with every kind of colour vision (Okabe and Ito)."""
+SQUASHED_HEIGHT, SQUASHED_WIDTH = 4, 3
+"""How much smaller than the picture a line may be."""
 _DASHES = ("", "6 3", "2 2", "8 2 2 2")
 
 
@@ -89,27 +95,57 @@ def curves(records: Sequence[tuple[str, RunRecord]]) -> str:
 
 
 def _grid(records: Sequence[tuple[str, RunRecord]], labels: dict[str, str]) -> str:
-    drawn = [(metric, label, _lines(records, metric)) for metric, label in labels.items()]
-    figures = [_figure(metric, label, lines) for metric, label, lines in drawn if lines]
+    figures = [
+        _figure(metric, label, part, alone=len(parts) == 1)
+        for metric, label in labels.items()
+        for parts in [by_scale(metric_lines(records, metric))]
+        for part in parts
+    ]
     return f'<div class="curves">{"".join(figures)}</div>\n' if figures else ""
 
 
-def _lines(records: Sequence[tuple[str, RunRecord]], metric: str) -> list[Line]:
+def metric_lines(records: Sequence[tuple[str, RunRecord]], metric: str) -> list[Line]:
     found = []
     for place, (name, record) in enumerate(records):
-        rows = [row for row in record.metrics if metric in row]
-        values = [nan if row[metric] is None else float(row[metric]) for row in rows]
+        # steps are counted from 1 for people, as on the terminal; what was measured before the first stands at 0
+        points = [(0, row[metric]) for row in record.evaluations if row["done"] == 0 and metric in row]
+        points += [(row["step"] + 1, row[metric]) for row in record.metrics if metric in row]
+        values = [nan if value is None else float(value) for _, value in points]
         if any(isfinite(value) for value in values):
-            # steps are counted from 1 for people, as on the terminal
-            found.append(Line(name, place, [row["step"] + 1 for row in rows], values))
+            found.append(Line(name, place, [step for step, _ in points], values))
     return found
 
 
-def _figure(metric: str, label: str, lines: Sequence[Line]) -> str:
-    """No word of a run goes into the picture: HTML around it shows every script, and escapes it."""
+def by_scale(lines: Sequence[Line]) -> list[list[Line]]:
+    """Lines that can share a picture: none is squashed to less than a quarter of its height or a third of its width."""
+    pictures: list[list[Line]] = []
+    for line in lines:
+        fitting = (picture for picture in pictures if _share_a_scale([*picture, line]))
+        if (found := next(fitting, None)) is None:
+            pictures.append([line])
+        else:
+            found.append(line)
+    return pictures
+
+
+def _share_a_scale(lines: Sequence[Line]) -> bool:
+    finite = [[value for value in line.values if isfinite(value)] for line in lines]
+    heights = [max(values) - min(values) for values in finite]
+    whole = max(map(max, finite)) - min(map(min, finite))
+    wide = max(line.steps[-1] for line in lines)
+    flat = [not height or height >= whole / SQUASHED_HEIGHT for height in heights]
+    return all(flat) and all(line.steps[-1] >= wide / SQUASHED_WIDTH for line in lines)
+
+
+def _figure(metric: str, label: str, lines: Sequence[Line], *, alone: bool) -> str:
+    """No word of a run goes into the picture: HTML around it shows every script, and escapes it.
+
+    Args:
+        alone: the metric's only picture; where there are several, each names its runs.
+    """
     missing = [f"{line.run}: {count}" for line in lines if (count := sum(not isfinite(v) for v in line.values))]
     gaps = note(f"values that were not finite, {', '.join(missing)}", "bad") if missing else ""
-    legend = "".join(_key(line) for line in lines) if len(lines) > 1 else ""
+    legend = "".join(_key(line) for line in lines) if len(lines) > 1 or not alone else ""
     caption = f"<figcaption>{legend}{gaps}</figcaption>" if legend or gaps else ""
     return f"<figure><h3>{shown(metric)}</h3>{_picture(metric, label, lines)}{caption}</figure>"
 
@@ -125,35 +161,42 @@ def _picture(metric: str, label: str, lines: Sequence[Line]) -> str:
     import matplotlib  # noqa: PLC0415  # slow to load
     from matplotlib.backends.backend_svg import FigureCanvasSVG  # noqa: PLC0415
     from matplotlib.figure import Figure  # noqa: PLC0415
-    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415
 
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "oneloop", "font.size": 9.5}):
         figure = Figure(figsize=(5.0, 2.9), layout="constrained", facecolor="none")
         FigureCanvasSVG(figure)
         axes = figure.add_subplot(facecolor="none")
-        for line in lines:
-            dashes = (0, [float(part) / 1.5 for part in line.dashes.split()]) if line.dashes else "solid"
-            few = len(line.steps) <= 12
-            axes.plot(
-                line.steps, line.values, color=line.colour, linestyle=dashes, linewidth=1.5,
-                marker="o" if few else "", markersize=3.5,
-            )  # fmt: skip
-        axes.set(xlabel="step", ylabel=label)
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True))
-        axes.grid(alpha=0.3, linewidth=0.6)
-        axes.spines[["top", "right"]].set_visible(False)
+        draw(axes, label, lines)
         buffer = StringIO()
         figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     svg = buffer.getvalue()
     alt = f"{metric} ({label}) over steps. " + "; ".join(_words(line) for line in lines)
-    return _own_ids(svg[svg.index("<svg") :], metric).replace(
+    key = f"{metric} {lines[0].place}"
+    return _own_ids(svg[svg.index("<svg") :], key).replace(
         "<svg", f'<svg role="img" aria-label="{shown(alt)}"', 1
     )  # fmt: skip
 
 
-def _own_ids(svg: str, metric: str) -> str:
+def draw(axes: Axes, label: str, lines: Sequence[Line]) -> None:
+    """The lines of one metric."""
+    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415
+
+    for line in lines:
+        dashes = (0, [float(part) / 1.5 for part in line.dashes.split()]) if line.dashes else "solid"
+        few = len(line.steps) <= 12
+        axes.plot(
+            line.steps, line.values, color=line.colour, linestyle=dashes, linewidth=1.5,
+            marker="o" if few else "", markersize=3.5,
+        )  # fmt: skip
+    axes.set(xlabel="step", ylabel=label)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True))
+    axes.grid(alpha=0.3, linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _own_ids(svg: str, key: str) -> str:
     """Ids are the page's, not the picture's: two pictures must not have the same ones."""
-    prefix = "m" + sha256(metric.encode("utf-8", "backslashreplace")).hexdigest()[:8]
+    prefix = "m" + sha256(key.encode("utf-8", "backslashreplace")).hexdigest()[:8]
     return re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{prefix}-", svg)
 
 

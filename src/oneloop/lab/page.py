@@ -26,6 +26,8 @@ figure>svg{display:block;width:100%;height:auto}
 figcaption{font-size:12.5px;line-height:1.4;color:#454b53}
 figcaption span{margin-right:12px;display:inline-block}figcaption svg{vertical-align:middle;margin-right:4px}
 details{margin:12px 0}summary{cursor:pointer;color:var(--soft)}
+pre{font:13px/1.45 ui-monospace,SFMono-Regular,Menlo,monospace;background:var(--card);padding:10px 12px;
+border-radius:6px;white-space:pre-wrap;overflow-wrap:anywhere}
 code{font:13px/1.45 ui-monospace,SFMono-Regular,Menlo,monospace;background:var(--card);padding:2px 5px;
 border-radius:4px;white-space:pre-wrap;overflow-wrap:anywhere;display:inline-block;min-width:9em;max-width:46em}
 """
@@ -75,6 +77,11 @@ def code(text: str, limit: int = 1500) -> str:
     """HTML of what a model wrote or read: its first `limit` characters."""
     rest = len(text) - limit
     return f"<code>{shown(text[:limit])}</code>" + (note(f"… and {rest} characters more") if rest > 0 else "")
+
+
+def block(text: str) -> str:
+    """HTML of text whose lines stay as they are."""
+    return f"<pre>{shown(text)}</pre>"
 
 
 def shown(text: str) -> str:

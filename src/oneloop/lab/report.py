@@ -7,9 +7,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from oneloop.errors import DataError
 from oneloop.lab.curves import curves
-from oneloop.lab.page import Table, code, document, html_table, note, shown, table
+from oneloop.lab.page import Table, document, note, shown, table
+from oneloop.lab.samples import samples
+from oneloop.lab.settings import settings
 from oneloop.record.atomic import write_text
 from oneloop.record.reader import RunRecord, read_run
 
@@ -41,8 +42,9 @@ def write_report(
     body += [table(given) for given in tables]
     body.append(table(_runs(records)))
     body.append(_alerts(records))
+    body += [settings(name, record) for name, record in records]
     body += ["<h2>Learning curves</h2>", curves(records)]
-    body += [_samples(name, record) for name, record in records if record.rollout_steps()]
+    body += [samples(name, record) for name, record in records if record.rollout_steps()]
     out.parent.mkdir(parents=True, exist_ok=True)
     write_text(out, document(title, body))
     return out
@@ -68,33 +70,6 @@ def _status(info: dict[str, Any]) -> str:
         heard = datetime.fromtimestamp(info["heartbeat"], UTC).isoformat(sep=" ", timespec="seconds")
         return f"{status} when last heard of, {heard}"
     return f"{status}: {info['failure']}" if info.get("failure") else status
-
-
-def _samples(name: str, record: RunRecord) -> str:
-    """The best and the worst completions of the first and the last step."""
-    steps = record.rollout_steps()
-    rows: list[list[str]] = []
-    notes: list[str] = []
-    for step in dict.fromkeys((steps[0], steps[-1])):
-        try:
-            found = record.rollouts(step)
-        except DataError as error:
-            notes.append(note(str(error), "bad"))
-            continue
-        scored = sorted((row for row in found if row["reward"] is not None), key=lambda row: -row["reward"])
-        rows += [_sample(step, row) for row in (scored[:2] + scored[-2:] if len(scored) > 4 else scored)]
-        if len(scored) < len(found):
-            notes.append(note(f"step {step + 1}: {len(found) - len(scored)} of {len(found)} could not be scored"))
-    header = ("step", "prompt", "completion", "reward", "advantage", "tokens", "stop")
-    caption = "highest and lowest rewards of the first and the last step whose completions were kept"
-    return f"<h2>Completions of {shown(name)}</h2>{html_table(header, rows, caption)}{''.join(notes)}"
-
-
-def _sample(step: int, row: dict[str, Any]) -> list[str]:
-    advantage = "" if row["advantage"] is None else f"{row['advantage']:+.3f}"
-    stop = row["stop"] if row["kept"] else f"{row['stop']}, group dropped"
-    texts = [code(row["prompt"]), code(row["completion"])]
-    return [str(step + 1), *texts, f"{row['reward']:.3f}", advantage, str(row["length"]), shown(stop)]
 
 
 def _alerts(records: Sequence[tuple[str, RunRecord]]) -> str:

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from math import cos, isfinite, nan, pi
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -108,14 +108,23 @@ class Learner:
         self._read = CausalReader(self._backbone, temperature, plain)
         self._read_reference = None
         if reference is not None:
-            frozen = replace(self._backbone, model=reference.eval().requires_grad_(False))
-            self._read_reference = CausalReader(frozen, temperature, plain)
+            self._read_reference = self._reader_of(reference.eval().requires_grad_(False), policy, temperature, plain)
         elif has_adapters(policy):
             self._read_reference = self._read
         self._critic_backbone = self._backbone
         if critic is not None and critic.backbone is not None:
             self._critic_backbone = backbone(critic.backbone)
         self.optimizer = self._make_optimizer()
+
+    def _reader_of(
+        self, reference: PreTrainedModel, policy: PreTrainedModel, temperature: float, plain: bool
+    ) -> CausalReader:
+        """As the policy is read, whose start it was; a teacher of another shape as its own trials allow."""
+        if _shape(reference) == _shape(policy):
+            return CausalReader(replace(self._backbone, model=reference), temperature, plain)
+        plain = plain_head(reference)
+        backbone = Backbone.of(reference, self.dtype) if plain else Backbone(reference, packs=False)
+        return CausalReader(backbone, temperature, plain)
 
     def _make_optimizer(self) -> torch.optim.AdamW:
         plan = self.optimization
@@ -208,6 +217,14 @@ class Learner:
 
 def _trained(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     return ((name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad)
+
+
+def _shape(model: PreTrainedModel) -> dict[str, Any]:
+    """Everything that its configuration says of how it computes."""
+    return {name: value for name, value in model.config.to_dict().items() if name not in _NO_SHAPE}
+
+
+_NO_SHAPE = ("_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype")
 
 
 def _decayed(named: Iterator[tuple[str, nn.Parameter]], weight_decay: float) -> list[tuple[float, list[nn.Parameter]]]:

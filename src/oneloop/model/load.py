@@ -59,11 +59,22 @@ def load_reward_model(source: str | Path, *, seed: int = 0) -> PreTrainedModel:
     head = getattr(model, "score", None)
     if not isinstance(head, nn.Linear):
         raise ConfigError(f"{source}: {type(model).__name__} has no `score` head; wanted a causal architecture")
-    if "ForSequenceClassification" not in (_architecture(source) or ""):
+    if "ForSequenceClassification" not in (architecture(source) or ""):
         nn.init.zeros_(head.weight)
     if model.config.pad_token_id is None:
         model.config.pad_token_id = 0  # transformers' own forward needs one for batches; ours reads by length
     return _with_adapters(model, source)
+
+
+def is_reward_model(source: str | Path) -> bool:
+    """Whether a folder or hub id holds a model that scores answers instead of giving them."""
+    if _scratch(str(source)) is not None:
+        return False
+    check_source(source)
+    try:
+        return "ForSequenceClassification" in (architecture(source) or "")
+    except (OSError, ValueError) as error:
+        raise ConfigError(_reason(source, error)) from error
 
 
 def load_critic(source: str | Path, *, seed: int = 0) -> PreTrainedModel:
@@ -79,7 +90,7 @@ def load_critic(source: str | Path, *, seed: int = 0) -> PreTrainedModel:
         raise ConfigError(
             f"{source}: {type(model).__name__} has no `score` head for a separate critic. Fix: --critic shared"
         )
-    if "ForTokenClassification" not in (_architecture(source) or ""):
+    if "ForTokenClassification" not in (architecture(source) or ""):
         nn.init.zeros_(head.weight)
         if head.bias is not None:
             nn.init.zeros_(head.bias)
@@ -183,6 +194,7 @@ def _reason(source: str | Path, error: Exception) -> str:
     )
 
 
-def _architecture(source: str | Path) -> str | None:
+def architecture(source: str | Path) -> str | None:
+    """The class that its configuration names."""
     names = AutoConfig.from_pretrained(base_of(source), trust_remote_code=False).architectures
     return names[0] if names else None

@@ -1,20 +1,24 @@
 """Between text and token ids. Ids are the truth: what was sampled is never decoded and encoded again."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from jinja2 import TemplateError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from oneloop.errors import ConfigError, DataError
-from oneloop.types import Message
+from oneloop.model.chat import Chat, turn_end
+from oneloop.types import Message, Tokens
+
+Said = str | Sequence[Message]
+"""What a row holds in a column: plain text, or messages."""
 
 
 @dataclass(frozen=True)
 class Text:
-    """A tokenizer with the end tokens of its model.
+    """A tokenizer with the end tokens of its model: rows of data as token ids, and sampled ids as text.
 
     Args:
         end_ids: every id that ends a completion; the first is the one appended to answers to plain text.
@@ -24,34 +28,117 @@ class Text:
     end_ids: tuple[int, ...]
 
     @cached_property
-    def _turn_end(self) -> tuple[int, ...]:
-        return turn_end(self.tokenizer) or self.end_ids[:1]
+    def chat(self) -> Chat:
+        return Chat(self.tokenizer, self.end_ids)
 
-    def prompt(self, prompt: str | Sequence[Message]) -> tuple[tuple[int, ...], str]:
+    @property
+    def _counts(self) -> Counter[str]:
+        return self.chat.counts
+
+    def prompt(self, prompt: Said, tools: Sequence[Any] | None = None) -> tuple[tuple[int, ...], str]:
         """Token ids and readable form of a prompt: plain text, or messages through the model's chat template."""
-        if isinstance(prompt, str):
-            ids = tuple(self.tokenizer(prompt)["input_ids"])  # pyright: ignore[reportArgumentType]
-            # some tokenizers end every text; a prompt is a beginning
-            return (ids[:-1] if ids and ids[-1] == self.tokenizer.eos_token_id else ids), prompt
-        if getattr(self.tokenizer, "chat_template", None) is None:
-            raise DataError(
-                "a prompt is a list of messages, but the tokenizer has no chat template. "
-                "Fix: use a chat model, or give prompts as text"
-            )
-        shown = self.tokenizer.apply_chat_template(list(prompt), add_generation_prompt=True, tokenize=False)  # pyright: ignore[reportArgumentType]
-        # the template writes its own special tokens: adding them again would double the first one
-        ids = self.tokenizer(str(shown), add_special_tokens=False)["input_ids"]
-        return tuple(ids), str(shown)  # pyright: ignore[reportArgumentType]
+        return (self._begun(prompt), prompt) if isinstance(prompt, str) else self.chat.prompt(prompt, tools)
 
-    def completion(self, text: str, prompt: str | Sequence[Message] = "") -> tuple[int, ...]:
+    def _begun(self, text: str) -> tuple[int, ...]:
+        """Ids of a beginning: as the tokenizer begins a text, and without the end that some write behind every one."""
+        ids = self.chat.one_bos(self.tokenizer(text)["input_ids"])  # pyright: ignore[reportArgumentType]
+        return ids[:-1] if ids and ids[-1] == self.tokenizer.eos_token_id else ids
+
+    def completion(self, text: str, prompt: Said = "") -> tuple[int, ...]:
         """Token ids of an answer to `prompt` and of what ends it: after messages, what the chat template writes."""
-        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return (*ids, *(self.end_ids[:1] if isinstance(prompt, str) else self._turn_end))  # pyright: ignore[reportReturnType]
+        ends = self.end_ids[:1] if isinstance(prompt, str) else (self.chat.turn_end or self.end_ids[:1])
+        return (*self.chat.encode(text), *ends)
+
+    def demonstrations(self, row: Mapping[str, Any]) -> list[Tokens]:
+        """A row to imitate: `text`; `messages`; or `prompt` and `completion`, both of them text or messages.
+
+        More than one where the template rewrites a conversation's earlier turns; one without a trained token where
+        nothing of the row is the assistant's.
+
+        Raises: DataError where the chat template refuses the conversation.
+        """
+        rows = self._demonstrations(row)
+        if not any(any(one.trained) for one in rows):
+            self._counts["untrained"] += 1
+        return rows
+
+    def _demonstrations(self, row: Mapping[str, Any]) -> list[Tokens]:
+        tools = row.get("tools")
+        if "messages" in row:
+            return self.chat.conversation(row["messages"], tools)
+        if "text" in row:
+            return [self._whole(row["text"])]
+        prompt, completion = row["prompt"], row["completion"]
+        if isinstance(completion, str):
+            start, (said,) = self.answers(row, ("completion",))
+            return [Tokens((*start, *said), (*(False,) * len(start), *(True,) * len(said)))]
+        return self.chat.conversation([*_messages(prompt), *completion], tools, first=len(prompt))
+
+    def _whole(self, text: str) -> Tokens:
+        ids = self._begun(text)
+        begins = bool(ids) and ids[0] == self.tokenizer.bos_token_id
+        ended = ids if ids and ids[-1] in self.end_ids else (*ids, *self.end_ids[:1])
+        return Tokens(ended, (not begins, *(True,) * (len(ended) - 1)))
+
+    def answers(
+        self, row: Mapping[str, Any], names: Sequence[str]
+    ) -> tuple[tuple[int, ...], tuple[tuple[int, ...], ...]]:
+        """Ids of a row's `prompt`, and of the answers in the columns `names`, their ends included.
+
+        Raises: DataError for an answer of several turns, and where the chat template refuses the conversation.
+        """
+        prompt, tools = row["prompt"], row.get("tools")
+        ids = self.prompt(prompt, tools)[0]
+        return ids, tuple(self._answer(prompt, ids, row[name], name, tools) for name in names)
+
+    def _answer(
+        self, prompt: Said, ids: tuple[int, ...], answer: Said, name: str, tools: Sequence[Any] | None
+    ) -> tuple[int, ...]:
+        if isinstance(answer, str):
+            if isinstance(prompt, str) and self._begun(prompt + answer)[: len(ids)] != ids:
+                self._counts["joined"] += 1
+            return self.completion(answer, prompt)
+        if [message["role"] for message in answer] != ["assistant"]:
+            raise DataError(
+                f"{name} has the turns {[message['role'] for message in answer]}; wanted one message of the assistant. "
+                "Fix: earlier turns belong into prompt"
+            )
+        return self.chat.turn([*_messages(prompt), *answer], tools)[1]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Readable form of sampled ids, without the end token."""
         kept = ids[:-1] if ids and ids[-1] in self.end_ids else ids
         return str(self.tokenizer.decode(list(kept), skip_special_tokens=True))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know about the rows that were encoded so far."""
+        counts = self._counts
+        notes: list[str] = []
+        if counts["split"]:
+            notes.append(
+                f"{counts['split']} conversations became {counts['split rows']} rows, one for each of the assistant's "
+                "turns: the chat template writes earlier turns in another way than they were generated (thinking left "
+                "out, say), so each turn is trained on the conversation as it stood then"
+            )
+        if counts["untrained"]:
+            notes.append(f"{counts['untrained']} rows have no word of the assistant's to train on and are left out")
+        if counts["joined"]:
+            notes.append(
+                f"{counts['joined']} answers begin inside a token of prompt + answer: encoded together, the border "
+                "would lie elsewhere. Prompt and answer are encoded apart, as in sampling. Usually a space at the end "
+                "of the prompt belongs to the beginning of the answer"
+            )
+        return tuple(notes)
+
+
+def _messages(prompt: Said) -> Sequence[Message]:
+    if isinstance(prompt, str):
+        raise DataError(
+            "prompt is text and the answer a list of messages. Fix: both as text, or both as messages, such as "
+            '"prompt": [{"role": "user", "content": "..."}]'
+        )
+    return prompt
 
 
 def end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
@@ -71,29 +158,6 @@ def end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple
             "Fix: set eos_token in tokenizer_config.json"
         )
     return tuple(dict.fromkeys(found))
-
-
-_ANSWER = "oneloop-answer"
-
-
-def turn_end(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """What the chat template writes after an assistant's words, up to its first special token; () where it has none.
-
-    `<end_of_turn>` in Gemma's style and `<|im_end|>` on a Qwen base model are not the tokenizer's `eos_token`.
-    """
-    if getattr(tokenizer, "chat_template", None) is None:
-        return ()
-    turns = [{"role": "user", "content": "oneloop-question"}, {"role": "assistant", "content": _ANSWER}]
-    try:
-        shown = str(tokenizer.apply_chat_template(turns, tokenize=False))
-    except TemplateError:  # one that wants other turns: it says so itself when it is used
-        return ()
-    _, found, after = shown.rpartition(_ANSWER)
-    ids: list[int] = tokenizer(after, add_special_tokens=False)["input_ids"] if found and after else []  # pyright: ignore[reportAssignmentType]
-    added: Mapping[int, Any] = getattr(tokenizer, "added_tokens_decoder", {})
-    special = {*tokenizer.all_special_ids, *(number for number, token in added.items() if token.special)}
-    first = next((index for index, number in enumerate(ids) if number in special), None)
-    return () if first is None else tuple(ids[: first + 1])
 
 
 def name_ends(model: PreTrainedModel, ends: Sequence[int]) -> None:

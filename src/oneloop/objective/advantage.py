@@ -40,9 +40,6 @@ class AdvantageEstimator(Protocol):
         bootstrap: Float[Tensor, " B"] | None = None,
     ) -> Credit: ...
 
-    @property
-    def formula(self) -> str: ...
-
 
 def whiten(values: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B T"]:
     """(x − mean)/√(var + 1e-8) over the masked-in slots, ddof 0, in float64; 0 elsewhere, and for equal values."""
@@ -269,7 +266,13 @@ class BatchWhitened:
 
 @dataclass(frozen=True)
 class NoBaseline:
-    """Reward-to-go, γ = 1: Â_t = Σ_(k≥t) r_k. With reward 1 at the end this is 1 everywhere: SFT."""
+    """Reward-to-go: Â_t = Σ_(k≥t) γ^(k−t) r_k. With reward 1 at the end and γ = 1 this is 1 everywhere: SFT.
+
+    Args:
+        gamma: γ per action token; 0 leaves each action its own reward, as distillation does.
+    """
+
+    gamma: float = 1.0
 
     uses_values = False
     compares = False
@@ -284,8 +287,12 @@ class NoBaseline:
         bootstrap: Float[Tensor, " B"] | None = None,
     ) -> Credit:
         live = scored(rewards, mask)
-        return Credit(_discounted(torch.where(live, rewards, 0.0), live, 1.0, torch.zeros_like(rewards[:, 0])), None)
+        start = torch.zeros_like(rewards[:, 0])
+        return Credit(_discounted(torch.where(live, rewards, 0.0), live, self.gamma, start), None)
 
     @property
     def formula(self) -> str:
-        return "Âₜ = Σ_{k≥t} rₖ  (reward to go, no baseline)"
+        if self.gamma == 0:
+            return "Âₜ = rₜ  (each action its own reward, no baseline)"
+        factor = "" if self.gamma == 1 else f"{self.gamma:g}^(k−t)·"
+        return f"Âₜ = Σ_{{k≥t}} {factor}rₖ  (reward to go, no baseline)"

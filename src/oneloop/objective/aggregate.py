@@ -20,9 +20,6 @@ class Aggregate(Protocol):
 
     def __call__(self, mask: Bool[Tensor, "B T"], size: Size) -> Float[Tensor, "B T"]: ...
 
-    @property
-    def formula(self) -> str: ...
-
 
 def _weights(mask: Tensor, divisor: Tensor | float) -> Tensor:
     """1/divisor on actions. A step without actions has no loss to divide: its weights are all 0."""

@@ -1,6 +1,7 @@
 """Preference pairs: what reward a row implies, and which function of the margin is minimised."""
 
 from dataclasses import dataclass
+from math import exp
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -10,6 +11,7 @@ from torch.nn import functional as F
 
 from oneloop.batch import Batch, PolicyOutput
 from oneloop.errors import ConfigError
+from oneloop.objective.surrogate import LOG_RATIO_BOUND
 
 
 @runtime_checkable
@@ -19,10 +21,12 @@ class PairReward(Protocol):
     @property
     def beta(self) -> float: ...
 
-    def __call__(self, out: PolicyOutput, batch: Batch) -> Float[Tensor, " B"]: ...
-
     @property
-    def formula(self) -> str: ...
+    def uses_reference(self) -> bool:
+        """Whether it reads log π_ref."""
+        ...
+
+    def __call__(self, out: PolicyOutput, batch: Batch) -> Float[Tensor, " B"]: ...
 
 
 @runtime_checkable
@@ -30,9 +34,6 @@ class Link(Protocol):
     """Loss of a margin r(y_w) − r(y_l)."""
 
     def __call__(self, margin: Float[Tensor, " P"], beta: float) -> Float[Tensor, " P"]: ...
-
-    @property
-    def formula(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -42,28 +43,70 @@ class ImplicitReward:
     Args:
         beta: temperature of the KL constraint.
         length_normalized: divide by the row's own number of actions.
+        reference: False deletes log π_ref; with `length_normalized` that is SimPO's reward β/|y| · log π_θ(y|x).
 
-    Reference: DPO, arXiv:2305.18290, eq. 5 (the term in Z(x) cancels in a margin).
+    A row without an action has reward 0.
+
+    Reference: DPO, arXiv:2305.18290, eq. 5 (the term in Z(x) cancels in a margin); SimPO, arXiv:2405.14734, eq. 4.
     """
 
     beta: float = 0.1
     length_normalized: bool = False
+    reference: bool = True
 
     def __post_init__(self) -> None:
         if not self.beta > 0:
             raise ConfigError(f"ImplicitReward(beta={self.beta}): β must be positive, or no pair has a gradient")
 
+    @property
+    def uses_reference(self) -> bool:
+        return self.reference
+
     def __call__(self, out: PolicyOutput, batch: Batch) -> Float[Tensor, " B"]:
-        if batch.ref_logprobs is None:
-            raise ValueError("ImplicitReward needs batch.ref_logprobs; call algorithm.prepare(batch, models) first")
-        log_ratio = torch.where(batch.mask, out.logprobs, 0.0) - torch.where(batch.mask, batch.ref_logprobs, 0.0)
-        total = log_ratio.sum(1)
+        logprobs = torch.where(batch.mask, out.logprobs, 0.0)
+        if self.reference:
+            if batch.ref_logprobs is None:
+                raise ValueError("ImplicitReward needs batch.ref_logprobs; call algorithm.prepare(batch, models) first")
+            logprobs = logprobs - torch.where(batch.mask, batch.ref_logprobs, 0.0)
+        total = logprobs.sum(1)
         return self.beta * (total / batch.mask.sum(1).clamp(min=1) if self.length_normalized else total)
 
     @property
     def formula(self) -> str:
         mean = "1/|y| · " if self.length_normalized else ""
+        if not self.reference:
+            return f"r(x,y) = {self.beta:g} · {mean}Σₜ log π_θ(yₜ|x,y₍<ₜ₎)"
         return f"r(x,y) = {self.beta:g} · {mean}Σₜ (log π_θ(yₜ|x,y₍<ₜ₎) − log π_ref(yₜ|x,y₍<ₜ₎))"
+
+
+def mean_logprobs(out: PolicyOutput, batch: Batch) -> Float[Tensor, " B"]:
+    """1/|y| Σ_t log π_θ over each row's actions; 0 for a row without any."""
+    return torch.where(batch.mask, out.logprobs, 0.0).sum(1) / batch.mask.sum(1).clamp(min=1)
+
+
+@dataclass(frozen=True)
+class LogOdds:
+    """ORPO: how much likelier a row is than anything else, r(x, y) = log P/(1 − P), P = exp(1/|y| Σ_t log π_θ).
+
+    r is cut at 20 nats, where P is 1 to nine digits and its slope 1/(1 − P) would overflow; no gradient beyond.
+
+    Reference: arXiv:2403.07691, eq. 3–4.
+    """
+
+    beta = 1.0
+    uses_reference = False
+
+    def __call__(self, out: PolicyOutput, batch: Batch) -> Float[Tensor, " B"]:
+        mean = mean_logprobs(out, batch).clamp(max=-LEAST_SURPRISE)
+        return mean - torch.log(-torch.expm1(mean))
+
+    @property
+    def formula(self) -> str:
+        return "r(x,y) = log(P/(1 − P)),  P = exp(1/|y| · Σₜ log π_θ(yₜ|x,y₍<ₜ₎))"
+
+
+LEAST_SURPRISE = exp(-LOG_RATIO_BOUND)
+"""−log P at which the log odds reach the bound of log-ratios."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +114,7 @@ class RewardHead:
     """A reward model's own score, read after the last token."""
 
     beta = 1.0
+    uses_reference = False
 
     def __call__(self, out: PolicyOutput, batch: Batch) -> Float[Tensor, " B"]:
         if out.scores is None:
@@ -84,12 +128,18 @@ class RewardHead:
 
 @dataclass(frozen=True)
 class LogSigmoid:
-    """Bradley–Terry: −(1−s)·log σ(m) − s·log σ(−m), m the margin, s the share of labels assumed wrong.
+    """Bradley–Terry: −(1−s)·log σ(m − γ) − s·log σ(γ − m), m the margin.
 
-    Reference: DPO arXiv:2305.18290 eq. 7; smoothing: Mitchell 2023, "A note on DPO with noisy preferences" (cDPO).
+    Args:
+        label_smoothing: s, the share of labels assumed wrong.
+        margin: γ, how far the better answer should lead.
+
+    Reference: DPO arXiv:2305.18290 eq. 7; smoothing: Mitchell 2023, "A note on DPO with noisy preferences" (cDPO);
+    γ: SimPO, arXiv:2405.14734, eq. 5–6.
     """
 
     label_smoothing: float = 0.0
+    margin: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.label_smoothing < 0.5:
@@ -99,13 +149,15 @@ class LogSigmoid:
             )
 
     def __call__(self, margin: Float[Tensor, " P"], beta: float) -> Float[Tensor, " P"]:
-        s = self.label_smoothing
-        return -(1 - s) * F.logsigmoid(margin) - s * F.logsigmoid(-margin)
+        s, lead = self.label_smoothing, margin - self.margin
+        return -(1 - s) * F.logsigmoid(lead) - s * F.logsigmoid(-lead)
 
     @property
     def formula(self) -> str:
-        s = self.label_smoothing
-        return "−log σ(r_w − r_l)" if s == 0 else f"−{1 - s:g}·log σ(r_w − r_l) − {s:g}·log σ(r_l − r_w)"
+        s, shift = self.label_smoothing, f" − {self.margin:g}" if self.margin else ""
+        back = f" + {self.margin:g}" if self.margin else ""
+        first = f"log σ(r_w − r_l{shift})"
+        return f"−{first}" if s == 0 else f"−{1 - s:g}·{first} − {s:g}·log σ(r_l − r_w{back})"
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,6 @@ class GroupFilter(Protocol):
 
     def __call__(self, rewards: GroupRewards) -> bool: ...
 
-    @property
-    def formula(self) -> str: ...
-
 
 @dataclass(frozen=True)
 class MixedOutcome:

@@ -16,9 +16,6 @@ class RewardShaping(Protocol):
 
     def __call__(self, rewards: Float[Tensor, " B"], lengths: Int[Tensor, " B"]) -> Float[Tensor, " B"]: ...
 
-    @property
-    def formula(self) -> str: ...
-
 
 @dataclass(frozen=True)
 class OverlongPenalty:

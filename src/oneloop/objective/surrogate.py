@@ -32,13 +32,6 @@ class Surrogate(Protocol):
         mask: Bool[Tensor, "B T"],
     ) -> tuple[Float[Tensor, "B T"], Bool[Tensor, "B T"]]: ...
 
-    def outside_band(self, log_ratio: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"]) -> Bool[Tensor, "B T"]:
-        """Where the ratio left [1−low, 1+high], whatever the sign of the advantage. `log_ratio`: of each token."""
-        ...
-
-    @property
-    def formula(self) -> str: ...
-
 
 def bounded_log_ratio(new: Tensor, old: Tensor, mask: Tensor) -> Float[Tensor, "B T"]:
     """log ρ within ±LOG_RATIO_BOUND, and 0 on masked slots whatever stands there."""

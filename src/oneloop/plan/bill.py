@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from oneloop.algorithms import Need
+from oneloop.algorithms import Need, Unpaired
 from oneloop.batch import Batch
 from oneloop.config import Run
 from oneloop.experience.pack import Row, collate
@@ -109,6 +109,8 @@ class Shapes:
     cast: Cast
     reference: int
     """Bytes of its weights; 0: there is none."""
+    teacher: Cast | None
+    """The reference where it is another model than the policy was, with a forward pass of its own size."""
     reward: Cast | None
 
     @property
@@ -140,7 +142,7 @@ def bill(run: Run, lengths: Lengths) -> Bill:
     batch = assumed_batch(run, algorithm, lengths)
     mini = next(batch.split(run.groups_per_update))
     update = shapes.cast.update(algorithm, mini, run.max_tokens)
-    reading = shapes.cast.reading(batch, run.max_tokens)
+    reading = max(cast.reading(batch, run.max_tokens) for cast in (shapes.cast, shapes.teacher) if cast)
     rollout = _rollout(run, lengths, shapes, batch) if samples else {}
     evaluation = _evaluation(run, lengths, shapes) if samples else {}
     phases = [
@@ -156,7 +158,7 @@ def bill(run: Run, lengths: Lengths) -> Bill:
     }
     table["policy"]["KV cache"] = rollout.get("KV cache", 0)
     table["policy"]["log-prob chunk"] = chunk_of(run, shapes, mini)
-    table |= {"reference": {"weights": shapes.reference}} if shapes.reference else {}
+    table |= {"teacher" if run.teacher else "reference": {"weights": shapes.reference}} if shapes.reference else {}
     table |= {"reward model": {"weights": reward}} if reward else {}
     return Bill(table, tuple(phases))
 
@@ -182,9 +184,11 @@ def shapes_of(run: Run, algorithm: Algorithm) -> Shapes:
         device=_kind(run),
         recompute=run.gradient_checkpointing,
     )
-    reference = size_of(_model(run.model, "policy")) if reference_from(run, algorithm) == "model" else 0
+    source = run.teacher or run.model
+    reference = size_of(_model(source, "policy")) if reference_from(run, algorithm) == "model" else 0
+    teacher = Cast(policy=_model(source, "policy"), dtype=cast.dtype, device=cast.device) if run.teacher else None
     reward = Cast(policy=_model(run.reward_model, "reward model"), device=_kind(run)) if run.reward_model else None
-    return Shapes(cast, reference, reward)
+    return Shapes(cast, reference, teacher, reward)
 
 
 _model = cache(weightless)
@@ -203,7 +207,7 @@ def _trained(source: str, kind: Role, lora: Lora | None, dtype: torch.dtype) -> 
 
 def assumed_batch(run: Run, algorithm: Algorithm, lengths: Lengths) -> Batch:
     """A step's batch with rows of the assumed lengths, as `algorithm.prepare` would leave it."""
-    size = 1 if kind_of(algorithm) == "demonstrations" else run.group_size
+    size = 1 if kind_of(algorithm) in ("demonstrations", "unpaired") else run.group_size
     rows = [
         Row(prompt=[0] * lengths.prompt, actions=[0] * lengths.answer, group=group, reward=float(member == 0))
         for group in range(run.prompts_per_step)
@@ -219,6 +223,7 @@ def assumed_batch(run: Run, algorithm: Algorithm, lengths: Lengths) -> Batch:
         ref_logprobs=zeros if "reference" in algorithm.needs else None,
         values=zeros if "values" in algorithm.needs else None,
         returns=zeros if "values" in algorithm.needs else None,
+        offset=zeros[:, 0] if isinstance(algorithm, Unpaired) else None,
     )
 
 
@@ -252,6 +257,8 @@ def _rollout(run: Run, lengths: Lengths, shapes: Shapes, batch: Batch) -> dict[s
 
 def _evaluation(run: Run, lengths: Lengths, shapes: Shapes) -> dict[str, int]:
     """What sampling answers to held-out prompts holds. A file of them is taken to fill every slot."""
+    if run.eval_max_new_tokens:
+        run, lengths = replace(run, max_new_tokens=run.eval_limit), replace(lengths, answer=run.eval_limit)
     if run.eval_data:
         return _sampling(run, lengths, shapes.cast, MOST_ROWS, run.eval_samples)
     if run.data.startswith("task:"):

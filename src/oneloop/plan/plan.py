@@ -10,6 +10,7 @@ from typing import Any
 from oneloop.algorithms import PolicyGradient
 from oneloop.config import Run
 from oneloop.errors import ConfigError, DataError
+from oneloop.model.chat import templated
 from oneloop.model.load import load_tokenizer
 from oneloop.model.lora import available, base_of
 from oneloop.model.text import Text, end_ids
@@ -106,14 +107,18 @@ def _longest(run: Run) -> tuple[int, int]:
     """Tokens of the longest prompt and the longest answer among the first rows of the data."""
     kind = kind_of(resolved(run))
     rows = load_rows(run.data, kind, size=run.data_size, seed=run.seed)[:ROWS_READ]
-    tokenizer = load_tokenizer(run.model)
+    tokenizer = templated(load_tokenizer(run.model), run.chat_template, run.chat_template_kwargs)
     text = Text(tokenizer, end_ids(weightless(run.model), tokenizer))
     if kind == "prompts":
         prompts, _ = data.prompts(rows, text, None, run.max_new_tokens)
         return max(len(item.tokens) for item in prompts), run.max_new_tokens
     if kind == "demonstrations":
         items, _ = data.demonstrations(rows, text, None)
-        return max(len(item.prompt) for item in items), max(len(item.completion) for item in items)
+        firsts = [item.trained.index(True) for item in items]
+        return max(firsts), max(len(item.ids) - first for item, first in zip(items, firsts, strict=True))
+    if kind == "unpaired":
+        rated, _ = data.unpaired(rows, text, None)
+        return max(len(item.prompt) for item in rated), max(len(item.completion) for item in rated)
     pairs, _ = data.pairs(rows, text, None)
     longest = max(max(len(item.chosen), len(item.rejected)) for item in pairs)
     return max(len(item.prompt) for item in pairs), longest

@@ -6,33 +6,40 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from oneloop.algorithms import Need, PolicyGradient
+from oneloop.algorithms import Need, PolicyGradient, Preference
 from oneloop.batch import Batch
 from oneloop.config import Run
 from oneloop.errors import ConfigError
 from oneloop.experience.demonstrations import Demonstrations, demonstration_batch
 from oneloop.experience.evaluation import Every, Generation, generation_scalars, loss_scalars
-from oneloop.experience.pairs import Pairs, Reference, pair_batch, with_reference
+from oneloop.experience.pairs import Pair, Pairs, Reference, pair_batch, with_reference
+from oneloop.experience.ratings import Ratings, rated_batch
 from oneloop.experience.rollouts import Rollouts
+from oneloop.experience.scoring import silent
+from oneloop.experience.unjudged import unjudged
 from oneloop.forward.recompute import layers_of
+from oneloop.model.chat import templated
 from oneloop.model.learner import Critic, Learner, Optimization
 from oneloop.model.load import load_critic, load_policy, load_reward_model, load_tokenizer
 from oneloop.model.lora import Lora, add_adapters, check_available, counts, keep_frozen_in
 from oneloop.model.reward import LearnedReward
 from oneloop.model.save import separate_critic, shared_critic
 from oneloop.model.text import Text, end_ids, ignored_sampling, name_ends
+from oneloop.objective.preference import RewardHead
 from oneloop.ports import Experience, Recorder
 from oneloop.recipes import data
 from oneloop.recipes.device import device_of
 from oneloop.recipes.inputs import Inputs
 from oneloop.recipes.meter import settle_malloc
-from oneloop.recipes.resolve import Algorithm, ReferenceFrom, entropy_of, reference_from
+from oneloop.recipes.reference_cache import Kept
+from oneloop.recipes.resolve import Algorithm, ReferenceFrom, entropy_of, reference_from, scores
 from oneloop.rewards import NamedReward, RewardScorer
 from oneloop.rollout.engine import Engine
 from oneloop.types import Sampling
@@ -72,23 +79,34 @@ def lora_of(run: Run) -> Lora | None:
 
 
 def assemble(
-    run: Run, algorithm: Algorithm, inputs: Inputs, recorder: Recorder, checkpoint: Path | None = None
+    run: Run,
+    algorithm: Algorithm,
+    inputs: Inputs,
+    recorder: Recorder,
+    checkpoint: Path | None = None,
+    say: Callable[[str], None] = silent,
 ) -> Parts:
-    """Load exactly the models that the algorithm needs, from `checkpoint` where one is given."""
+    """Load exactly the models that the algorithm needs, from `checkpoint` where one is given.
+
+    Args:
+        say: told what happens while a step takes long.
+    """
     device = device_of(run)
     if run.lora:
         check_available(f"--lora {run.lora}")
-    tokenizer = load_tokenizer(run.model)
-    load = load_reward_model if run.algorithm == "reward_model" else load_policy
+    tokenizer = templated(load_tokenizer(run.model), run.chat_template, run.chat_template_kwargs)
+    if run.teacher:
+        _same_vocabulary("--teacher", run.teacher, tokenizer, run)
+    load = load_reward_model if scores(algorithm) else load_policy
     policy = _trained(run, partial(load, seed=run.seed), checkpoint and checkpoint / "policy", device)
     text = Text(tokenizer, end_ids(policy, tokenizer))
-    if not all(isinstance(row["prompt"], str) for row in inputs.rows):
+    if tokenizer.chat_template is not None:
         name_ends(policy, text.end_ids)
     refers = reference_from(run, algorithm)
     learner = Learner(
         policy,
         optimization=_optimization(run, algorithm),
-        reference=load_policy(run.model, seed=run.seed).to(device) if refers == "model" else None,  # pyright: ignore[reportArgumentType]
+        reference=load_policy(run.teacher or run.model, seed=run.seed).to(device) if refers == "model" else None,  # pyright: ignore[reportArgumentType]
         critic=_critic(run, policy, algorithm.needs, checkpoint),
         temperature=run.temperature if inputs.kind == "prompts" else 1.0,
         max_tokens=run.max_tokens,
@@ -100,10 +118,13 @@ def assemble(
         largest = max(parameter.nbytes for parameter in policy.parameters())
         settle_malloc(largest, sparing=run.gradient_checkpointing)
     reference = _passing_reference(run, learner, checkpoint) if refers == "start" else None
-    builder = _Builder(run, algorithm, inputs, recorder, text, learner, device)
+    builder = _Builder(run, algorithm, inputs, recorder, text, learner, device, say)
     experience = builder.experience(reference)
     measures = builder.measures(reference)
-    notes = [*builder.notes, learner.note, builder.engine.note if inputs.kind == "prompts" else ""]
+    if isinstance(reference, Kept):
+        builder.notes.append(str(reference))
+    engine_note = builder.engine.note if inputs.kind == "prompts" else ""
+    notes = [*inputs.notes, *builder.notes, *text.notes, learner.note, engine_note]
     if run.lora:
         notes.append(_lora_note(run, policy, refers))
     if ignored := ignored_sampling(policy):
@@ -132,10 +153,18 @@ def _lora_note(run: Run, policy: PreTrainedModel, refers: ReferenceFrom) -> str:
     )
 
 
+def _same_vocabulary(flag: str, source: str, tokenizer: PreTrainedTokenizerBase, run: Run) -> None:
+    if load_tokenizer(source).get_vocab() != tokenizer.get_vocab():
+        raise ConfigError(
+            f"{flag} {source} has another vocabulary than --model {run.model}, so that ids mean other tokens. "
+            "Fix: a model of the same family"
+        )
+
+
 def _passing_reference(run: Run, learner: Learner, checkpoint: Path | None) -> Reference:
     """π_ref for as long as somebody holds what this returns: the policy itself before its first update."""
     if run.lora:
-        return learner.reference
+        return _perhaps_kept(run, learner.reference, learner)
     if checkpoint is not None:
         start: PreTrainedModel = load_policy(run.model, seed=run.seed).to(learner.device)  # pyright: ignore[reportArgumentType]
         learner = Learner(
@@ -146,7 +175,11 @@ def _passing_reference(run: Run, learner: Learner, checkpoint: Path | None) -> R
     def logprobs(batch: Batch) -> Float[Tensor, "B T"]:
         return learner.policy(batch).logprobs
 
-    return logprobs
+    return _perhaps_kept(run, logprobs, learner)
+
+
+def _perhaps_kept(run: Run, reference: Reference, learner: Learner) -> Reference:
+    return Kept(reference, learner, Path(run.reference_cache)) if run.reference_cache else reference
 
 
 def _optimization(run: Run, algorithm: Algorithm) -> Optimization:
@@ -183,7 +216,9 @@ class _Builder:
         text: Text,
         learner: Learner,
         device: torch.device,
+        say: Callable[[str], None],
     ) -> None:
+        self.say = say
         self.run, self.algorithm, self.inputs, self.recorder = run, algorithm, inputs, recorder
         self.text, self.learner, self.device = text, learner, device
         self.context = getattr(learner.model.config, "max_position_embeddings", None)
@@ -195,14 +230,17 @@ class _Builder:
         fixed = {"per_step": run.prompts_per_step, "seed": run.seed, "device": self.device}
         if self.inputs.kind == "demonstrations":
             return Demonstrations(self._kept(data.demonstrations(rows, self.text, self.context)), **fixed)
+        if self.inputs.kind == "unpaired":
+            return Ratings(self._kept(data.unpaired(rows, self.text, self.context)), **fixed)
         if self.inputs.kind == "preferences":
-            pairs = self._kept(data.pairs(rows, self.text, self.context))
+            pairs = self._kept(data.pairs(rows, self.text, self.context, margins=self._margins))
+            self._note_margins(pairs)
             return Pairs(with_reference(pairs, reference, steps=run.steps, **fixed) if reference else pairs, **fixed)
         return Rollouts(
             engine=self.engine,
             prompts=self._kept(data.prompts(rows, self.text, self.context, run.max_new_tokens)),
             decode=self.text.decode,
-            scorer=RewardScorer(self._rewards()),
+            scorer=RewardScorer(rewards, run.on_reward_error, run.steps) if (rewards := self._rewards()) else unjudged,
             sampling=Sampling(
                 max_new_tokens=run.max_new_tokens, temperature=run.temperature, top_k=run.top_k, top_p=run.top_p
             ),
@@ -213,6 +251,7 @@ class _Builder:
             keep=self.algorithm.keep if isinstance(self.algorithm, PolicyGradient) else None,
             max_refills=run.max_refills,
             score_early=run.score_early and not run.reward_model,
+            say=self.say,
             device=self.device,
         )
 
@@ -220,8 +259,7 @@ class _Builder:
         if not self.run.reward_model:
             return self.inputs.rewards
         source = self.run.reward_model
-        if load_tokenizer(source).get_vocab() != self.text.tokenizer.get_vocab():
-            raise ConfigError(f"--reward-model {source} has another vocabulary than --model {self.run.model}")
+        _same_vocabulary("--reward-model", source, self.text.tokenizer, self.run)
         model = load_reward_model(source).to(self.device)  # pyright: ignore[reportArgumentType]
         weight = self.run.reward_weights[-1] if self.run.reward_weights else 1.0
         learned = NamedReward(
@@ -236,19 +274,28 @@ class _Builder:
         if self.inputs.kind == "prompts":
             generation = Generation(
                 engine=self.engine,
-                prompts=self._kept(data.prompts(rows, self.text, self.context, run.max_new_tokens)),
+                prompts=self._kept(data.prompts(rows, self.text, self.context, run.eval_limit)),
                 decode=self.text.decode,
-                scorer=RewardScorer(self.inputs.eval_rewards),
-                sampling=Sampling(max_new_tokens=run.max_new_tokens, temperature=run.eval_temperature),
+                scorer=RewardScorer(self.inputs.eval_rewards, run.on_reward_error, run.steps),
+                sampling=Sampling(
+                    max_new_tokens=run.eval_limit,
+                    temperature=run.eval_temperature,
+                    top_k=run.eval_top_k,
+                    top_p=run.eval_top_p,
+                ),
                 samples=run.eval_samples,
                 seed=run.seed,
+                say=self.say,
             )
             return (Every(run.eval_every, run.steps, lambda: generation_scalars(generation())),)
         if self.inputs.kind == "demonstrations":
             items = self._kept(data.demonstrations(rows, self.text, self.context))
             batch = demonstration_batch(items, self.device)
+        elif self.inputs.kind == "unpaired":
+            batch = rated_batch(self._kept(data.unpaired(rows, self.text, self.context)), self.device)
         else:
-            batch = pair_batch(self._kept(data.pairs(rows, self.text, self.context)), self.device)
+            pairs = self._kept(data.pairs(rows, self.text, self.context, margins=self._margins))
+            batch = pair_batch(pairs, self.device)
             batch = replace(batch, ref_logprobs=reference(batch)) if reference else batch
         return (
             Every(
@@ -257,6 +304,18 @@ class _Builder:
                 lambda: loss_scalars(self.algorithm, self.learner, batch, run.max_tokens),
             ),
         )
+
+    @property
+    def _margins(self) -> bool:
+        """Whether the data's margins are meant for this method: they are differences of a reward model's scores."""
+        return isinstance(self.algorithm, Preference) and isinstance(self.algorithm.reward, RewardHead)
+
+    def _note_margins(self, pairs: list[Pair]) -> None:
+        if any(pair.margin for pair in pairs):
+            mean = fmean(pair.margin for pair in pairs)
+            self.notes.append(f"column margin: the chosen answer's score must lead by it (mean {mean:.3g})")
+        elif not self._margins and any("margin" in row for row in self.inputs.rows):
+            self.notes.append(f"column margin is not read: {self.run.algorithm} trains no reward model")
 
     def _kept(self, loaded: tuple[list[data.Item], data.Dropped | None]) -> list[data.Item]:
         items, dropped = loaded

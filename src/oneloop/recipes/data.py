@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from math import isfinite
+from typing import Any, TypeVar
 
 from oneloop.errors import DataError
-from oneloop.experience.demonstrations import Demonstration
 from oneloop.experience.pairs import Pair
+from oneloop.experience.ratings import Rated
 from oneloop.model.text import Text
-from oneloop.types import Prompt
+from oneloop.types import Prompt, Tokens
 
-Kind = Literal["prompts", "demonstrations", "preferences"]
 Item = TypeVar("Item")
 
 
@@ -33,30 +33,60 @@ def prompts(
     rows: Sequence[dict[str, Any]], text: Text, context: int | None, max_new_tokens: int
 ) -> tuple[list[Prompt], Dropped | None]:
     def build(number: int, row: dict[str, Any]) -> tuple[Prompt, int]:
-        tokens, shown = text.prompt(row["prompt"])
+        tokens, shown = text.prompt(row["prompt"], row.get("tools"))
         columns = {name: value for name, value in row.items() if name != "prompt"}
-        return Prompt(id=str(number), text=shown, tokens=tokens, columns=columns), len(tokens) + max_new_tokens
+        messages = None if isinstance(row["prompt"], str) else tuple(row["prompt"])
+        prompt = Prompt(id=str(number), text=shown, tokens=tokens, columns=columns, messages=messages)
+        return prompt, len(tokens) + max_new_tokens
 
     return _fitting(rows, build, context, f"prompt and max_new_tokens={max_new_tokens}")
 
 
 def demonstrations(
     rows: Sequence[dict[str, Any]], text: Text, context: int | None
-) -> tuple[list[Demonstration], Dropped | None]:
-    def build(number: int, row: dict[str, Any]) -> tuple[Demonstration, int]:
-        tokens, completion = text.prompt(row["prompt"])[0], text.completion(row["completion"], row["prompt"])
-        return Demonstration(tokens, completion), len(tokens) + len(completion)
+) -> tuple[list[Tokens], Dropped | None]:
+    def build(number: int, row: dict[str, Any]) -> tuple[list[Tokens], int]:
+        turns = text.demonstrations(row)
+        return turns, max(len(turn.ids) for turn in turns)
 
-    return _fitting(rows, build, context, "prompt and completion")
+    kept, dropped = _fitting(rows, build, context, "prompt and completion")
+    # `Text.notes` says how many have nothing to train on
+    trained = [turn for turns in kept for turn in turns if any(turn.trained)]
+    if not trained:
+        raise DataError(f"none of the {len(rows)} rows has a word of the assistant: nothing would be trained")
+    return trained, dropped
 
 
-def pairs(rows: Sequence[dict[str, Any]], text: Text, context: int | None) -> tuple[list[Pair], Dropped | None]:
+def pairs(
+    rows: Sequence[dict[str, Any]], text: Text, context: int | None, *, margins: bool = False
+) -> tuple[list[Pair], Dropped | None]:
+    """`margins`: read the column `margin`, which is in all rows or in none."""
+    margins = margins and any("margin" in row for row in rows)
+
     def build(number: int, row: dict[str, Any]) -> tuple[Pair, int]:
-        tokens = text.prompt(row["prompt"])[0]
-        chosen, rejected = (text.completion(row[name], row["prompt"]) for name in ("chosen", "rejected"))
-        return Pair(tokens, chosen, rejected), len(tokens) + max(len(chosen), len(rejected))
+        tokens, (chosen, rejected) = text.answers(row, ("chosen", "rejected"))
+        margin = _margin(number, row) if margins else 0.0
+        return Pair(tokens, chosen, rejected, margin=margin), len(tokens) + max(len(chosen), len(rejected))
 
     return _fitting(rows, build, context, "prompt and answer")
+
+
+def _margin(number: int, row: dict[str, Any]) -> float:
+    value = row.get("margin")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+        raise DataError(
+            f"row {number + 1}: margin is {value!r}; wanted a number in every row, by which the score of the chosen "
+            "answer should lead. Fix: fill it in, or leave the column out"
+        )
+    return float(value)
+
+
+def unpaired(rows: Sequence[dict[str, Any]], text: Text, context: int | None) -> tuple[list[Rated], Dropped | None]:
+    def build(number: int, row: dict[str, Any]) -> tuple[Rated, int]:
+        tokens, (completion,) = text.answers(row, ("completion",))
+        return Rated(tokens, completion, row["label"]), len(tokens) + len(completion)
+
+    return _fitting(rows, build, context, "prompt and completion")
 
 
 def _fitting(
@@ -65,7 +95,7 @@ def _fitting(
     context: int | None,
     what: str,
 ) -> tuple[list[Item], Dropped | None]:
-    built = [build(number, row) for number, row in enumerate(rows)]
+    built = [_named(build, number, row) for number, row in enumerate(rows)]
     long = tuple(
         number for number, (_, length) in enumerate(built, start=1) if context is not None and length > context
     )
@@ -74,3 +104,12 @@ def _fitting(
         raise DataError(f"all {len(rows)} rows are too long: {reason}. Fix: shorter rows or --max-new-tokens")
     kept = [item for number, (item, _) in enumerate(built, start=1) if number not in set(long)]
     return kept, Dropped(long, len(rows), reason) if long else None
+
+
+def _named(
+    build: Callable[[int, dict[str, Any]], tuple[Item, int]], number: int, row: dict[str, Any]
+) -> tuple[Item, int]:
+    try:
+        return build(number, row)
+    except DataError as error:
+        raise DataError(f"row {number + 1}: {error}") from error

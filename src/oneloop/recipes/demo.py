@@ -12,8 +12,9 @@ from typing import Any
 
 from oneloop.config import Run, default_run
 from oneloop.lab.report import Table, write_report
-from oneloop.recipes.evaluate import Score, evaluate
-from oneloop.recipes.execute import Observer, execute
+from oneloop.recipes.evaluate import Exam, evaluate
+from oneloop.recipes.execute import Observer, PhaseObserver, execute
+from oneloop.recipes.measured import Score
 from oneloop.recipes.resolve import models_in_memory, resolved
 from oneloop.record.reader import read_run
 from oneloop.record.statistics import Interval, wilson
@@ -21,7 +22,9 @@ from oneloop.record.statistics import Interval, wilson
 TASK = "task:flawed_chain_sum"
 HELD_OUT = 512
 """Prompts of the test split that every policy is scored on."""
-CAPTION = f"{HELD_OUT} held-out prompts, sampled at temperature 1"
+CAPTION = f"accuracy on {HELD_OUT} held-out prompts, sampled at temperature 1, with 95 % intervals"
+EXPECTED_SECONDS = {"sft": 23, "reward_model": 12, "ppo": 40, "grpo": 13, "dapo": 11, "rloo": 13, "dpo": 11}
+"""Of each stage, on a 2-core Xeon: how much of the whole each is."""
 PAIRS_RIGHT = 0.8
 """Least share of held-out pairs that the reward model must rank right."""
 
@@ -40,8 +43,7 @@ class Result:
     def cells(self) -> list[str]:
         seconds = f"{self.seconds:.0f}"
         if self.pairs is not None:
-            share, (low, high) = self.pairs
-            return [self.method, self.models, "", f"ranks {share:.1%} of pairs right [{low:.1%}, {high:.1%}]", seconds]
+            return [self.method, self.models, "pairs ranked right", _percent(*self.pairs), seconds]
         return [self.method, self.models, _shown(self.before), _shown(self.after), seconds]
 
 
@@ -66,7 +68,7 @@ class Demo:
     seconds: float
 
 
-HEADER = ("method", "models in memory", "accuracy before [95 %]", "accuracy after [95 %]", "seconds")
+HEADER = ("method", "models in memory", "before", "after", "sec")
 
 
 def stages(out: Path, seed: int) -> dict[str, Run]:
@@ -103,12 +105,16 @@ def demo(out: Path, seed: int, observer: Callable[[str, Run], Observer]) -> Demo
     before: Score | None = None
     for name, run in runs.items():
         begun = monotonic()
-        execute(run, observer(name, run))
+        watcher = observer(name, run)
+        execute(run, watcher)
+        if isinstance(watcher, PhaseObserver):
+            watcher.phase("evaluation")
         seconds = monotonic() - begun
         if name == "reward_model":
             results.append(Result(name, _models(run), None, None, _pair_accuracy(run), seconds))
             continue
-        after = evaluate(f"{run.out}/final", TASK, size=HELD_OUT, temperature=1.0, max_new_tokens=32, seed=seed)[0]
+        exam = Exam(data=TASK, size=HELD_OUT, temperature=1.0, max_new_tokens=32, seed=seed)
+        after = evaluate(f"{run.out}/final", exam).scores[0]
         results.append(Result(name, _models(run), before, after, None, seconds))
         before = after if name == "sft" else before
     total = monotonic() - start
@@ -118,9 +124,7 @@ def demo(out: Path, seed: int, observer: Callable[[str, Run], Observer]) -> Demo
         out / "report.html",
         title="oneloop demo: one loop, seven methods",
         tables=[
-            Table(
-                HEADER, [result.cells() for result in results], f"{HELD_OUT} held-out prompts, sampled at temperature 1"
-            ),
+            Table(HEADER, [result.cells() for result in results], CAPTION),
             Table(("gate",), [[str(gate)] for gate in gates], "what must hold"),
         ],
         notes=[f"seed {seed}; {total:.0f} seconds for everything"],
@@ -170,4 +174,8 @@ def _rises(method: str, before: Score, after: Score) -> Gate:
 def _shown(score: Score | None) -> str:
     if score is None or score.mean is None or score.interval is None:
         return ""
-    return f"{score.mean:.1%} [{score.interval.low:.1%}, {score.interval.high:.1%}]"
+    return _percent(score.mean, score.interval)
+
+
+def _percent(share: float, interval: Interval) -> str:
+    return f"{share:.1%} [{100 * interval.low:.1f}, {100 * interval.high:.1f}]"

@@ -1,100 +1,239 @@
-"""One model on held-out prompts: every reward as a mean with its 95 % interval."""
+"""A model on held-out data: answers scored, pairs ranked, demonstrations read, every mean with its interval."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
-from oneloop.config import Run, default_run
+import torch
+from transformers import PreTrainedModel
+
+from oneloop.batch import Batch
+from oneloop.config import Run
+from oneloop.errors import ConfigError
+from oneloop.experience.demonstrations import demonstration_batch
 from oneloop.experience.evaluation import Generation
-from oneloop.model.load import load_policy, load_tokenizer
+from oneloop.experience.pairs import pair_batch
+from oneloop.experience.passes import passes
+from oneloop.model.chat import templated
+from oneloop.model.learner import Learner, Optimization
+from oneloop.model.load import is_reward_model, load_policy, load_reward_model, load_tokenizer
 from oneloop.model.text import Text, end_ids
+from oneloop.objective.preference import ImplicitReward, RewardHead
 from oneloop.recipes import data
 from oneloop.recipes.build import dtype_of
 from oneloop.recipes.device import device_of
-from oneloop.recipes.inputs import task_or_named
-from oneloop.record.statistics import Interval, share_or_mean
-from oneloop.rewards import RewardScorer
+from oneloop.recipes.graders import Graders
+from oneloop.recipes.measured import Difference, Measured, Score, Value, perplexity
+from oneloop.rewards import NamedReward, RewardScorer
 from oneloop.rollout.engine import Engine
-from oneloop.tasks.source import load_rows
+from oneloop.tasks.source import Kind, load_rows
 from oneloop.types import Sampling, Trajectory
 
 
+@dataclass(frozen=True, kw_only=True)
+class Exam:
+    """What a model is measured on, and how. Names are those of `oneloop eval`."""
+
+    data: str
+    kind: Literal["auto", "prompts", "demonstrations", "preferences"] = "auto"
+    reward: tuple[str, ...] = ()
+    reference: str = ""
+    size: int = 512
+    samples: int = 1
+    pass_at: tuple[int, ...] = ()
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    max_new_tokens: int = 64
+    max_tokens: int = 16384
+    chat_template: str = ""
+    chat_template_kwargs: tuple[str, ...] = ()
+    seed: int = 0
+    dtype: str = "float32"
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        for name in ("size", "samples", "max_tokens"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"--{name.replace('_', '-')} is {getattr(self, name)}; wanted at least 1")
+        if self.samples > 1 and self.temperature == 0:
+            raise ConfigError(
+                f"--samples {self.samples} with --temperature 0 would repeat one greedy answer. "
+                "Fix: --temperature 1, or --samples 1"
+            )
+        for k in self.pass_at:
+            if not 1 <= k <= self.samples:
+                raise ConfigError(
+                    f"--pass-at {k} with --samples {self.samples}: wanted 1 to {self.samples}; pass@k needs at least k "
+                    f"samples of each prompt. Fix: --samples {max(k, 1)} --temperature 1"
+                )
+        _ = self.sampling  # its own checks
+
+    @property
+    def sampling(self) -> Sampling:
+        return Sampling(
+            max_new_tokens=self.max_new_tokens, temperature=self.temperature, top_k=self.top_k, top_p=self.top_p
+        )
+
+    @property
+    def run(self) -> Run:
+        """For the checks and parts that a run shares with it."""
+        return replace(Run(), dtype=self.dtype, device=self.device, max_tokens=self.max_tokens)  # pyright: ignore[reportArgumentType]
+
+
 @dataclass(frozen=True)
-class Score:
-    """A mean over scored answers; None and no interval when nothing could be scored."""
+class Evaluation:
+    """What was found about one model."""
 
-    name: str
-    mean: float | None
-    interval: Interval | None
-    answers: int
-    unscored: int
+    model: str
+    kind: Kind
+    measured: tuple[Measured, ...]
+    items: tuple[Trajectory, ...] = ()
+    """The answers, where it was asked for some."""
+    notes: tuple[str, ...] = ()
 
-    def __str__(self) -> str:
-        if self.mean is None or self.interval is None:
-            return f"{self.name:<16}none of {self.unscored} answers could be scored"
-        unscored = f", {self.unscored} unscored" if self.unscored else ""
-        low, high = self.interval
-        return f"{self.name:<16}{self.mean:.4f}  95 % [{low:.4f}, {high:.4f}]  n = {self.answers}{unscored}"
+    @property
+    def scores(self) -> list[Score]:
+        """The headline first."""
+        scores = [measured.score() for measured in self.measured]
+        return [*scores, perplexity(scores[0])] if self.kind == "demonstrations" else scores
+
+    def against(self, other: Evaluation) -> list[Difference]:
+        """Every measure minus the other model's, paired by prompt."""
+        if self.kind != other.kind:
+            raise ConfigError(f"--against {other.model}: it was measured on {other.kind}, {self.model} on {self.kind}")
+        pairs = [first.minus(second) for first, second in zip(self.measured, other.measured, strict=True)]
+        return [difference for difference in pairs if difference is not None]
 
 
-def evaluate(
-    model: str,
-    source: str,
-    rewards: Sequence[str] = (),
-    *,
-    size: int = 512,
-    samples: int = 1,
-    temperature: float = 0.0,
-    max_new_tokens: int = 64,
-    seed: int = 0,
-    dtype: str = "float32",
-    device: str = "cpu",
-) -> list[Score]:
-    """The total reward first, then its parts where there are several, then the share of finished answers."""
-    named = task_or_named(rewards, source)
-    rows = load_rows(source, "prompts", split="test", size=size, seed=seed)
-    run = _run(samples, temperature, max_new_tokens, dtype, device)
-    policy, tokenizer = load_policy(model, seed=seed).to(device_of(run)), load_tokenizer(model)  # pyright: ignore[reportArgumentType]
-    text = Text(tokenizer, end_ids(policy, tokenizer))
-    prompts, dropped = data.prompts(rows, text, getattr(policy.config, "max_position_embeddings", None), max_new_tokens)
-    if dropped is not None:
-        print(dropped)
-    answers = Generation(
-        engine=Engine(policy, text.end_ids, dtype=dtype_of(run)),
+def evaluate(model: str, exam: Exam) -> Evaluation:
+    """Prompts: the total reward first, its parts where there are several, pass@k, the share of finished answers.
+    Preferences: the share of pairs ranked right, and the margin. Demonstrations: loss and perplexity.
+
+    Raises: ConfigError and DataError.
+    """
+    kind = kind_of_exam(model, exam)
+    if kind != "prompts":
+        _refuse_rewards(exam, kind)
+        return _read(model, exam, kind)
+    if is_reward_model(model):
+        raise ConfigError(f"--model {model} is a reward model and answers nothing. Fix: --data with pairs")
+    return _answered(model, exam, Graders().named(exam.reward, exam.data))
+
+
+def kind_of_exam(model: str, exam: Exam) -> Kind:
+    """What the data is to the model: said by --kind, or seen by the model, the rewards and the columns."""
+    if exam.kind != "auto":
+        return exam.kind
+    if is_reward_model(model):
+        return "preferences"
+    if exam.reward or exam.data.startswith("task:"):
+        return "prompts"
+    columns = load_rows(exam.data, "prompts")[0].keys()
+    if {"chosen", "rejected"} <= columns:
+        return "preferences"
+    return "demonstrations" if "completion" in columns else "prompts"
+
+
+def _refuse_rewards(exam: Exam, kind: Kind) -> None:
+    for flag, given in (("--reward", exam.reward), ("--pass-at", exam.pass_at), ("--samples", exam.samples > 1)):
+        if given:
+            raise ConfigError(
+                f"{flag}: {kind} are read, not answered, so it has nothing to say. Fix: leave it out, or --kind prompts"
+            )
+
+
+def _answered(model: str, exam: Exam, named: Sequence[NamedReward]) -> Evaluation:
+    rows = load_rows(exam.data, "prompts", split="test", size=exam.size, seed=exam.seed)
+    policy, text = _loaded(load_policy, model, exam)
+    prompts, dropped = data.prompts(rows, text, _context(policy), exam.max_new_tokens)
+    items = Generation(
+        engine=Engine(policy, text.end_ids, dtype=dtype_of(exam.run)),
         prompts=prompts,
         decode=text.decode,
-        scorer=RewardScorer(named),
-        sampling=Sampling(max_new_tokens=max_new_tokens, temperature=temperature),
-        samples=samples,
-        seed=seed,
+        scorer=RewardScorer(tuple(named)),
+        sampling=exam.sampling,
+        samples=exam.samples,
+        seed=exam.seed,
     )()
-    finished = [(answer.prompt.id, float(not answer.completion.stop.truncated)) for answer in answers]
-    parts = [_part(reward.name, answers) for reward in named] if len(named) > 1 else []
-    return [score("reward", [(a.prompt.id, a.reward.value) for a in answers]), *parts, score("finished", finished)]
+    measured = [_values("reward", [(item, item.reward.value) for item in items])]
+    if len(named) > 1:
+        measured += [_values(each.name, [(item, item.reward.parts.get(each.name)) for item in items]) for each in named]
+    measured += [_passed(items, k) for k in exam.pass_at]
+    measured.append(_values("finished", [(item, float(not item.completion.stop.truncated)) for item in items]))
+    notes = [*text.notes, *([str(dropped)] if dropped else [])]
+    return Evaluation(model, "prompts", tuple(measured), tuple(items), tuple(notes))
 
 
-def _run(samples: int, temperature: float, max_new_tokens: int, dtype: str, device: str) -> Run:
-    """The checks of a run's settings, for those that evaluation shares with it."""
-    return replace(
-        default_run("grpo"),
-        eval_samples=samples,
-        eval_temperature=temperature,
-        max_new_tokens=max_new_tokens,
-        dtype=dtype,  # pyright: ignore[reportArgumentType]
-        device=device,
-    )
+def _loaded(load: Callable[..., PreTrainedModel], model: str, exam: Exam) -> tuple[PreTrainedModel, Text]:
+    tokenizer = templated(load_tokenizer(model), exam.chat_template, exam.chat_template_kwargs)
+    policy: PreTrainedModel = load(model, seed=exam.seed).to(device_of(exam.run))  # pyright: ignore[reportArgumentType]
+    return policy, Text(tokenizer, end_ids(policy, tokenizer))
 
 
-def _part(name: str, answers: Sequence[Trajectory]) -> Score:
-    return score(name, [(answer.prompt.id, answer.reward.parts.get(name)) for answer in answers])
+def _values(name: str, values: Sequence[tuple[Trajectory, float | None]]) -> Measured:
+    return Measured(name, tuple(Value(item.prompt.id, value) for item, value in values))
 
 
-def score(name: str, values: Sequence[tuple[str, float | None]]) -> Score:
-    """The mean of values with the prompts they belong to; samples of one prompt are one cluster."""
-    scored = [(key, value) for key, value in values if value is not None]
-    numbers, keys = [value for _, value in scored], [key for key, _ in scored]
-    if len(set(keys)) < 2:
-        return Score(name, None, None, len(scored), len(values) - len(scored))
-    mean = sum(numbers) / len(numbers)
-    return Score(name, mean, share_or_mean(numbers, keys), len(scored), len(values) - len(scored))
+def _passed(items: Sequence[Trajectory], k: int) -> Measured:
+    found = passes(items, k)
+    if found is None:
+        raise ConfigError(f"--pass-at {k}: rewards other than 0 and 1 are neither right nor wrong. Fix: leave it out")
+    prompts = dict.fromkeys(item.prompt.id for item in items)
+    return Measured(f"pass@{k}", tuple(Value(prompt, found.get(prompt)) for prompt in prompts), share=True)
+
+
+@torch.no_grad()
+def _read(model: str, exam: Exam, kind: Kind) -> Evaluation:
+    """Log-probs or scores of what the data has: no sampling, one pass over each row."""
+    rows = load_rows(exam.data, kind, split="test", size=exam.size, seed=exam.seed)
+    scores, device, notes = is_reward_model(model), device_of(exam.run), []
+    policy, text = _loaded(load_reward_model if scores else load_policy, model, exam)
+    learner = _reader(policy, exam)
+    if kind == "demonstrations":
+        if scores:
+            raise ConfigError(f"--model {model} is a reward model and has no loss on demonstrations. Fix: pairs")
+        items, dropped = data.demonstrations(rows, text, _context(policy))
+        batch = demonstration_batch(items, device)
+        losses = -torch.where(batch.mask, learner.policy(batch).logprobs, 0.0).double().sum(1)
+        values = zip(losses.tolist(), batch.mask.sum(1).tolist(), strict=True)
+        measured = (Measured("loss", tuple(Value(str(n), total, count) for n, (total, count) in enumerate(values))),)
+    else:
+        pairs, dropped = data.pairs(rows, text, _context(policy))
+        batch = pair_batch(pairs, device)
+        rewards, note = _pair_rewards(learner, batch, exam, scores=scores)
+        notes.append(note)
+        margins = (rewards[0::2] - rewards[1::2]).tolist()
+        measured = (
+            Measured("accuracy", tuple(Value(str(n), float(margin > 0)) for n, margin in enumerate(margins))),
+            Measured("margin", tuple(Value(str(n), margin) for n, margin in enumerate(margins)), share=False),
+        )
+    notes += [*text.notes, *([str(dropped)] if dropped else [])]
+    return Evaluation(model, kind, measured, notes=tuple(notes))
+
+
+def _pair_rewards(learner: Learner, batch: Batch, exam: Exam, *, scores: bool) -> tuple[torch.Tensor, str]:
+    """A reward for each row, chosen and rejected in turn, by the function that training uses; and what it is."""
+    out = learner.policy(batch)
+    if scores:
+        return RewardHead()(out, batch), "a pair is right where the reward model scores the chosen answer higher"
+    if exam.reference:
+        reference = load_policy(exam.reference, seed=exam.seed).to(learner.device)  # pyright: ignore[reportArgumentType]
+        batch = replace(batch, ref_logprobs=_reader(reference, exam).policy(batch).logprobs)
+        note = f"a pair is right where log π − log π_ref is higher for the chosen answer; π_ref is {exam.reference}"
+    else:
+        batch = replace(batch, ref_logprobs=torch.zeros_like(out.logprobs))
+        note = "a pair is right where log π is higher for the chosen answer; --reference makes it DPO's implicit reward"
+    return ImplicitReward(beta=1.0)(out, batch), note
+
+
+def _reader(model: PreTrainedModel, exam: Exam) -> Learner:
+    """A model for passes without gradient, on the modules and in the microbatches of training."""
+    plan = Optimization(learning_rate=1.0, critic_learning_rate=1.0, total_updates=1)
+    return Learner(model, optimization=plan, max_tokens=exam.max_tokens, dtype=dtype_of(exam.run), entropy="none")
+
+
+def _context(model: PreTrainedModel) -> int | None:
+    return getattr(model.config, "max_position_embeddings", None)

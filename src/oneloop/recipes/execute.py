@@ -3,29 +3,39 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
+from oneloop.algorithms import DPO, KTO
 from oneloop.batch import Batch
-from oneloop.config import Run
+from oneloop.config import Run, not_default
 from oneloop.errors import OneloopError, Stopped
 from oneloop.experience.pack import Row, collate
 from oneloop.model.learner import Learner
 from oneloop.model.save import save_merged, save_policy
+from oneloop.recipes.best import METRIC, Best
 from oneloop.recipes.build import Parts, assemble
+from oneloop.recipes.explain import explain
+from oneloop.recipes.given import NOTHING, Given
+from oneloop.recipes.health import Healthy, watch_of
 from oneloop.recipes.inputs import Inputs
+from oneloop.recipes.machine import machine
 from oneloop.recipes.meter import Meter
 from oneloop.recipes.preflight import preflight
-from oneloop.recipes.resolve import Algorithm, kind_of, models_in_memory, reference_from, resolved
-from oneloop.recipes.resume import elsewhere, latest, machine, recorded, restore
+from oneloop.recipes.resolve import Algorithm, kind_of, models_in_memory, reference_from, resolved, scores
+from oneloop.recipes.resume import elsewhere, latest, recorded, restore
 from oneloop.recipes.saver import Saver
 from oneloop.recipes.signals import Interrupted, StopRequest, stop_request
-from oneloop.record.atomic import clean_temporaries, new_folder
+from oneloop.record.atomic import clean_temporaries, new_folder, write_text
 from oneloop.record.reader import RunRecord
+from oneloop.record.sinks import Opening, Sinks
 from oneloop.record.writer import RunFolder, remove_run
 from oneloop.train import train
 from oneloop.types import Sampling, Trajectory
@@ -40,29 +50,41 @@ class Observer(Protocol):
     def step(self, step: int, values: Mapping[str, float]) -> None: ...
 
 
-def execute(run: Run, observer: Observer, inputs: Inputs | None = None) -> Path:
-    """Train as `run` says; returns the run folder.
+@runtime_checkable
+class PhaseObserver(Observer, Protocol):
+    """An observer that also wants to know what a run is busy with."""
+
+    def phase(self, name: str) -> None:
+        """`name`: rollout, prepare, update, evaluation or saving."""
+        ...
+
+
+def execute(run: Run, observer: Observer, given: Given = NOTHING, inputs: Inputs | None = None) -> Path:
+    """Train as `run` says, with what Python hands over beside it; returns the run folder.
 
     Args:
         inputs: what `preflight` read for this very run; None: it is asked here.
 
     Raises: ConfigError and DataError before step 0; RewardError, DivergedError and Stopped while training.
     """
-    algorithm = resolved(run)
-    inputs = inputs or preflight(run, kind_of(algorithm))
+    algorithm = resolved(run, given.algorithm)
+    inputs = inputs or preflight(run, kind_of(algorithm), given)
     out = Path(run.out)
     if run.overwrite:
         remove_run(out)
     record = recorded(run, out, inputs)
-    facts = {"algorithm": run.algorithm, "model": run.model, "seed": run.seed, "steps": run.steps}
-    facts |= {"data": inputs.fingerprint, "machine": machine()}
+    facts = {"algorithm": algorithm.name, "model": run.model, "seed": run.seed, "steps": run.steps}
+    facts |= {"data": inputs.fingerprint, "machine": machine(), "changed": not_default(run)}
     with (
+        closing(inputs),
         RunFolder.open(out, resume=run.resume, config_text=run.to_toml(), facts=facts) as folder,
         stop_request(lambda signum: folder.finish("stopped", _amid(signum))) as request,
+        Watched(folder, observer) as watched,
     ):
         try:
             clean_temporaries(out)
-            _train(run, algorithm, inputs, folder, observer, request, record)
+            write_text(out / "objective.txt", explain(algorithm) + "\n")
+            _train(given.placed(run, out), algorithm, inputs, folder, watched, observer, request, record)
         except Stopped as stop:
             folder.finish("stopped", str(stop))
             raise
@@ -85,22 +107,26 @@ def _train(
     algorithm: Algorithm,
     inputs: Inputs,
     folder: RunFolder,
+    watched: Watched,
     observer: Observer,
     request: StopRequest,
     record: RunRecord | None,
 ) -> None:
-    watched = _Watched(folder, observer)
     checkpoint, damaged = (None, []) if record is None else latest(folder, record)
     meter = Meter.begin(folder, run.device)
     if reference_from(run, algorithm) == "start":
-        observer.say("asking the reference about each pair once, before step 0; it is not kept")
-    parts = assemble(run, algorithm, inputs, watched, checkpoint)
+        kept = f"its answers are kept in {run.reference_cache}" if run.reference_cache else "it is not kept"
+        observer.say(f"asking the reference about each pair once, before step 0; {kept}")
+    parts = assemble(run, algorithm, inputs, watched, checkpoint, observer.say)
     start, algorithm = restore(algorithm, parts, folder, checkpoint)
+    watched.report_to(run, start)
     for error in damaged:
         watched.event(start, "A_CHECKPOINT", f"{error}; falling back to the one before", "look at the disk")
     if record is not None:
         _say_what_changed(record, checkpoint, start, watched, observer)
     saver = Saver(run, parts, folder, request, start, algorithm)
+    metric, write = run.keep_best_by or METRIC[inputs.kind], partial(_write_model, parts)
+    best = [Best(metric, folder, watched, write)] if run.keep_best else []
     for line in (*batch_arithmetic(run, algorithm, inputs), *parts.notes):
         observer.say(line)
     if start >= run.steps:
@@ -108,21 +134,26 @@ def _train(
     else:
         if start == 0:
             observer.say(step_zero(run, algorithm, inputs, parts))
+            _before_training(run, parts, watched, best)
         else:
             observer.say(f"resuming at step {start} from {checkpoint}")
+        before = [row for row in record.metrics if row["step"] < start] if record else []
+        watch = watch_of(run, algorithm, len(inputs.eval_rows), before)
         try:
             train(
                 algorithm,
                 parts.experience,
                 parts.learner,
-                watched,
+                Healthy(watched, watch),
                 steps=run.steps,
                 minibatch=run.groups_per_update,
                 max_tokens=run.max_tokens,
                 seed=run.seed,
                 start=start,
-                measures=parts.measures,
-                hooks=(meter, saver),  # a step's line stands before its checkpoint, which says how far the files reach
+                measures=[partial(_in_phase, watched.phase, "evaluation", measure) for measure in parts.measures],
+                # a step's line stands before its checkpoint, which says how far the files reach
+                hooks=(meter, *best, partial(_in_phase, watched.phase, "saving", saver)),
+                phase=watched.phase,
             )
         except Stopped:
             raise
@@ -132,14 +163,26 @@ def _train(
     _save_result(run, parts, folder, observer)
 
 
+def _before_training(run: Run, parts: Parts, watched: Watched, best: Sequence[Best]) -> None:
+    """The start of the held-out curves. It draws from no stream of training, whose bits it leaves as they are."""
+    if run.eval_every and parts.measures:
+        watched.before({name: value for each in parts.measures for name, value in each.measure().items()})
+    for one in best:
+        one.before()
+
+
 def _save_result(run: Run, parts: Parts, folder: RunFolder, observer: Observer) -> None:
     with new_folder(folder.path / "final") as temporary:
-        save_merged(temporary, parts.learner.model, parts.text.tokenizer)
+        _write_model(parts, temporary)
     observer.say(f"saved {folder.path / 'final'}")
     if run.lora:
         with new_folder(folder.path / "adapter") as temporary:
             save_policy(temporary, parts.learner.model, parts.text.tokenizer)
         observer.say(f"saved {folder.path / 'adapter'}, the adapters alone")
+
+
+def _write_model(parts: Parts, folder: Path) -> None:
+    save_merged(folder, parts.learner.model, parts.text.tokenizer)
 
 
 def _rescue(saver: Saver, error: Exception) -> None:
@@ -153,7 +196,7 @@ def _rescue(saver: Saver, error: Exception) -> None:
 
 
 def _say_what_changed(
-    record: RunRecord, checkpoint: Path | None, start: int, watched: _Watched, observer: Observer
+    record: RunRecord, checkpoint: Path | None, start: int, watched: Watched, observer: Observer
 ) -> None:
     if checkpoint is None and record.metrics:
         observer.say(
@@ -164,35 +207,70 @@ def _say_what_changed(
         watched.event(start, "A_MACHINE", other, "the same machine, torch and OMP_NUM_THREADS for equal bits")
 
 
-class _Watched:
-    """A recorder that tells the observer too."""
+def _in_phase(told: Callable[[str], None], name: str, part: Callable[..., Any], *arguments: Any) -> Any:
+    """Carry out a measure or a hook, which know themselves whether they are due, under the name of its phase."""
+    told(name)
+    return part(*arguments)
+
+
+class Watched:
+    """A recorder that tells the observer and the loggers too, the files first."""
 
     def __init__(self, folder: RunFolder, observer: Observer) -> None:
-        self._folder, self._observer = folder, observer
+        self._folder, self._observer, self._done = folder, observer, 0
+        self._sinks = Sinks(lambda code, text, fix: self.event(self._done, code, text, fix))
+
+    def report_to(self, run: Run, start: int) -> None:
+        """Start the run's loggers."""
+        self._done = start
+        self._sinks.open(run.report_to, Opening(folder=self._folder.path, config=asdict(run), done=start))
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         self._folder.scalars(step, values)
         self._observer.step(step, values)
+        self._done = step
+        self._sinks.scalars(step + 1, values)
+
+    def before(self, values: Mapping[str, float]) -> None:
+        """Measures of held-out data before the first step."""
+        self._folder.evaluation(0, values)
+        shown = [f"{name} {value:.4g}" for name, value in values.items() if name in METRIC.values()]
+        self._observer.say(f"before the first step: {', '.join(shown) or 'nothing could be measured'}")
+        self._sinks.scalars(0, values)
+
+    def phase(self, name: str) -> None:
+        if isinstance(self._observer, PhaseObserver):
+            self._observer.phase(name)
 
     def trajectories(self, step: int, items: Sequence[Trajectory]) -> None:
         self._folder.trajectories(step, items)
 
     def event(self, step: int, code: str, text: str, fix: str = "") -> None:
         self._folder.event(step, code, text, fix)
-        self._observer.say(f"{code} step {step}: {text}" + (f". Fix: {fix}" if fix else ""))
+        # files count steps from 0, people from 1
+        self._observer.say(f"{code} step {step + 1}: {text}" + (f". Fix: {fix}" if fix else ""))
+        self._sinks.event(step + 1, code, text)
+
+    def __enter__(self) -> Watched:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        self._sinks.close(failed=kind is not None)
 
 
 def batch_arithmetic(run: Run, algorithm: Algorithm, inputs: Inputs) -> list[str]:
     """The batch in words."""
-    noun = {"prompts": "prompts", "demonstrations": "demonstrations", "preferences": "pairs"}[inputs.kind]
-    size = 1 if inputs.kind == "demonstrations" else run.group_size
+    noun = {
+        "prompts": "prompts", "demonstrations": "demonstrations", "preferences": "pairs", "unpaired": "rated answers",
+    }[inputs.kind]  # fmt: skip
+    size = 1 if inputs.kind in ("demonstrations", "unpaired") else run.group_size
     rows, each = run.prompts_per_step * size, run.groups_per_update * size
     product = f"{run.prompts_per_step} {noun} × {size} = {rows} samples" if size > 1 else f"{rows} {noun}"
     updates = math.ceil(run.prompts_per_step / run.groups_per_update)
     epochs = f"{algorithm.epochs} epoch{'s' if algorithm.epochs > 1 else ''}"
     plural = "s" if updates > 1 else ""
     return [
-        f"{run.algorithm}: {product} a step → {updates} optimizer step{plural} of {each} × {epochs}; "
+        f"{algorithm.name}: {product} a step → {updates} optimizer step{plural} of {each} × {epochs}; "
         f"{run.steps} steps over {len(inputs.rows)} rows",
         f"models in memory: {', '.join(models_in_memory(run, algorithm))}",
     ]
@@ -210,7 +288,7 @@ def step_zero(run: Run, algorithm: Algorithm, inputs: Inputs, parts: Parts) -> s
 
     Raises: OneloopError naming the number that is off.
     """
-    if inputs.kind == "demonstrations" or run.algorithm == "reward_model":
+    if inputs.kind == "demonstrations" or scores(algorithm):
         return "step 0 checks: none apply"
     batch, learner = _probe(run, inputs, parts).to(parts.learner.device), parts.learner
     facts: list[tuple[str, float, float]] = []
@@ -219,11 +297,13 @@ def step_zero(run: Run, algorithm: Algorithm, inputs: Inputs, parts: Parts) -> s
         gap = float((logprobs - batch.rollout_logprobs)[batch.mask].abs().max())
         # in half precision sampler and trainer round apart; rollout/logprob_gap follows it through the run
         facts.append(("ratio − 1", math.expm1(gap), SAME_WEIGHTS if run.dtype == "float32" else math.inf))
-    if "reference" in algorithm.needs:
+    if "reference" in algorithm.needs and not run.teacher:
         reference = learner.reference(batch) if batch.ref_logprobs is None else batch.ref_logprobs
         facts.append(("log π_θ − log π_ref", float((logprobs - reference)[batch.mask].abs().max()), SAME_PASS))
-    if run.algorithm == "dpo" and not run.set:
+    if replace(algorithm, epochs=DPO.epochs) == DPO:
         facts.append(("DPO loss − ln 2", abs(_loss(algorithm, batch, learner) - math.log(2)), SAME_PASS))
+    if replace(algorithm, epochs=KTO.epochs) == KTO:  # σ(0) for good and bad answers alike
+        facts.append(("KTO loss − 1/2", abs(_loss(algorithm, batch, learner) - 0.5), SAME_PASS))
     for name, value, most in facts:
         if not value <= most:
             raise OneloopError(f"step 0: {name} is {value:.3g} and must be 0: the models are not what they say")
@@ -239,7 +319,7 @@ def _probe(run: Run, inputs: Inputs, parts: Parts) -> Batch:
         return batch
     sampling = Sampling(max_new_tokens=min(run.max_new_tokens, PROBED_TOKENS), temperature=run.temperature)
     context = getattr(parts.learner.model.config, "max_position_embeddings", math.inf)
-    every = (parts.text.prompt(row["prompt"])[0] for row in inputs.rows)
+    every = (parts.text.prompt(row["prompt"], row.get("tools"))[0] for row in inputs.rows)
     prompts = list(islice((ids for ids in every if len(ids) + sampling.max_new_tokens <= context), PROBED))
     answers = parts.engine.generate(prompts, sampling, range(len(prompts)))
     return collate([

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, is_dataclass
 
-from oneloop.algorithms import ALGORITHMS, PolicyGradient, Preference
+from oneloop.algorithms import ALGORITHMS, PolicyGradient, Preference, Unpaired
+from oneloop.objective.pieces import formula_of
 from oneloop.objective.surrogate import LOG_RATIO_BOUND
 
-Algorithm = PolicyGradient | Preference
+Algorithm = PolicyGradient | Preference | Unpaired
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,33 @@ SOURCES = {
     "dpo": Source("Direct preference optimization", "arXiv:2305.18290, eq. 7", None),
     "ipo": Source("Identity preference optimization", "arXiv:2310.12036, eq. 17", "dpo"),
     "reward_model": Source("Bradley–Terry reward model", "arXiv:1706.03741; arXiv:2203.02155, eq. 1", "dpo"),
+    "simpo": Source(
+        "Simple preference optimization",
+        "arXiv:2405.14734, eq. 6",
+        "dpo",
+        "β 2 and γ 1 are inside the paper's own settings (2–2.5 and 0.3–1.6); both belong to model and data",
+    ),
+    "orpo": Source(
+        "Odds ratio preference optimization",
+        "arXiv:2403.07691, eq. 6–7",
+        "dpo",
+        "λ 0.1; the SFT term is a mean per token of each chosen answer, then over pairs, as printed (TRL: over tokens "
+        "of a micro-batch)",
+    ),
+    "kto": Source(
+        "Kahneman–Tversky optimization, for answers that are good or bad one at a time",
+        "arXiv:2402.01306, eq. 8",
+        "dpo",
+        "z is the mean over the whole step of each prompt with the answer to the next other prompt (TRL: over a "
+        "micro-batch)",
+    ),
+    "distill": Source(
+        "On-policy distillation: reverse KL to a teacher, on the student's own samples",
+        "arXiv:2306.08543; arXiv:2306.13649",
+        "reinforce",
+        "π_ref is the teacher, --teacher; each token's log-ratio stands for the sum over the vocabulary, and no token "
+        "answers for later ones",
+    ),
 }
 
 
@@ -67,19 +95,28 @@ def explain(algorithm: Algorithm) -> str:
 
 def _pieces(algorithm: Algorithm) -> list[tuple[str, str]]:
     if isinstance(algorithm, Preference):
-        return [
-            ("loss", f"1/P · Σ over pairs  {algorithm.link.formula}  (P pairs of the whole step)"),
-            ("reward", algorithm.reward.formula),
+        weight = "" if algorithm.weight == 1 else f"{algorithm.weight:g}·"
+        link = formula_of(algorithm.link)
+        pieces = [
+            ("loss", f"1/P · Σ over pairs  {weight}({link})  (P pairs of the whole step)"),
+            ("reward", formula_of(algorithm.reward)),
         ]
-    pieces = [("loss", algorithm.aggregate.formula), ("ℓᵢₜ", algorithm.surrogate.formula)]
+        if algorithm.sft:
+            pieces.append(("SFT term", f"− {algorithm.sft:g}·1/P · Σ over pairs  1/|y_w| · Σₜ log π_θ(yₜ|x,y₍<ₜ₎)"))
+        if algorithm.center:
+            pieces.append(("centring", f"+ {algorithm.center:g}·1/P · Σ over pairs  (r_w + r_l)²"))
+        return pieces
+    if isinstance(algorithm, Unpaired):
+        return [("loss", algorithm.formula), ("reward", formula_of(algorithm.reward)), ("baseline", algorithm.baseline)]
+    pieces = [("loss", formula_of(algorithm.aggregate)), ("ℓᵢₜ", formula_of(algorithm.surrogate))]
     if algorithm.correction is not None:
-        pieces.append(("correction", algorithm.correction.formula))
-    pieces.append(("advantage", algorithm.advantage.formula))
+        pieces.append(("correction", formula_of(algorithm.correction)))
+    pieces.append(("advantage", formula_of(algorithm.advantage)))
     for label, piece in (
         ("KL", algorithm.kl), ("critic", algorithm.critic), ("reward shaping", algorithm.shape),
         ("groups", algorithm.keep), ("rows", algorithm.drop),
     ):  # fmt: skip
-        pieces.append((label, "none" if piece is None else piece.formula))
+        pieces.append((label, "none" if piece is None else formula_of(piece)))
     pieces.append(("entropy", f"− {algorithm.entropy:g}·H(π_θ)" if algorithm.entropy else "no bonus"))
     limit = algorithm.target_kl
     stop = "" if limit is None else f"; the rest is dropped when KL(π_old‖π_θ) exceeds {limit:g} nats per token"
@@ -91,10 +128,11 @@ def _pieces(algorithm: Algorithm) -> list[tuple[str, str]]:
 def differences(old: Algorithm, new: Algorithm) -> list[str]:
     """Pieces that `new` deletes from, adds to or changes in `old`."""
     if type(old) is not type(new):
+        before, after = ({field.name: getattr(x, field.name) for field in _parts(x)} for x in (old, new))
         return [
             f"replaced: {type(old).__name__} by {type(new).__name__}",
-            *(f"deleted:  {field.name} = {getattr(old, field.name)!r}" for field in _parts(old)),
-            *(f"added:    {field.name} = {getattr(new, field.name)!r}" for field in _parts(new)),
+            *(f"deleted:  {name} = {value!r}" for name, value in before.items() if (name, value) not in after.items()),
+            *(f"added:    {name} = {value!r}" for name, value in after.items() if (name, value) not in before.items()),
         ]
     names = [field.name for field in _parts(old)]
     return [line for name in names for line in _difference(name, getattr(old, name), getattr(new, name))]

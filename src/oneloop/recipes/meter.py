@@ -55,9 +55,9 @@ def settle_malloc(largest: int, *, sparing: bool = False) -> None:
         sparing: give blocks back in any case. What recomputed layers free lies between what they keep, and the holes
             came to 1.75 times what the passes hold.
     """
-    if platform.libc_ver()[0] != "glibc" or any(name.startswith("MALLOC_") for name in os.environ):
+    libc = _glibc()
+    if libc is None:
         return
-    libc = ctypes.CDLL(None)
     if keeps_freed(largest, sparing):
         libc.mallopt(_MMAP_MAX, 0)
         libc.mallopt(_TRIM_THRESHOLD, -1)
@@ -65,6 +65,25 @@ def settle_malloc(largest: int, *, sparing: bool = False) -> None:
         libc.mallopt(_MMAP_MAX, 2**16)
         libc.mallopt(_TRIM_THRESHOLD, 2**20)
         libc.mallopt(_MMAP_THRESHOLD, 2**20)
+
+
+def release_malloc() -> None:
+    """Undo `settle_malloc` where the process goes on with something else: glibc's documented defaults, and what is
+    free goes back to the kernel. (Its thresholds adapt by themselves only in a process that never set one.)
+    """
+    libc = _glibc()
+    if libc is None:
+        return
+    libc.mallopt(_MMAP_MAX, 2**16)
+    libc.mallopt(_TRIM_THRESHOLD, 2**17)
+    libc.malloc_trim(0)
+
+
+def _glibc() -> ctypes.CDLL | None:
+    """None where there is another C library, or where the environment has decided."""
+    if platform.libc_ver()[0] != "glibc" or any(name.startswith("MALLOC_") for name in os.environ):
+        return None
+    return ctypes.CDLL(None)
 
 
 @dataclass(frozen=True)

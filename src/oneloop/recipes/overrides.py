@@ -8,10 +8,11 @@ from dataclasses import fields, is_dataclass, replace
 from difflib import get_close_matches
 from typing import Any, TypeVar
 
-from oneloop.algorithms import ALGORITHMS, Critic, PolicyGradient, Preference
+from oneloop.algorithms import ALGORITHMS, Critic
 from oneloop.errors import ConfigError
 from oneloop.methods import check_name
 from oneloop.objective import advantage, aggregate, correction, divergence, preference, select, shaping, surrogate
+from oneloop.recipes.explain import Algorithm
 
 Value = TypeVar("Value")
 
@@ -25,18 +26,18 @@ PIECES = {
         (shaping, ("OverlongPenalty",)),
         (select, ("MixedOutcome", "OverlongFilter")),
         (correction, ("TruncatedImportance",)),
-        (preference, ("ImplicitReward", "RewardHead", "LogSigmoid", "SquaredMargin", "Hinge")),
+        (preference, ("ImplicitReward", "LogOdds", "RewardHead", "LogSigmoid", "SquaredMargin", "Hinge")),
     )
     for piece in (getattr(module, name) for name in names)
 } | {"Critic": Critic}
 
 
-def named_algorithm(name: str) -> PolicyGradient | Preference:
+def named_algorithm(name: str) -> Algorithm:
     check_name(name)
     return ALGORITHMS[name]
 
 
-def overridden(algorithm: PolicyGradient | Preference, changes: Sequence[str]) -> PolicyGradient | Preference:
+def overridden(algorithm: Algorithm, changes: Sequence[str]) -> Algorithm:
     """The algorithm with `path=value` changes applied in order."""
     for change in changes:
         path, equals, text = change.partition("=")

@@ -6,9 +6,10 @@ import os
 import re
 from pathlib import Path
 
-from oneloop.config import Run
+from oneloop.config import MARK, Run
 from oneloop.errors import ConfigError
 from oneloop.model.source import check_source
+from oneloop.recipes.given import NOTHING, Given
 from oneloop.recipes.inputs import Inputs, read_inputs
 from oneloop.record.writer import check_out
 from oneloop.tasks.source import Kind
@@ -16,23 +17,27 @@ from oneloop.tasks.source import Kind
 DEVICES = re.compile(r"cpu|cuda(:\d+)?")
 
 
-def preflight(run: Run, kind: Kind) -> Inputs:
+def preflight(run: Run, kind: Kind, given: Given = NOTHING) -> Inputs:
     """Every check of `run` that needs no model, cheap ones first; returns what it reads from files.
 
     Raises: ConfigError, DataError.
     """
     refuse_ranks()
     check_out(Path(run.out), resume=run.resume, overwrite=run.overwrite)
-    check_source(run.model)
-    if run.reward_model:
-        check_source(run.reward_model, "--reward-model")
+    for source, flag in ((run.model, "--model"), (run.reward_model, "--reward-model"), (run.teacher, "--teacher")):
+        if source and not source.startswith(MARK):
+            check_source(source, flag)
     if not DEVICES.fullmatch(run.device):
         raise ConfigError(f"--device {run.device}: wanted cpu, cuda or cuda:N")
-    inputs = read_inputs(run, kind)
+    inputs = read_inputs(run, kind, given)
     if run.device != "cpu":
         from oneloop.recipes.device import device_of  # noqa: PLC0415  # torch
 
-        device_of(run)
+        try:
+            device_of(run)
+        except BaseException:
+            inputs.close()
+            raise
     return inputs
 
 

@@ -5,42 +5,63 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal
 
-from oneloop.algorithms import PolicyGradient, Preference
+from oneloop.algorithms import DAPO, DR_GRPO, PolicyGradient, Preference, Unpaired
 from oneloop.config import Run
 from oneloop.errors import ConfigError
 from oneloop.objective.aggregate import FixedLength
 from oneloop.objective.logprobs import Entropy
+from oneloop.objective.preference import RewardHead
 from oneloop.objective.shaping import OverlongPenalty
+from oneloop.recipes.explain import Algorithm
 from oneloop.recipes.overrides import named_algorithm, overridden
 from oneloop.tasks.source import Kind
 
-Algorithm = PolicyGradient | Preference
 
-
-def resolved(run: Run) -> Algorithm:
-    """The algorithm of a run: the named value, fitted to the length limit, with the run's epochs and changes."""
-    algorithm = replace(named_algorithm(run.algorithm), epochs=run.epochs)
+def resolved(run: Run, given: Algorithm | None = None) -> Algorithm:
+    """The algorithm of a run: the named or given value, fitted to the length limit, with its epochs and changes."""
+    algorithm = replace(named_algorithm(run.algorithm) if given is None else given, epochs=run.epochs)
     if isinstance(algorithm, PolicyGradient):
         algorithm = _fitted(algorithm, run.max_new_tokens)
     algorithm = overridden(algorithm, run.set)
     compares = isinstance(algorithm, PolicyGradient) and algorithm.advantage.compares
     if compares and run.group_size < 2:
         raise ConfigError(
-            f"--group-size {run.group_size}: {run.algorithm} compares the answers to one prompt, and in a group of "
+            f"--group-size {run.group_size}: {algorithm.name} compares the answers to one prompt, and in a group of "
             "one every advantage is 0. Fix: --group-size 8"
         )
     if isinstance(algorithm, Preference) and run.group_size != 2:
-        raise ConfigError(f"--group-size {run.group_size}: {run.algorithm} learns from pairs. Fix: --group-size 2")
+        raise ConfigError(f"--group-size {run.group_size}: {algorithm.name} learns from pairs. Fix: --group-size 2")
+    _check_reference(run, algorithm)
     return algorithm
 
 
+def _check_reference(run: Run, algorithm: Algorithm) -> None:
+    """That a teacher is there where one is needed, and that what was asked for is used."""
+    refers = reference_from(run, algorithm)
+    if algorithm.name == "distill" and not run.teacher:
+        raise ConfigError("distill learns from a teacher. Fix: --teacher FOLDER, a model with the same vocabulary")
+    if run.teacher and (kind_of(algorithm) != "prompts" or refers == "nobody"):
+        raise ConfigError(
+            f"--teacher {run.teacher}: {run.algorithm} has no KL to a teacher on samples of its own. Fix: leave it "
+            "out, train distill, or --set kl=KL(0.1)"
+        )
+    if run.reference_cache and refers != "start":
+        raise ConfigError(
+            f"--reference-cache {run.reference_cache}: {run.algorithm} does not ask a reference about fixed pairs "
+            "before step 0, so there is nothing to keep. Fix: leave it out"
+        )
+
+
 def _fitted(algorithm: PolicyGradient, max_new_tokens: int) -> PolicyGradient:
-    """Lengths that the paper states for its own budget, at the same share of this run's: else they never bite."""
-    if isinstance(algorithm.shape, OverlongPenalty):
+    """Lengths that the paper states for its own budget, at the same share of this run's: else they never bite.
+
+    Only the paper's own: lengths that somebody chose are kept.
+    """
+    if isinstance(algorithm.shape, OverlongPenalty) and algorithm.shape == DAPO.shape:
         share = algorithm.shape.margin / algorithm.shape.max_length
         margin = max(round(max_new_tokens * share), 1)
         algorithm = replace(algorithm, shape=OverlongPenalty(max_length=max_new_tokens, margin=margin))
-    if isinstance(algorithm.aggregate, FixedLength):
+    if algorithm.aggregate == DR_GRPO.aggregate:
         algorithm = replace(algorithm, aggregate=FixedLength(tokens=max_new_tokens))
     return algorithm
 
@@ -49,13 +70,20 @@ def kind_of(algorithm: Algorithm) -> Kind:
     """What an algorithm learns from."""
     if isinstance(algorithm, Preference):
         return "preferences"
+    if isinstance(algorithm, Unpaired):
+        return "unpaired"
     return "demonstrations" if algorithm.name == "sft" else "prompts"
+
+
+def scores(algorithm: Algorithm) -> bool:
+    """Whether a reward model is trained: a classifier instead of a language model."""
+    return isinstance(algorithm, Preference) and isinstance(algorithm.reward, RewardHead)
 
 
 def models_in_memory(run: Run, algorithm: Algorithm) -> list[str]:
     """Every model that the run holds while it trains."""
     critic = [f"{run.critic} critic"] * ("values" in algorithm.needs)
-    reference = ["reference"] * (reference_from(run, algorithm) == "model")
+    reference = ["teacher" if run.teacher else "reference"] * (reference_from(run, algorithm) == "model")
     reward = ["reward model"] * bool(run.reward_model)
     return ["policy", *reference, *critic, *reward]
 
@@ -67,13 +95,14 @@ def reference_from(run: Run, algorithm: Algorithm) -> ReferenceFrom:
     """Who answers for π_ref.
 
     "start": the policy itself, about all data, before step 0: pairs stand fixed, and so does what it says of them.
-    "adapters off": the policy without its adapters. "model": one of its own, which stays in memory.
+    "adapters off": the policy without its adapters. "model": one of its own, which stays in memory: the teacher, or
+    what the policy started as.
     """
     if "reference" not in algorithm.needs:
         return "nobody"
     if kind_of(algorithm) == "preferences":
         return "start"
-    return "adapters off" if run.lora else "model"
+    return "adapters off" if run.lora and not run.teacher else "model"
 
 
 def entropy_of(run: Run, algorithm: Algorithm) -> Entropy:

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import platform
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from oneloop.algorithms import PolicyGradient
 from oneloop.config import Run, check_same, from_table
@@ -15,6 +11,7 @@ from oneloop.errors import CheckpointError, ConfigError
 from oneloop.parallel.checkpoint import read_state
 from oneloop.recipes.build import Parts
 from oneloop.recipes.inputs import Inputs
+from oneloop.recipes.machine import machine
 from oneloop.recipes.resolve import Algorithm
 from oneloop.record.atomic import verify
 from oneloop.record.reader import RunRecord, read_run
@@ -88,16 +85,6 @@ def restore(algorithm: Algorithm, parts: Parts, folder: RunFolder, checkpoint: P
     return state["step"], algorithm
 
 
-def machine() -> dict[str, Any]:
-    """What the last bits of a sum depend on."""
-    return {
-        "torch": torch.__version__,
-        "cpu": _cpu_model(),
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "threads": torch.get_num_threads(),
-    }
-
-
 def elsewhere(record: RunRecord) -> str:
     """In what this machine differs from the one that the record is of; empty where it does not, or nobody wrote it."""
     here = machine()
@@ -109,12 +96,3 @@ def elsewhere(record: RunRecord) -> str:
     if not other:
         return ""
     return f"the run was on another machine ({', '.join(other)}): from here on, its last bits may be others"
-
-
-def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())

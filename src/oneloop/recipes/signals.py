@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -59,8 +60,8 @@ class StopRequest:
                 Thread(target=self._end, args=(byte[0],), daemon=True).start()
 
     def _end(self, signum: int) -> None:
-        if self.ended.wait(GRACE):
-            return
+        if self.ended.wait(GRACE) or "ipykernel" in sys.modules:
+            return  # a cell of a notebook must not take its kernel with it
         with suppress(Exception):
             self.last_words(signum)
         os._exit(128 + signum)

@@ -24,6 +24,8 @@ class RunRecord:
     metrics: list[dict[str, Any]]
     events: list[dict[str, Any]]
     memory: list[dict[str, Any]] = field(default_factory=list)
+    evaluations: list[dict[str, Any]] = field(default_factory=list)
+    """What eval.jsonl says: `done` finished steps (0: before the first), `time`, and the `eval/...` values."""
 
     def series(self, name: str) -> tuple[list[int], list[float]]:
         """Steps and values of a metric, where it was logged and finite."""
@@ -56,6 +58,7 @@ def read_run(path: Path) -> RunRecord:
         metrics=read_lines(path / "metrics.jsonl"),
         events=read_lines(path / "events.jsonl"),
         memory=read_lines(path / "memory.jsonl"),
+        evaluations=read_lines(path / "eval.jsonl"),
     )
 
 

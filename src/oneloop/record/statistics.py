@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Sequence
-from math import isfinite, sqrt
+from math import fsum, isfinite, sqrt
 from statistics import fmean
 from typing import NamedTuple
 
@@ -43,28 +44,82 @@ def mean_interval(values: Sequence[float], clusters: Sequence[Hashable] | None =
     Raises: ValueError for fewer than two clusters, where there is no spread to measure, and for values that are not
         finite.
     """
-    if bad := [value for value in values if not isfinite(value)]:
-        raise ValueError(f"{len(bad)} of {len(values)} values are not finite (the first is {bad[0]})")
     keys = list(range(len(values))) if clusters is None else list(clusters)
     if len(keys) != len(values):
         raise ValueError(f"{len(keys)} clusters for {len(values)} values; wanted one for each")
-    count = len(set(keys))
-    if count < 2:
-        raise ValueError(f"{count} cluster has no spread; an interval needs at least two prompts")
-    mean, sums = fmean(values), dict.fromkeys(keys, 0.0)
+    totals, counts = dict.fromkeys(keys, 0.0), Counter(keys)
     for key, value in zip(keys, values, strict=True):
-        sums[key] += value - mean
-    error = sqrt(count / (count - 1) * sum(total**2 for total in sums.values())) / len(values)
+        totals[key] += value
+    return ratio_interval(list(totals.values()), [counts[key] for key in totals])
+
+
+def ratio_interval(totals: Sequence[float], counts: Sequence[int]) -> Interval:
+    """`mean_interval` from each cluster's total and count, such as a row's loss and its tokens.
+
+    mean = Σ_c total_c / Σ_c count_c;  SE² = C/(C − 1) · Σ_c (total_c − mean·count_c)²/(Σ_c count_c)²
+
+    Raises: ValueError as `mean_interval`.
+    """
+    if bad := [total for total in totals if not isfinite(total)]:
+        raise ValueError(f"{len(bad)} of {len(totals)} values are not finite (the first is {bad[0]})")
+    clusters, n = len(totals), sum(counts)
+    if clusters < 2:
+        raise ValueError(f"{clusters} cluster has no spread; an interval needs at least two prompts")
+    mean = fsum(totals) / n
+    squares = fsum((total - mean * count) ** 2 for total, count in zip(totals, counts, strict=True))
+    error = sqrt(clusters / (clusters - 1) * squares) / n
     return Interval(mean - Z * error, mean + Z * error)
 
 
-def share_or_mean(values: Sequence[float], clusters: Sequence[Hashable]) -> Interval:
-    """Wilson's interval for one 0/1 value per prompt, the clustered normal one otherwise.
+def share_interval(values: Sequence[float], clusters: Sequence[Hashable]) -> Interval:
+    """Wilson's interval of a share whose samples come in clusters, with the number of trials that they are worth.
 
-    Where several samples a prompt are all right (or all wrong) the normal interval would have no width; each prompt
-    then counts once in Wilson's.
+    n_eff = n/deff, and deff = SE²_clustered/(p̂(1 − p̂)/(n − 1)), at least 1. Like Wilson's own, it stays inside [0, 1],
+    and one value per cluster gives exactly that one. Where the values are all 0 or all 1 nothing tells the design
+    effect, and each cluster counts once.
+
+    Args:
+        values: 0 or 1, or chances in between such as pass@k.
+
+    Reference: Franco et al. 2019, Journal of Survey Statistics and Methodology 7(3), Wilson with an effective sample
+    size.
+
+    Raises: ValueError as `mean_interval`, and for values outside [0, 1].
     """
-    prompts, kinds = len(set(clusters)), set(values)
-    if kinds <= {0.0, 1.0} and (prompts == len(values) or len(kinds) == 1):
-        return wilson(round(sum(values) * prompts / len(values)), prompts)
-    return mean_interval(values, clusters)
+    if bad := [value for value in values if not 0 <= value <= 1]:
+        raise ValueError(f"{bad[0]} is no share; wanted values in [0, 1]")
+    low, high = mean_interval(values, clusters)
+    n, p, count = len(values), fmean(values), len(set(clusters))
+    if count == n and set(values) <= {0.0, 1.0}:
+        return wilson(round(sum(values)), n)
+    if p in (0.0, 1.0):
+        return wilson(round(p * count), count)
+    variance = ((high - low) / (2 * Z)) ** 2
+    effective = min(n * p * (1 - p) / ((n - 1) * variance), n) if variance else n
+    scale = 1 + Z**2 / effective
+    middle = (p + Z**2 / (2 * effective)) / scale
+    half = Z * sqrt(p * (1 - p) / effective + Z**2 / (4 * effective**2)) / scale
+    return Interval(middle - half, middle + half)
+
+
+def share_or_mean(values: Sequence[float], clusters: Sequence[Hashable]) -> Interval:
+    """Wilson's interval where every value is 0 or 1, the normal one otherwise; both with clusters."""
+    return share_interval(values, clusters) if set(values) <= {0.0, 1.0} else mean_interval(values, clusters)
+
+
+def difference_interval(differences: Sequence[float], clusters: Sequence[Hashable], *, shares: bool) -> Interval:
+    """Of a mean difference between two models that answered the same prompts: the clustered normal one.
+
+    Prompts are as hard for one model as for the other; subtracting prompt by prompt takes that out of the spread,
+    which two separate intervals leave in.
+
+    Args:
+        shares: the values subtracted were 0 or 1. Where no prompt tells the two apart, the normal interval would have
+            no width; as many prompts could still have missed a difference as large as Wilson's upper bound.
+
+    Raises: ValueError as `mean_interval`.
+    """
+    if shares and not any(differences):
+        most = wilson(0, len(set(clusters))).high
+        return Interval(-most, most)
+    return mean_interval(differences, clusters)

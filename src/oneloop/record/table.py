@@ -16,10 +16,11 @@ _COLUMNS = frozenset(
 
 
 def write_rollouts(path: Path, step: int, items: Sequence[Trajectory]) -> None:
-    """Columns: step, prompt, completion, one per reward part, reward, advantage, group, sample, length, stop, kept.
+    """Columns: step, prompt, completion, one per reward part, reward, advantage, group, sample, length, stop, kept, and
+    those that reward functions added, as text.
 
-    A part that is called like one of the others becomes `rewards/<name>`. Columns have the same type in every
-    file, also where all values are missing, so that the files of a run can be read as one table.
+    A part that is called like one of the others becomes `rewards/<name>`, an added column `extra/<name>`. Columns have
+    the same type in every file, also where all values are missing, so that a run's files can be read as one table.
 
     Raises: OSError; ValueError or TypeError for a value that is not what its column holds.
     """
@@ -29,9 +30,10 @@ def write_rollouts(path: Path, step: int, items: Sequence[Trajectory]) -> None:
     def numbers(values: Sequence[float | None]) -> Any:
         return pyarrow.array([None if value is None else float(value) for value in values], pyarrow.float64())
 
-    def words(values: Sequence[str]) -> Any:
+    def words(values: Sequence[str | None]) -> Any:
         # parquet holds valid Unicode only; a lone surrogate comes from a broken token
-        return pyarrow.array([value.encode("utf-8", "backslashreplace").decode() for value in values], pyarrow.string())
+        valid = [None if value is None else value.encode("utf-8", "backslashreplace").decode() for value in values]
+        return pyarrow.array(valid, pyarrow.string())
 
     parts = list(dict.fromkeys(name for item in items for name in item.reward.parts))
     columns: dict[str, Any] = {
@@ -47,6 +49,9 @@ def write_rollouts(path: Path, step: int, items: Sequence[Trajectory]) -> None:
         "stop": words([str(item.completion.stop) for item in items]),
         "kept": [item.kept for item in items],
     }
+    for name in dict.fromkeys(name for item in items for name in item.reward.extras):
+        texts = words([item.reward.extras.get(name) for item in items])
+        columns[f"extra/{name}" if name in columns else name] = texts
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".tmp-{path.name}-{os.getpid()}")
     try:

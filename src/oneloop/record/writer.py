@@ -26,9 +26,13 @@ from oneloop.record.table import write_rollouts
 from oneloop.types import Trajectory
 
 HEARTBEAT_SECONDS = 10.0
-METRICS, EVENTS, MEMORY = "metrics.jsonl", "events.jsonl", "memory.jsonl"
-_BEFORE_A_STEP = {"run.json", "config.toml", ".lock", METRICS, EVENTS, MEMORY, "rollouts"}
+METRICS, EVENTS, MEMORY, EVALUATIONS = "metrics.jsonl", "events.jsonl", "memory.jsonl", "eval.jsonl"
+_BEFORE_A_STEP = {
+    "run.json", "config.toml", ".lock", "objective.txt", METRICS, EVENTS, MEMORY, EVALUATIONS, "rollouts", "start",
+}  # fmt: skip
 """What a run may have written when its first step is not done."""
+HELD_OUT = "eval/"
+"""How the name of every measure of held-out data begins."""
 
 _log = logging.getLogger(__name__)
 
@@ -40,6 +44,8 @@ class RunFolder:
         self.path = path
         self._lock, self._info = lock, info
         self._metrics, self._events, self._memory = (Lines(path / name) for name in (METRICS, EVENTS, MEMORY))
+        self._evaluations = Lines(path / EVALUATIONS)
+        self.evaluated: tuple[int, dict[str, float]] | None = None
         self._last_step = self._metrics.last_step()
         self._beat = monotonic()
         self._write_info()
@@ -73,7 +79,9 @@ class RunFolder:
         return (self.path / "config.toml").read_text(encoding="utf-8")
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """One line in metrics.jsonl. A value that is not finite is written as null.
+        """One line in metrics.jsonl, and one in eval.jsonl for what it says of held-out data.
+
+        A value that is not finite is written as null.
 
         Raises: RuntimeError for a step that was written already; OSError when the line cannot be written.
         """
@@ -81,15 +89,21 @@ class RunFolder:
             raise RuntimeError(f"step {step} was written already; the last one is {self._last_step}")
         if reserved := values.keys() & {"step", "time"}:
             raise RuntimeError(f"a metric cannot be named {sorted(reserved)[0]!r}: the line has that column already")
-        row = {name: value if isfinite(value) else None for name, value in values.items()}
-        self._metrics.append({"step": step, "time": time(), **row})
+        self._metrics.append({"step": step, "time": time(), **_finite(values)})
         self._last_step = step
+        if measured := {name: value for name, value in values.items() if name.startswith(HELD_OUT)}:
+            self.evaluation(step + 1, measured)
         if monotonic() - self._beat > HEARTBEAT_SECONDS:
             self._beat = monotonic()
             try:
                 self._write_info()
             except OSError as error:
                 self._alert(step, "A_HEARTBEAT", f"run.json was not updated: {error}", "free disk space")
+
+    def evaluation(self, done: int, values: Mapping[str, float]) -> None:
+        """One line in eval.jsonl: measures of held-out data after `done` finished steps; 0 is before the first."""
+        self._evaluations.append({"done": done, "time": time(), **_finite(values)})
+        self.evaluated = (done, dict(values))
 
     def trajectories(self, step: int, items: Sequence[Trajectory]) -> None:
         """One table of completions. That it cannot be written ends no run: the metrics are the record."""
@@ -106,8 +120,9 @@ class RunFolder:
             self._alert(step, "A_ROLLOUTS", f"{what}: {type(error).__name__}: {error}", fix)
 
     def event(self, step: int, code: str, text: str, fix: str = "") -> None:
-        """One alert in events.jsonl."""
-        self._events.append({"step": step, "time": time(), "code": code, "text": text, "fix": fix})
+        """One line in events.jsonl: an alert, or information where the code begins with I_."""
+        level = "info" if code.startswith("I_") else "alert"
+        self._events.append({"step": step, "time": time(), "level": level, "code": code, "text": text, "fix": fix})
 
     def memory(self, step: int, values: Mapping[str, int]) -> None:
         """One line in memory.jsonl, in bytes. Like a table of completions, it ends no run."""
@@ -162,7 +177,12 @@ class RunFolder:
         self.close()
 
     def _appended(self) -> dict[str, Lines]:
-        return {"metrics": self._metrics, "events": self._events, "memory": self._memory}
+        return {
+            "metrics": self._metrics,
+            "events": self._events,
+            "memory": self._memory,
+            "evaluations": self._evaluations,
+        }
 
     def _alert(self, step: int, code: str, text: str, fix: str) -> None:
         """An event about a disk that may be full, so that the event may fail too."""
@@ -219,9 +239,15 @@ def _untrained(path: Path) -> bool:
 
 def _clear_untrained(path: Path) -> None:
     """Of a run that trained nothing; the caller holds the lock and has asked."""
-    shutil.rmtree(path / "rollouts", ignore_errors=True)
-    for name in _BEFORE_A_STEP - {".lock", "rollouts"}:
-        (path / name).unlink(missing_ok=True)
+    for name in _BEFORE_A_STEP - {".lock"}:
+        if (path / name).is_dir():
+            shutil.rmtree(path / name)
+        else:
+            (path / name).unlink(missing_ok=True)
+
+
+def _finite(values: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: value if isfinite(value) else None for name, value in values.items()}
 
 
 def remove_run(path: Path) -> None:

@@ -4,7 +4,7 @@ Model output is never evaluated as code: numbers are read by a regular expressio
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -71,3 +71,78 @@ class FormatReward:
 
     def __call__(self, completions: Sequence[str], **columns: Any) -> list[float | None]:
         return [float(re.fullmatch(self.pattern, text) is not None) for text in completions]
+
+
+@dataclass(frozen=True)
+class GradedReward:
+    """1 for the right result, `partial` for the right method with a wrong result, 0 for neither.
+
+    Args:
+        right: 1 where the result is right, None where that cannot be told, which makes the whole None.
+        method: 1 where the method, such as a format, is right.
+    """
+
+    right: Callable[..., list[float | None]]
+    method: Callable[..., list[float | None]]
+    partial: float = 0.5
+
+    def __call__(self, completions: Sequence[str], **columns: Any) -> list[float | None]:
+        results, methods = self.right(completions, **columns), self.method(completions, **columns)
+        return [
+            None if result is None else 1.0 if result == 1 else self.partial * float(method == 1)
+            for result, method in zip(results, methods, strict=True)
+        ]
+
+
+@dataclass(frozen=True)
+class LengthPenalty:
+    """−(tokens of the completion) / `per`: a price on every token."""
+
+    per: float = 1000.0
+
+    def __post_init__(self) -> None:
+        if not self.per > 0:
+            raise ConfigError(f"LengthPenalty(per={self.per}): wanted a positive number of tokens that cost 1")
+
+    def __call__(self, completions: Sequence[str], completion_ids: Sequence[Any], **columns: Any) -> list[float | None]:
+        return [-len(ids) / self.per for ids in completion_ids]
+
+
+@dataclass(frozen=True)
+class OverlongPunishment:
+    """0 up to `max_length − margin` tokens, then linear, −1 at and beyond `max_length`.
+
+    Reference: DAPO, arXiv:2503.14476, eq. 13. The value `OverlongPenalty` of an algorithm is the same formula; this is
+    for methods that have none.
+    """
+
+    max_length: int
+    margin: int
+
+    def __post_init__(self) -> None:
+        if not 0 < self.margin <= self.max_length:
+            raise ConfigError(
+                f"OverlongPunishment(max_length={self.max_length}, margin={self.margin}): wanted 0 < margin ≤ length"
+            )
+
+    def __call__(self, completions: Sequence[str], completion_ids: Sequence[Any], **columns: Any) -> list[float | None]:
+        start = self.max_length - self.margin
+        return [-min(max(len(ids) - start, 0) / self.margin, 1.0) for ids in completion_ids]
+
+
+@dataclass(frozen=True)
+class RepetitionPenalty:
+    """−(share of the n-grams of words that stood in the completion before): −0 for none, towards −1 for a loop."""
+
+    words: int = 3
+
+    def __post_init__(self) -> None:
+        if self.words < 1:
+            raise ConfigError(f"RepetitionPenalty(words={self.words}): wanted at least 1 word")
+
+    def __call__(self, completions: Sequence[str], **columns: Any) -> list[float | None]:
+        return [self._of(text.split()) for text in completions]
+
+    def _of(self, words: Sequence[str]) -> float:
+        grams = [tuple(words[start : start + self.words]) for start in range(len(words) - self.words + 1)]
+        return len(set(grams)) / len(grams) - 1 if grams else 0.0

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
@@ -18,6 +18,7 @@ from typing import Any
 
 from oneloop.errors import ConfigError
 from oneloop.rewards.blame import described
+from oneloop.rewards.grading import Grader, InProcess
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class NamedReward:
     """A reward function, the name its values are logged under, and its weight in the sum."""
 
     name: str
-    function: Callable[..., Any]
+    function: Any
+    """In any of the forms of `oneloop.rewards.adapters`; or a `Grader`, which runs elsewhere."""
     weight: float = 1.0
 
     def __post_init__(self) -> None:
@@ -33,19 +35,16 @@ class NamedReward:
             raise ConfigError(f"the weight of reward {self.name} is {self.weight}; wanted a finite number")
 
     @cached_property
-    def parameters(self) -> Mapping[str, inspect.Parameter] | None:
-        """What the function takes; None: some compiled ones do not tell."""
-        try:
-            return inspect.signature(self.function).parameters
-        except (TypeError, ValueError):
-            return None
+    def grader(self) -> Grader:
+        return self.function if isinstance(self.function, Grader) else InProcess(self.function)
 
 
 def load_reward(spec: str) -> NamedReward:
-    """Raises: ConfigError that names the part of `spec` that is wrong."""
-    place, colon, name = spec.rpartition(":")
-    if not colon or not place or not name:
-        raise ConfigError(f"--reward {spec}: wanted file.py:function or package.module:function")
+    """Import it into this process.
+
+    Raises: ConfigError that names the part of `spec` that is wrong.
+    """
+    place, name = split_spec(spec)
     module = _from_file(Path(place), spec) if place.endswith(".py") else _from_package(place, spec)
     function = getattr(module, name, None)
     if function is None:
@@ -53,29 +52,53 @@ def load_reward(spec: str) -> NamedReward:
         near = get_close_matches(name, public, 1)
         hint = f" Did you mean {near[0]!r}?" if near else f" It has: {', '.join(public) or 'no functions'}."
         raise ConfigError(f"--reward {spec}: {place} has no {name!r}.{hint}")
-    if not callable(function):
+    if isinstance(function, type):
+        raise ConfigError(
+            f"--reward {spec}: {name} is a class. Fix: {name.lower()} = {name}(...) in {place}, and its name"
+        )
+    if not callable(function) and not callable(getattr(function, "score_answer", None)):
         raise ConfigError(f"--reward {spec}: {name} is a {type(function).__name__}; wanted a function")
     return NamedReward(name=name, function=function)
+
+
+def split_spec(spec: str) -> tuple[str, str]:
+    """The file or module, and the name in it."""
+    place, colon, name = spec.rpartition(":")
+    if not colon or not place or not name:
+        raise ConfigError(f"--reward {spec}: wanted file.py:function or package.module:function")
+    return place, name
 
 
 def _from_file(path: Path, spec: str) -> ModuleType:
     if not path.is_file():
         raise ConfigError(f"--reward {spec}: no file {path} (looked in {Path.cwd()}).{_near(path)}")
     path = path.resolve()
-    # named after its whole path, so that two files of one name are two modules; sys.path stays as it is
+    # named after its whole path, so that two files of one name are two modules
     name = f"oneloop_reward_{sha256(str(path).encode()).hexdigest()[:16]}"
     loader = spec_from_file_location(name, path)
     assert loader is not None and loader.loader is not None
     module = module_from_spec(loader)
     sys.modules[name] = module  # dataclasses and pickle look a class's module up by name
     try:
-        loader.loader.exec_module(module)
+        with _siblings(path.parent):
+            loader.loader.exec_module(module)
     except BaseException as error:
         sys.modules.pop(name, None)
         if not isinstance(error, (Exception, SystemExit)):
             raise
         raise ConfigError(f"--reward {spec}: importing {path} raised {described(error)}") from error
     return module
+
+
+@contextmanager
+def _siblings(folder: Path) -> Iterator[None]:
+    """Modules beside a file can be imported while it is; afterwards the search path is as it was."""
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        if str(folder) in sys.path:
+            sys.path.remove(str(folder))
 
 
 def _near(path: Path) -> str:

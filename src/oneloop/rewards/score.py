@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
-from numbers import Complex, Real
-from typing import Any
+from typing import Literal
 
 from oneloop.errors import ConfigError, RewardError
-from oneloop.rewards.blame import described
+from oneloop.rewards.adapters import missing
+from oneloop.rewards.grading import Asked, Grade
 from oneloop.rewards.load import NamedReward
 from oneloop.types import Reward, Trajectory
 
-_GIVEN = ("completions", "prompts", "completion_ids", "prompt_ids")
-_NO_VALUES = (str, bytes, bytearray, memoryview, Mapping, Set)
-"""float() takes some of these, and all can be walked through, yet none holds a value per completion in order."""
+OnError = Literal["stop", "unscored"]
+
+
+def _unheard(count: int) -> None:
+    """Nobody waits for the count of scored samples."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +27,17 @@ class RewardScorer:
 
     A part that is None does not count in the sum; a sample whose parts are all None could not be scored.
 
-    Raises: RewardError when a function raises or breaks the contract. A failure never becomes a reward.
+    Args:
+        on_error: what a function that raises, hangs or breaks the contract does: stop the run, or leave the samples it
+            failed on without a value of this part.
+        steps: of the run, for functions that ask.
+
+    Raises: RewardError when a function fails and `on_error` is "stop". A failure never becomes a reward.
     """
 
     rewards: tuple[NamedReward, ...]
+    on_error: OnError = "stop"
+    steps: int = 0
 
     def __post_init__(self) -> None:
         if not self.rewards:
@@ -42,15 +48,36 @@ class RewardScorer:
                 f"--reward: two functions are named {twice[0]!r}, and values are logged by name. Fix: rename one"
             )
 
-    def __call__(self, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
+    def __call__(
+        self, trajectories: Sequence[Trajectory], step: int = 0, scored: Callable[[int], None] = _unheard
+    ) -> list[Trajectory]:
         if not trajectories:
             return []
-        columns = {reward.name: _values(reward, trajectories) for reward in self.rewards}
-        rows = [{name: values[place] for name, values in columns.items()} for place in range(len(trajectories))]
+        asked = _asked(trajectories, step, self.steps)
+        by_reward: dict[str, list[Grade]] = {}
+        for reward in self.rewards:
+            # a sample counts as scored when the last of the functions has seen it
+            heard = scored if reward is self.rewards[-1] else _unheard
+            by_reward[reward.name] = _grades(reward, asked, heard)
+            if self.on_error == "stop":
+                _stop_at_failure(reward.name, by_reward[reward.name])
+        rows = [{name: grades[place] for name, grades in by_reward.items()} for place in range(len(trajectories))]
         return [
-            replace(item, reward=Reward(value=self._total(place, parts), parts=parts))
-            for place, (item, parts) in enumerate(zip(trajectories, rows, strict=True))
+            replace(item, reward=self._reward(place, grades))
+            for place, (item, grades) in enumerate(zip(trajectories, rows, strict=True))
         ]
+
+    def _reward(self, place: int, grades: Mapping[str, Grade]) -> Reward:
+        parts = {name: grade.value for name, grade in grades.items()}
+        return Reward(
+            value=self._total(place, parts),
+            parts=parts,
+            failures={name: grade.failure for name, grade in grades.items() if grade.failure is not None},
+            measures={
+                f"{name}/{key}": value for name, grade in grades.items() for key, value in grade.measures.items()
+            },
+            extras={key: text for grade in grades.values() for key, text in grade.extras.items()},
+        )
 
     def _total(self, place: int, parts: Mapping[str, float | None]) -> float | None:
         weighted = [reward.weight * value for reward in self.rewards if (value := parts[reward.name]) is not None]
@@ -63,112 +90,35 @@ class RewardScorer:
         return total
 
 
-def _values(reward: NamedReward, items: Sequence[Trajectory]) -> list[float | None]:
-    arguments = _taken(reward, _arguments(items))
-    try:
-        returned = _called(reward.function, arguments)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # SystemExit and a cancelled task too: only the user stops a run
-        raise RewardError(f"reward {reward.name} raised {described(error)}") from error
-    count = _length(returned)
-    if count is None:
-        raise RewardError(
-            f"reward {reward.name} returned {_short(returned)} of type {type(returned).__name__}; "
-            "wanted list[float | None], one per completion"
-        )
-    if count != len(items):
-        raise RewardError(
-            f"reward {reward.name} returned {count} values for {len(items)} completions; "
-            "wanted one per completion, None where a sample cannot be scored"
-        )
-    return [_number(reward.name, place, value) for place, value in enumerate(returned)]
-
-
-def _arguments(items: Sequence[Trajectory]) -> dict[str, list[Any]]:
-    """What a reward function may ask for, in lists of its own; data columns first, so that none can shadow
-    a completion.
-    """
+def _asked(items: Sequence[Trajectory], step: int, steps: int) -> Asked:
     names = dict.fromkeys(name for item in items for name in item.prompt.columns if name != "prompt")
-    return {name: [item.prompt.columns.get(name) for item in items] for name in names} | {
-        "completions": [item.text for item in items],
-        "prompts": [item.prompt.text for item in items],
-        "completion_ids": [list(item.completion.tokens) for item in items],
-        "prompt_ids": [list(item.prompt.tokens) for item in items],
-    }
+    return Asked(
+        texts=[item.text for item in items],
+        prompts=[item.prompt.text for item in items],
+        messages=[item.prompt.messages for item in items],
+        completion_ids=[item.completion.tokens for item in items],
+        prompt_ids=[item.prompt.tokens for item in items],
+        columns={name: [item.prompt.columns.get(name) for item in items] for name in names},
+        step=step,
+        steps=steps,
+    )
 
 
-def _taken(reward: NamedReward, arguments: dict[str, list[Any]]) -> dict[str, list[Any]]:
-    """The arguments that the function names, or all of them if it takes any."""
-    taken = reward.parameters
-    if taken is None:
-        return arguments
-    by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    for name, parameter in taken.items():
-        if parameter.kind in by_name and parameter.default is parameter.empty and name not in arguments:
-            columns = [column for column in arguments if column not in _GIVEN]
-            raise RewardError(
-                f"reward {reward.name} wants {name!r}, but the data has the columns {columns}. "
-                f"Fix: add {name!r} to every row, or give the parameter a default"
-            )
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values()):
-        return arguments
-    return {name: value for name, value in arguments.items() if name in taken}
+def _grades(reward: NamedReward, asked: Asked, scored: Callable[[int], None]) -> list[Grade]:
+    signature = reward.grader.signature
+    if (column := signature.lacks(asked.columns)) is not None:
+        raise RewardError(missing(reward.name, column, signature, list(asked.columns)))
+    grades: dict[int, Grade] = {}
+
+    def tell(some: Mapping[int, Grade]) -> None:
+        grades.update(some)
+        scored(len(some))
+
+    reward.grader.grade(asked, tell)
+    return [grades[place] for place in range(len(asked))]
 
 
-def _called(function: Callable[..., Any], arguments: dict[str, list[Any]]) -> Any:
-    returned = function(**arguments)
-    if not inspect.isawaitable(returned):
-        return returned
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(_awaited(returned))
-    # asyncio.run refuses to start where a loop is already running, as in a notebook: a thread of its own
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(asyncio.run, _awaited(returned)).result()
-
-
-async def _awaited(value: Awaitable[Any]) -> Any:
-    return await value
-
-
-def _length(returned: Any) -> int | None:
-    if isinstance(returned, _NO_VALUES):
-        return None
-    try:
-        return len(returned)
-    except TypeError:  # a number, a generator, an array without dimensions
-        return None
-
-
-def _number(name: str, place: int, value: Any) -> float | None:
-    if value is None:
-        return None
-    number = _real(value)
-    if number is None or not isfinite(number):
-        raise RewardError(
-            f"reward {name} returned {_short(value)} of type {type(value).__name__} at index {place}; "
-            "wanted a finite number, or None where the sample cannot be scored"
-        )
-    return number
-
-
-def _real(value: Any) -> float | None:
-    """None for what is not one real number: text, arrays, and complex numbers, of which float() may drop a half."""
-    if not isinstance(value, (float, int)):  # what most are, and cheaper to ask for than the abstract types below
-        is_complex = issubclass(type(value), Complex) and not issubclass(type(value), Real)
-        if is_complex or isinstance(value, _NO_VALUES) or (getattr(value, "shape", ()) or ()):
-            return None
-    try:
-        return float(value)
-    except Exception:
-        return None
-
-
-def _short(value: Any) -> str:
-    try:
-        text = repr(value)
-    except Exception:
-        return "something without a repr"
-    return text if len(text) <= 60 else f"{text[:57]}..."
+def _stop_at_failure(name: str, grades: Sequence[Grade]) -> None:
+    for grade in grades:
+        if grade.failure is not None:
+            raise RewardError(f"reward {name} {grade.failure}") from grade.cause

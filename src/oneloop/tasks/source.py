@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from hashlib import sha256
 from math import isfinite
@@ -12,18 +12,20 @@ from typing import Any, Literal
 
 from oneloop.errors import ConfigError, DataError
 from oneloop.tasks import TASKS
-from oneloop.tasks.task import Row, Split
+from oneloop.tasks.task import Row, Split, unpaired
 
-Kind = Literal["prompts", "demonstrations", "preferences"]
+Kind = Literal["prompts", "demonstrations", "preferences", "unpaired"]
 COLUMNS: dict[Kind, tuple[str, ...]] = {
     "prompts": ("prompt",),
     "demonstrations": ("prompt", "completion"),
     "preferences": ("prompt", "chosen", "rejected"),
+    "unpaired": ("prompt", "completion", "label"),
 }
 EXAMPLES: dict[Kind, str] = {
     "prompts": '{"prompt": "2+3=", "answer": "5"}',
     "demonstrations": '{"prompt": "2+3=", "completion": "5"}',
     "preferences": '{"prompt": "2+3=", "chosen": "5", "rejected": "6"}',
+    "unpaired": '{"prompt": "2+3=", "completion": "5", "label": true}',
 }
 
 
@@ -38,8 +40,53 @@ def load_rows(spec: str, kind: Kind, *, split: Split = "train", size: int = 2048
     if name not in TASKS:
         near = get_close_matches(name, TASKS, 1, 0.0)[0]
         raise ConfigError(f"--data {spec}: there is no task {name!r}. Did you mean task:{near}?")
+    if kind == "unpaired":
+        return unpaired(TASKS[name], size, seed, split)
     make: Callable[[int, int, Split], list[Row]] = getattr(TASKS[name], kind)
     return make(size, seed, split)
+
+
+def plain_rows(given: Any, name: str) -> list[Row]:
+    """Rows of a list of dicts or of anything that is walked through as one, such as a `datasets.Dataset`.
+
+    Raises: DataError for what is no table, and naming row and column of what JSON cannot hold.
+    """
+    if isinstance(given, Mapping):
+        raise DataError(
+            f"{name} is a {type(given).__name__} with {[str(key) for key in given]}; wanted a list of rows. "
+            f"Fix: one of its splits, such as {name}=...['train']"
+        )
+    try:
+        rows = list(given)
+    except TypeError:
+        raise DataError(
+            f"{name} is a {type(given).__name__}; wanted a path, a hub id, task:NAME, a list of dicts or a dataset"
+        ) from None
+    if not rows:
+        raise DataError(f"{name} has no rows")
+    return [_plain_row(f"{name}: row {number}", row) for number, row in enumerate(rows, start=1)]
+
+
+def _plain_row(where: str, row: Any) -> Row:
+    if not isinstance(row, Mapping) or not all(isinstance(column, str) for column in row):
+        raise DataError(f"{where} is {_short(row)} of type {type(row).__name__}; wanted a dict with column names")
+    for column, value in row.items():
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise DataError(
+                f"{where}: {column!r} is {_short(value)} of type {type(value).__name__}, which JSON cannot hold "
+                f"({error}). Fix: text, a finite number, a list or a dict of those, or None"
+            ) from None
+    return dict(row)
+
+
+def checked_rows(rows: list[Row], kind: Kind, name: str) -> list[Row]:
+    """Rows from Python, held to the same rules as those of a file."""
+    for number, row in enumerate(rows, start=1):
+        _check_characters(f"{name}: row {number}", row)
+        _check_columns(f"{name}: row {number}", row, kind)
+    return rows
 
 
 def fingerprint(rows: list[Row]) -> str:
@@ -100,15 +147,20 @@ def _row(where: str, line: str, kind: Kind) -> Row:
 
 
 def _check_columns(where: str, row: Row, kind: Kind) -> None:
+    if kind == "demonstrations" and "messages" in row:
+        _check_messages(f"{where}: messages", row["messages"] or [])
+        return
     for column in COLUMNS[kind]:
         if column not in row:
             raise DataError(
                 f"{where}: columns {sorted(row)}, but no {column!r}. Wanted a line such as {EXAMPLES[kind]}"
             )
-        if column == "prompt" and isinstance(row[column], list):
+        if column == "label":
+            _check_label(f"{where}: {column}", row[column])
+        elif isinstance(row[column], list):
             _check_messages(f"{where}: {column}", row[column])
         else:
-            _check_text(f"{where}: {column}", row[column], or_messages=column == "prompt")
+            _check_text(f"{where}: {column}", row[column], or_messages=True)
     if kind == "preferences" and row["chosen"] == row["rejected"]:
         raise DataError(f"{where}: chosen and rejected are the same ({_short(row['chosen'])}); no preference in it")
 
@@ -119,6 +171,12 @@ def _check_text(what: str, value: Any, *, or_messages: bool) -> None:
         raise DataError(f"{what} is {_short(value)} of type {type(value).__name__}; wanted {wanted}")
     if not value.strip():
         raise DataError(f"{what} is empty ({_short(value)})")
+
+
+def _check_label(what: str, value: Any) -> None:
+    if not isinstance(value, bool):
+        kind = type(value).__name__
+        raise DataError(f"{what} is {_short(value)} of type {kind}; wanted true for a good answer, false for a bad one")
 
 
 def _check_messages(what: str, messages: list[Any]) -> None:

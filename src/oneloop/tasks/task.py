@@ -36,6 +36,18 @@ class Task(Protocol):
         ...
 
 
+def unpaired(task: Task, count: int, seed: int, split: Split) -> list[Row]:
+    """Rows with `prompt`, `completion`, `label` and the other columns: one answer of each preference, good and bad ones
+    in turn."""
+    rows = []
+    for number, row in enumerate(task.preferences(count, seed, split)):
+        good = number % 2 == 0
+        answer = row["chosen" if good else "rejected"]
+        others = {name: value for name, value in row.items() if name not in ("chosen", "rejected")}
+        rows.append(others | {"completion": answer, "label": good})
+    return rows
+
+
 def in_test(prompt: str) -> bool:
     """A fifth of all prompts, chosen by their own text, is never trained on."""
     return blake2b(prompt.encode(), digest_size=1).digest()[0] % 5 == 0

@@ -1,78 +1,26 @@
-"""Each method is a value: PPO, and for every other one the pieces of PPO that its paper deletes or changes."""
+"""PPO as a value with a field for each piece that a paper may change."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import Literal, Protocol, runtime_checkable
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from oneloop.algorithms.protocol import Need
 from oneloop.batch import Batch, Loss, PolicyOutput, Size
 from oneloop.errors import ConfigError
-from oneloop.objective.advantage import (
-    GAE,
-    AdvantageEstimator,
-    BatchWhitened,
-    Credit,
-    GroupRelative,
-    LeaveOneOut,
-    NoBaseline,
-    row_rewards,
-    scored,
-)
-from oneloop.objective.aggregate import Aggregate, FixedLength, SequenceMean, TokenMean
+from oneloop.objective.advantage import AdvantageEstimator, Credit, row_rewards, scored
+from oneloop.objective.aggregate import Aggregate, TokenMean
 from oneloop.objective.correction import TruncatedImportance, logprob_gap
 from oneloop.objective.critic import explained_variance, value_loss
 from oneloop.objective.divergence import KL, kl_estimate
-from oneloop.objective.preference import ImplicitReward, Link, LogSigmoid, PairReward, RewardHead, SquaredMargin, pairs
-from oneloop.objective.select import GroupFilter, MixedOutcome, OverlongFilter
-from oneloop.objective.shaping import OverlongPenalty, RewardShaping, last_action
-from oneloop.objective.surrogate import ClippedRatio, ClippedWeight, ScoreFunction, Surrogate, bounded_log_ratio
+from oneloop.objective.pieces import check_pieces
+from oneloop.objective.select import GroupFilter, OverlongFilter
+from oneloop.objective.shaping import RewardShaping, last_action
+from oneloop.objective.surrogate import Surrogate, bounded_log_ratio
 from oneloop.ports import Models, SingleProcess, World
-
-Need = Literal["reference", "values"]
-
-
-@runtime_checkable
-class Algorithm(Protocol):
-    """What the loop calls."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def epochs(self) -> int: ...
-
-    @property
-    def needs(self) -> frozenset[Need]:
-        """Models beside the policy, derived from the pieces, so that no unused one is ever loaded."""
-        ...
-
-    def prepare(self, batch: Batch, models: Models, world: World = ..., *, one_update: bool = False) -> Batch:
-        """Fill what stays fixed during the step: π_old, π_ref, V, advantages. No gradient.
-
-        Args:
-            one_update: the batch gets a single optimizer step, so that π_old is the policy of its own forward pass.
-        """
-        ...
-
-    def loss(self, out: PolicyOutput, batch: Batch, size: Size) -> Loss:
-        """Pure. The values of a step's microbatches add up to the step's loss."""
-        ...
-
-    def observe(self, batch: Batch) -> dict[str, float]:
-        """What a prepared batch tells, for the log."""
-        ...
-
-    def too_far(self, stats: dict[str, float]) -> bool:
-        """Whether the last optimizer step moved the policy so far that the rest of the epochs must be dropped."""
-        ...
-
-    def adapted(self, kl: float | None, sequences: int) -> Algorithm:
-        """The value for the next step: its KL coefficient may have moved."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -125,6 +73,7 @@ class PolicyGradient:
     name: str = "custom"
 
     def __post_init__(self) -> None:
+        check_pieces(advantage=self.advantage, surrogate=self.surrogate, aggregate=self.aggregate)
         if self.advantage.uses_values and self.critic is None:
             raise ConfigError(f"{self.name}: {self.advantage} needs a critic. Fix: critic=Critic(), or LeaveOneOut()")
         if self.critic is not None and not self.advantage.uses_values:
@@ -248,10 +197,11 @@ class PolicyGradient:
             stats |= {
                 # the tokens were drawn from π_old, so x = log π_old − log π_θ
                 "approx_kl": (each * kl_estimate(-log_ratio, "k3")).sum(),
-                "clip/outside_band": (each * self.surrogate.outside_band(log_ratio, mask)).sum(),
                 "clip/gradient_zero": (each * gradient_zero).sum(),
                 "ratio/max": log_ratio.exp().amax() if log_ratio.numel() else torch.ones(()),
             }
+            if outside := getattr(self.surrogate, "outside_band", None):  # somebody's own need not have one
+                stats["clip/outside_band"] = (each * outside(log_ratio, mask)).sum()
         if self.kl is not None and batch.ref_logprobs is not None:
             trained = batch.old_logprobs if self.kl.at == "reward" else out.logprobs.detach()
             stats["kl"] = (each * self._kl(trained, batch)).sum()
@@ -282,116 +232,3 @@ def _bootstrap(out: PolicyOutput, batch: Batch) -> Float[Tensor, " B"] | None:
             raise ValueError("a truncated row needs PolicyOutput.final_values: V after its last token, to bootstrap")
         return None
     return torch.where(batch.truncated, out.final_values, 0.0)
-
-
-@dataclass(frozen=True)
-class Preference:
-    """Learning from pairs: the mean of link(r(y_w) − r(y_l)) over pairs."""
-
-    reward: PairReward
-    link: Link = field(default_factory=LogSigmoid)
-    epochs: int = 1
-    name: str = "custom"
-
-    @property
-    def needs(self) -> frozenset[Need]:
-        return frozenset({"reference"} if isinstance(self.reward, ImplicitReward) else ())
-
-    @torch.no_grad()
-    def prepare(
-        self,
-        batch: Batch,
-        models: Models,
-        world: World = SingleProcess(),  # noqa: B008
-        *,
-        one_update: bool = False,
-    ) -> Batch:
-        """π_ref, unless the batch brings it: for fixed data it can be known beforehand."""
-        known = "reference" not in self.needs or batch.ref_logprobs is not None
-        return batch if known else replace(batch, ref_logprobs=models.reference(batch))
-
-    def loss(self, out: PolicyOutput, batch: Batch, size: Size) -> Loss:
-        chosen, rejected = pairs(batch.group, row_rewards(batch.rewards, batch.mask))
-        rewards = self.reward(out, batch)
-        margin = rewards[chosen] - rewards[rejected]
-        share = 2 / max(size.sequences, 1)  # one over the pairs of the whole step
-        value = share * self.link(margin, self.reward.beta).sum()
-        stats = {
-            "loss": value,
-            "rewards/accuracies": share * (margin > 0).sum(),
-            "rewards/margins": share * margin.sum(),
-            "rewards/chosen": share * rewards[chosen].sum(),
-            "rewards/rejected": share * rewards[rejected].sum(),
-        }
-        return Loss(value, {name: stat.detach() for name, stat in stats.items()})
-
-    def observe(self, batch: Batch) -> dict[str, float]:
-        return {}
-
-    def too_far(self, stats: dict[str, float]) -> bool:
-        return False
-
-    def adapted(self, kl: float | None, sequences: int) -> Preference:
-        return self
-
-
-PPO = PolicyGradient(
-    name="ppo",
-    advantage=GAE(gamma=1.0, lam=0.95, whiten=True),
-    surrogate=ClippedRatio(0.2, 0.2),
-    aggregate=TokenMean(),
-    kl=KL(0.05, at="reward", estimator="k1"),
-    critic=Critic(coef=0.5, clip=0.2),
-    epochs=4,
-    target_kl=0.1,
-)
-GRPO = replace(
-    PPO,
-    name="grpo",
-    advantage=GroupRelative(scale="std"),
-    aggregate=SequenceMean(),
-    kl=KL(0.04, at="loss", estimator="k3"),
-    critic=None,
-    epochs=1,
-    target_kl=None,
-)
-DAPO = replace(
-    GRPO,
-    name="dapo",
-    surrogate=ClippedRatio(0.2, 0.28),
-    aggregate=TokenMean(),
-    kl=None,
-    keep=MixedOutcome(),
-    shape=OverlongPenalty(max_length=20480, margin=4096),
-    drop=OverlongFilter(),
-)
-DR_GRPO = replace(
-    GRPO, name="dr_grpo", advantage=GroupRelative(scale="none"), aggregate=FixedLength(tokens=3000), kl=None
-)
-GSPO = replace(GRPO, name="gspo", surrogate=ClippedRatio(3e-4, 4e-4, level="sequence"), kl=None)
-CISPO = replace(GRPO, name="cispo", surrogate=ClippedWeight(low=None, high=4.0), aggregate=TokenMean(), kl=None)
-REINFORCE = replace(
-    PPO,
-    name="reinforce",
-    advantage=NoBaseline(),
-    surrogate=ScoreFunction(),
-    kl=None,
-    critic=None,
-    epochs=1,
-    target_kl=None,
-)
-RLOO = replace(REINFORCE, name="rloo", advantage=LeaveOneOut(), kl=PPO.kl)
-REINFORCE_PP = replace(
-    PPO, name="reinforce_pp", advantage=BatchWhitened(), kl=KL(0.01), critic=None, epochs=1, target_kl=None
-)
-SFT = replace(REINFORCE, name="sft")
-DPO = Preference(name="dpo", reward=ImplicitReward(beta=0.1), link=LogSigmoid())
-IPO = replace(DPO, name="ipo", link=SquaredMargin())
-REWARD_MODEL = replace(DPO, name="reward_model", reward=RewardHead())
-
-ALGORITHMS: dict[str, PolicyGradient | Preference] = {
-    value.name: value
-    for value in (
-        PPO, GRPO, DAPO, DR_GRPO, RLOO, REINFORCE, REINFORCE_PP, GSPO, CISPO, SFT, DPO, IPO, REWARD_MODEL,
-    )
-}  # fmt: skip

@@ -1,0 +1,50 @@
+"""What the loop calls: the side that every algorithm shows."""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol, runtime_checkable
+
+from oneloop.batch import Batch, Loss, PolicyOutput, Size
+from oneloop.ports import Models, World
+
+Need = Literal["reference", "values"]
+
+
+@runtime_checkable
+class Algorithm(Protocol):
+    """What the loop calls."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def epochs(self) -> int: ...
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """Models beside the policy, derived from the pieces, so that no unused one is ever loaded."""
+        ...
+
+    def prepare(self, batch: Batch, models: Models, world: World = ..., *, one_update: bool = False) -> Batch:
+        """Fill what stays fixed during the step: π_old, π_ref, V, advantages. No gradient.
+
+        Args:
+            one_update: the batch gets a single optimizer step, so that π_old is the policy of its own forward pass.
+        """
+        ...
+
+    def loss(self, out: PolicyOutput, batch: Batch, size: Size) -> Loss:
+        """Pure. The values of a step's microbatches add up to the step's loss."""
+        ...
+
+    def observe(self, batch: Batch) -> dict[str, float]:
+        """What a prepared batch tells, for the log."""
+        ...
+
+    def too_far(self, stats: dict[str, float]) -> bool:
+        """Whether the last optimizer step moved the policy so far that the rest of the epochs must be dropped."""
+        ...
+
+    def adapted(self, kl: float | None, sequences: int) -> Algorithm:
+        """The value for the next step: its KL coefficient may have moved."""
+        ...

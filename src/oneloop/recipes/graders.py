@@ -1,0 +1,99 @@
+"""What the name of a reward stands for, and whether the data has what it reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
+
+from oneloop.config import Run
+from oneloop.errors import ConfigError, DataError
+from oneloop.recipes.given import function_name
+from oneloop.rewards import Limits, NamedReward, Pool, RewardScorer
+from oneloop.rewards.adapters import NATIVE, alternatives, missing
+from oneloop.rewards.shipped import SHIPPED, shipped
+from oneloop.tasks.named import is_task, named_task
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+class Graders:
+    """Reward functions by name: shipped, a task's own, handed over by Python, or in a process of their own, which is
+    one for each name, whoever asks for it.
+
+    Args:
+        functions: what Python handed over, by its description.
+    """
+
+    def __init__(
+        self, limits: Limits | None = None, functions: Mapping[str, Callable[..., Any]] = MappingProxyType({})
+    ) -> None:
+        self._limits, self._functions, self._pools = limits or Limits(), functions, dict[str, Pool]()
+
+    def named(self, specs: Sequence[str], source: str) -> tuple[NamedReward, ...]:
+        """The functions in order; without any, the grader of the task that the data comes from.
+
+        Raises: ConfigError for a name that stands for nothing, and for two rewards of one name.
+        """
+        if not specs and not is_task(source):
+            raise ConfigError(f"--data {source} has no grader of its own. Fix: --reward file.py:function")
+        named = tuple(self._of(spec) for spec in specs or (source,))
+        RewardScorer(named)  # refuses two rewards of one name, before a model is loaded
+        return named
+
+    def _of(self, spec: str) -> NamedReward:
+        if spec in self._functions:
+            return NamedReward(name=function_name(self._functions[spec]), function=self._functions[spec])
+        name = spec.partition("?")[0]
+        if name in SHIPPED:
+            return NamedReward(name=name, function=shipped(spec))
+        if is_task(spec):
+            return NamedReward(name=name.partition(":")[2], function=named_task(spec, "--reward").reward)
+        if spec not in self._pools:
+            self._pools[spec] = Pool(spec, self._limits)
+        return NamedReward(name=self._pools[spec].name, function=self._pools[spec])
+
+
+def training_rewards(run: Run, graders: Graders) -> tuple[NamedReward, ...]:
+    """The rewards by name; the learned one is loaded with the models."""
+    named = () if run.reward_model and not run.reward else graders.named(run.reward, run.data)
+    count = len(named) + bool(run.reward_model)
+    if run.reward_weights and len(run.reward_weights) != count:
+        raise ConfigError(f"--reward-weights has {len(run.reward_weights)} values for {count} rewards")
+    weights = run.reward_weights or (1.0,) * count
+    return tuple(replace(reward, weight=weight) for reward, weight in zip(named, weights, strict=False))
+
+
+def check_columns(
+    rewards: Sequence[NamedReward], rows: Rows, source: str, where: Callable[[int], str] | None = None
+) -> None:
+    """Every row has the columns that rewards cannot do without; a null counts as there, and is theirs to judge.
+
+    Args:
+        where: place of a row, as a person would look for it.
+
+    Raises: ConfigError for a column that no row has; DataError naming the first row without it.
+    """
+    for reward in rewards:
+        signature = reward.grader.signature
+        if not signature.columns:
+            continue
+        every = list(dict.fromkeys(name for row in rows for name in row if name != "prompt"))
+        if (column := signature.lacks(every)) is not None:
+            raise ConfigError(missing(reward.name, column, signature, every))
+        for column in signature.columns:
+            names = alternatives(column, signature.form)
+            without = next((number for number, row in enumerate(rows) if not any(name in row for name in names)), None)
+            if without is not None:
+                place = where(without) if where else f"{source}:{without + 1}"
+                raise DataError(
+                    f"{place}: reward {reward.name} wants {column!r}, and this row has only {list(rows[without])}. "
+                    f"Fix: add {column!r}, null where there is none"
+                )
+
+
+def form_of(reward: NamedReward) -> str:
+    form = reward.grader.signature.form
+    once = "once per completion" if form.each else "once per batch"
+    return "" if form is NATIVE else f"reward {reward.name}: called in {form.name}'s form, {form.call}, {once}"

@@ -1,0 +1,44 @@
+"""A run's recorder that looks at its health after each step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from oneloop.algorithms import PolicyGradient
+from oneloop.config import Run
+from oneloop.health import Setting, Watch
+from oneloop.ports import Recorder
+from oneloop.types import Trajectory
+
+
+class Healthy:
+    """Implements `oneloop.ports.Recorder`: records, and adds an event for whatever is ill."""
+
+    def __init__(self, recorder: Recorder, watch: Watch) -> None:
+        self._recorder, self._watch = recorder, watch
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        self._recorder.scalars(step, values)
+        for alert in self._watch(step, values):
+            self._recorder.event(step, alert.code, alert.text, alert.fix)
+
+    def trajectories(self, step: int, items: Sequence[Trajectory]) -> None:
+        self._recorder.trajectories(step, items)
+
+    def event(self, step: int, code: str, text: str, fix: str = "") -> None:
+        self._recorder.event(step, code, text, fix)
+
+
+def watch_of(run: Run, algorithm: object, eval_rows: int, before: Sequence[Mapping[str, Any]]) -> Watch:
+    """The checks of this run, with the steps that are done already taken in."""
+    watch = Watch(
+        Setting(
+            max_new_tokens=run.max_new_tokens,
+            group_size=run.group_size,
+            resamples=isinstance(algorithm, PolicyGradient) and algorithm.keep is not None,
+            eval_answers=eval_rows * run.eval_samples,
+        )
+    )
+    watch.replay(before)
+    return watch

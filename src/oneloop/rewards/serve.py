@@ -1,0 +1,115 @@
+"""The process in which a user's reward function runs: told its name, asked for grades, killed when it hangs.
+
+Its parent sends pickles and gets JSON: what the function returned is never unpickled by the trainer. Neither torch nor
+transformers is imported here; the function's own file may.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import json
+import os
+import pickle
+import signal
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from queue import SimpleQueue
+from threading import Lock, Thread
+from typing import Any
+
+from oneloop.errors import ConfigError
+from oneloop.rewards.blame import described
+from oneloop.rewards.grading import Grade, grade
+from oneloop.rewards.load import NamedReward, load_reward
+
+HEAD = 8
+"""Bytes before each message that say how long it is."""
+_PARENT_DEATH_SIGNAL = 1
+"""PR_SET_PDEATHSIG of linux/prctl.h."""
+
+
+def main(spec: str, parent: int, requests: int, answers: int, traces: int) -> None:
+    """Load the function, say what it takes, and answer until the parent is gone.
+
+    Args:
+        parent: process id.
+        requests, answers, traces: file descriptors. Standard output stays the function's own.
+    """
+    _die_with(parent)
+    faulthandler.register(signal.SIGUSR1, traces, all_threads=False)  # where it hangs, asked before it is killed
+    channel = _Channel(requests, answers)
+    reward = _loaded(spec, channel)
+    signature, process = reward.grader.signature, os.getpid()
+    channel.send({"ready": asdict(signature), "name": reward.name})
+    while True:
+        request = channel.requests.get()
+        try:
+            grade(reward.function, signature, pickle.loads(request), channel.tell, apart=True)  # the trainer's
+        except BaseException as error:
+            channel.send({"failure": f"could not be called: {described(error)}"})
+        if os.getpid() != process:  # a fork that the function did not end
+            os._exit(0)
+        channel.send({"end": True})
+
+
+def _loaded(spec: str, channel: _Channel) -> NamedReward:
+    place = Path(spec.rpartition(":")[0])
+    if place.suffix == ".py":
+        sys.path.insert(0, str(place.resolve().parent))  # what it imports while it is called lies beside it too
+    try:
+        return load_reward(spec)
+    except ConfigError as error:
+        channel.send({"refused": str(error)})
+    except BaseException as error:
+        channel.send({"refused": f"--reward {spec}: importing {place} raised {described(error)}"})
+    raise SystemExit(_end())
+
+
+class _Channel:
+    """Messages between two processes; a thread of its own sees when the other one is gone."""
+
+    def __init__(self, requests: int, answers: int) -> None:
+        self.requests: SimpleQueue[bytes] = SimpleQueue()
+        self._answers, self._lock = answers, Lock()
+        Thread(target=self._listen, args=(requests,), daemon=True).start()
+
+    def _listen(self, requests: int) -> None:
+        with suppress(OSError):
+            while len(head := _read(requests, HEAD)) == HEAD:
+                self.requests.put(_read(requests, int.from_bytes(head)))
+        _end()
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        body = json.dumps(message).encode()
+        data = memoryview(len(body).to_bytes(HEAD) + body)
+        with self._lock:
+            while data:
+                data = data[os.write(self._answers, data) :]
+
+    def tell(self, grades: Mapping[int, Grade]) -> None:
+        self.send({"grades": [[place, *grade[:4]] for place, grade in grades.items()]})
+
+
+def _read(descriptor: int, count: int) -> bytes:
+    """So many bytes; fewer at the end."""
+    data = bytearray()
+    while len(data) < count and (piece := os.read(descriptor, count - len(data))):
+        data += piece
+    return bytes(data)
+
+
+def _die_with(parent: int) -> None:
+    """Where the kernel offers it, be killed when the parent ends in whatever way, also while C code runs here."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+    if os.getppid() != parent:  # gone already
+        _end()
+
+
+def _end() -> None:
+    """At once, with every process that the function started."""
+    os.killpg(os.getpgrp(), signal.SIGKILL)

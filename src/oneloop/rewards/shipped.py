@@ -1,0 +1,83 @@
+"""Rewards that come with oneloop, by name and settings: `exact_match`, `format?pattern=...`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, Field, fields
+from typing import Any
+from urllib.parse import unquote
+
+from oneloop.errors import ConfigError
+from oneloop.rewards.functions import (
+    FormatReward,
+    GradedReward,
+    LengthPenalty,
+    OverlongPunishment,
+    RepetitionPenalty,
+    exact_match,
+    numeric_match,
+)
+
+Function = Callable[..., list[float | None]]
+_SETTINGS: Mapping[str, type] = {
+    "format": FormatReward,
+    "length_penalty": LengthPenalty,
+    "overlong": OverlongPunishment,
+    "repetition_penalty": RepetitionPenalty,
+}
+_PLAIN: Mapping[str, Function] = {"exact_match": exact_match, "numeric_match": numeric_match}
+SHIPPED = (*_PLAIN, *_SETTINGS, "graded")
+"""The names. `graded` takes `right`, one of the plain ones, and the `pattern` of the right method."""
+
+
+def shipped(spec: str) -> Function:
+    """`NAME` or `NAME?setting=value&setting=value`, where %26 stands for an & inside a value.
+
+    Raises: ConfigError that names the setting which is wrong, and those there are.
+    """
+    name, _, query = spec.partition("?")
+    given = _settings(spec, query)
+    if name in _PLAIN:
+        _check(spec, given, {})
+        return _PLAIN[name]
+    if name == "graded":
+        return _graded(spec, given)
+    kind: Any = _SETTINGS[name]
+    known = {field.name: field for field in fields(kind)}
+    _check(spec, given, known)
+    return kind(**{key: _typed(spec, key, text, known[key]) for key, text in given.items()})
+
+
+def _graded(spec: str, given: Mapping[str, str]) -> GradedReward:
+    right, pattern = given.get("right", "exact_match"), given.get("pattern", "")
+    if set(given) - {"right", "pattern"} or right not in _PLAIN or not pattern:
+        raise ConfigError(
+            f"--reward {spec}: wanted graded?pattern=REGEX for the right method, and right={' or '.join(_PLAIN)}"
+        )
+    return GradedReward(right=_PLAIN[right], method=FormatReward(pattern))
+
+
+def _settings(spec: str, query: str) -> dict[str, str]:
+    pairs = [pair.partition("=") for pair in query.split("&") if pair]
+    for key, equals, _ in pairs:
+        if not equals:
+            raise ConfigError(f"--reward {spec}: {key!r} has no value; wanted setting=value")
+    return {key: unquote(text) for key, _, text in pairs}
+
+
+def _check(spec: str, given: Mapping[str, str], known: Mapping[str, Field[Any]]) -> None:
+    takes = ", ".join(known) or "no settings"
+    for key in given:
+        if key not in known:
+            raise ConfigError(f"--reward {spec}: there is no setting {key!r}; {spec.partition('?')[0]} takes {takes}")
+    missing = [name for name, field in known.items() if field.default is MISSING and name not in given]
+    if missing:
+        raise ConfigError(f"--reward {spec}: {missing[0]!r} is missing. Fix: {spec.partition('?')[0]}?{missing[0]}=...")
+
+
+def _typed(spec: str, key: str, text: str, field: Field[Any]) -> Any:
+    reader = {"str": str, "int": int, "float": float}[str(field.type)] if isinstance(field.type, str) else field.type
+    try:
+        return reader(text)
+    except ValueError:
+        raise ConfigError(f"--reward {spec}: {key} is {text!r}; wanted {reader.__name__}") from None
