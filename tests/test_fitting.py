@@ -323,7 +323,7 @@ class Impatient(Silent):
 def test_the_second_ctrl_c_is_pythons_own(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         fit(steps=9, group_size=2, out=tmp_path / "run", observer=Impatient())
-    assert oneloop.open_run(tmp_path / "run").status == "failed"
+    assert oneloop.open_run(tmp_path / "run").status == "stopped"
 
 
 def test_threads_stay_as_they_were(tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def execute(run: Run, observer: Observer, given: Given = NOTHING, inputs: Inputs
             raise
         except Interrupted as second:
             folder.finish("stopped", _amid(second.signum))
-            raise Stopped(_amid(second.signum), second.signum) from None
+            raise
         except BaseException as error:
             folder.finish("failed", "\n".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", ())]))
             raise

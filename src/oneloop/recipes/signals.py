@@ -24,7 +24,7 @@ SECOND = b"\nstopping now\n"
 
 
 class Interrupted(KeyboardInterrupt):
-    """The second signal."""
+    """The second signal: what Python raises of itself, with the number that the exit code is made of."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(f"signal {signum}")
