@@ -25,8 +25,8 @@ from oneloop.objective.aggregate import FixedLength
 from oneloop.objective.pieces import formula_of
 from oneloop.objective.shaping import OverlongPenalty
 from oneloop.recipes.explain import explain
-from oneloop.recipes.given import algorithm_words
 from oneloop.recipes.resolve import resolved
+from oneloop.recipes.words import algorithm_words
 from toy_models import Silent
 
 ROWS = [{"prompt": f"{a}+{b}=", "answer": str(a + b)} for a in range(4) for b in range(4)]
@@ -323,7 +323,7 @@ class Impatient(Silent):
 def test_the_second_ctrl_c_is_pythons_own(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         fit(steps=9, group_size=2, out=tmp_path / "run", observer=Impatient())
-    assert oneloop.open_run(tmp_path / "run").status == "failed"
+    assert oneloop.open_run(tmp_path / "run").status == "stopped"
 
 
 def test_threads_stay_as_they_were(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 SRC = Path(__file__).parents[1] / "src" / "oneloop"
 
-PLAIN = {"types", "errors", "seeds"}
+PLAIN = {"types", "errors", "seeds", "methods"}
 ADAPTERS = {"forward", "model", "rollout", "parallel", "environments", "rewards", "tasks", "data", "record"}
 MAY_IMPORT = {
     "types": {"errors"},
@@ -30,6 +30,7 @@ MAY_IMPORT = {
     "record": PLAIN,
     "health": PLAIN,
     "config": {"errors"},
+    "methods": {"config", "errors"},
     "lab": {"record", *PLAIN},
     "recipes": {
         "batch",
@@ -51,7 +52,10 @@ MAY_IMPORT = {
     "__init__": set(),
     "__main__": {"cli"},
 }
-NO_TORCH = ("types", "errors", "seeds", "rewards", "environments", "tasks", "data", "record", "health", "lab", "config")
+NO_TORCH = (
+    "types", "errors", "seeds", "methods", "rewards", "environments", "tasks", "data", "record", "health", "lab",
+    "config",
+)  # fmt: skip
 OBJECTIVE_MAY_USE = {"torch", "jaxtyping", "oneloop", "collections", "dataclasses", "math", "typing"}
 
 

@@ -18,10 +18,11 @@ from oneloop.errors import ConfigError, Stopped
 from oneloop.model.lora import has_adapters
 from oneloop.notebook import in_notebook, progress
 from oneloop.recipes.execute import Observer, execute
-from oneloop.recipes.given import Given, algorithm_words, function_words, model_words, rows_words
+from oneloop.recipes.given import Given, function_words, rows_words
 from oneloop.recipes.meter import release_malloc
 from oneloop.recipes.resolve import Algorithm
 from oneloop.recipes.result import FinishedRun
+from oneloop.recipes.words import algorithm_words, model_words
 
 Reward = Callable[..., Any] | str
 Weighted = Reward | tuple[Reward, float]

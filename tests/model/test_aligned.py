@@ -21,7 +21,7 @@ from oneloop.model.save import save_critic, save_policy, separate_critic
 from oneloop.parallel.checkpoint import read_state, write_state
 from oneloop.recipes.build import assemble
 from oneloop.recipes.inputs import read_inputs
-from oneloop.recipes.resolve import resolved
+from oneloop.recipes.resolve import kind_of, resolved
 from toy_models import Memory
 
 LOADERS = [AutoModelForCausalLM, AutoModelForSequenceClassification, AutoModelForTokenClassification]
@@ -131,7 +131,7 @@ def test_every_model_of_a_resumed_run_is_aligned_its_moments_too(folder, tmp_pat
     run = replace(default_run(algorithm), model=str(folder), data="task:addition", lora=lora, data_size=8, eval_size=4,
                   critic="separate")  # fmt: skip
     algorithm = resolved(run)
-    parts = assemble(run, algorithm, read_inputs(run, algorithm), Memory())
+    parts = assemble(run, algorithm, read_inputs(run, kind_of(algorithm)), Memory())
     for parameter in parts.learner.named_parameters().values():
         parameter.grad = torch.ones_like(parameter)
     parts.learner.step()
@@ -139,7 +139,7 @@ def test_every_model_of_a_resumed_run_is_aligned_its_moments_too(folder, tmp_pat
     if parts.learner.critic is not None:
         save_critic(tmp_path / "critic", parts.learner.critic)
     write_state(tmp_path / "resume", parts.learner, {})
-    again = assemble(run, algorithm, read_inputs(run, algorithm), Memory(), tmp_path).learner
+    again = assemble(run, algorithm, read_inputs(run, kind_of(algorithm)), Memory(), tmp_path).learner
     read_state(tmp_path / "resume", again)
     assert offsets(again.model.parameters()) == {0}
     assert again.critic is None or offsets(again.critic.backbone.parameters()) == {0}

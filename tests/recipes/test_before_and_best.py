@@ -12,7 +12,7 @@ from oneloop.errors import ConfigError
 from oneloop.recipes.best import METRIC, Best
 from oneloop.recipes.execute import execute
 from oneloop.recipes.inputs import read_inputs
-from oneloop.recipes.resolve import resolved
+from oneloop.recipes.resolve import kind_of, resolved
 from oneloop.record.atomic import verify
 from oneloop.record.reader import read_run
 from oneloop.record.writer import RunFolder
@@ -155,7 +155,7 @@ def test_the_best_needs_held_out_data(tmp_path: Path) -> None:
     (tmp_path / "d.jsonl").write_text('{"prompt": "1+1=", "completion": "2"}\n')
     run = small("sft", tmp_path / "run", keep_best=True, eval_every=1)
     with pytest.raises(ConfigError, match="--eval-data"):
-        read_inputs(replace(run, data=str(tmp_path / "d.jsonl")), resolved(run))
+        read_inputs(replace(run, data=str(tmp_path / "d.jsonl")), kind_of(resolved(run)))
 
 
 def test_an_evaluation_has_its_own_sampling(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from oneloop.objective.logprobs import logits_logprobs
 from oneloop.recipes.build import Parts, assemble
 from oneloop.recipes.execute import execute
 from oneloop.recipes.inputs import read_inputs
-from oneloop.recipes.resolve import resolved
+from oneloop.recipes.resolve import kind_of, resolved
 from oneloop.record.reader import read_run
 from oneloop.tasks import TASKS
 from toy_models import Memory, Silent
@@ -26,13 +26,13 @@ def small(algorithm: str, **changes) -> Run:
 
 def parts_of(run: Run) -> Parts:
     algorithm = resolved(run)
-    return assemble(run, algorithm, read_inputs(run, algorithm), Memory())
+    return assemble(run, algorithm, read_inputs(run, kind_of(algorithm)), Memory())
 
 
 @pytest.mark.parametrize("name", KINDS)
 def test_training_and_evaluation_read_their_own_split(name: str) -> None:
     run = small(name)
-    inputs = read_inputs(run, resolved(run))
+    inputs = read_inputs(run, kind_of(resolved(run)))
     made = getattr(TASKS["addition"], KINDS[name])
     assert inputs.eval_rows is not None
     assert list(inputs.rows) == made(32, run.seed, "train")

@@ -16,7 +16,7 @@ from oneloop.recipes.build import Parts, assemble
 from oneloop.recipes.evaluate import evaluate
 from oneloop.recipes.execute import execute
 from oneloop.recipes.inputs import read_inputs
-from oneloop.recipes.resolve import resolved
+from oneloop.recipes.resolve import kind_of, resolved
 from oneloop.record.reader import read_run
 from oneloop.rollout.engine import Engine
 from oneloop.types import Sampling, StopReason
@@ -67,7 +67,7 @@ def small(folder: Path, model: Path, algorithm: str, **changes) -> Run:
 
 def parts_of(run: Run) -> Parts:
     algorithm = resolved(run)
-    return assemble(run, algorithm, read_inputs(run, algorithm), Memory())
+    return assemble(run, algorithm, read_inputs(run, kind_of(algorithm)), Memory())
 
 
 def begins_once(name: str, ids) -> bool:
@@ -220,9 +220,9 @@ def test_a_template_of_ones_own_is_used_and_saved(models, tmp_path) -> None:
 def test_mistakes_are_found_before_anything_is_loaded(models, tmp_path) -> None:
     run = small(tmp_path, Path("nowhere/at/all"), "sft")
     with pytest.raises(ConfigError, match=r"--chat-template missing\.jinja"):
-        read_inputs(replace(run, chat_template="missing.jinja"), resolved(run))
+        read_inputs(replace(run, chat_template="missing.jinja"), kind_of(resolved(run)))
     with pytest.raises(ConfigError, match="--chat-template-kwargs thinking"):
-        read_inputs(replace(run, chat_template_kwargs=("thinking",)), resolved(run))
+        read_inputs(replace(run, chat_template_kwargs=("thinking",)), kind_of(resolved(run)))
 
 
 def test_a_conversation_that_the_template_refuses_is_named(models, tmp_path) -> None:

@@ -17,7 +17,7 @@ from oneloop.recipes import build
 from oneloop.recipes.build import assemble
 from oneloop.recipes.execute import execute
 from oneloop.recipes.inputs import read_inputs
-from oneloop.recipes.resolve import resolved
+from oneloop.recipes.resolve import kind_of, resolved
 from oneloop.record.reader import read_run
 from toy_models import Bigram, Memory, Silent
 
@@ -106,8 +106,8 @@ def test_a_resumed_run_asks_the_model_it_started_from_and_lets_go_of_it(tmp_path
 
     monkeypatch.setattr(build, "load_policy", watched)
     algorithm = resolved(run)
-    started = assemble(run, algorithm, read_inputs(run, algorithm), Memory())
-    resumed = assemble(run, algorithm, read_inputs(run, algorithm), Memory(), checkpoint)
+    started = assemble(run, algorithm, read_inputs(run, kind_of(algorithm)), Memory())
+    resumed = assemble(run, algorithm, read_inputs(run, kind_of(algorithm)), Memory(), checkpoint)
     gc.collect()
     assert Counter(ref() is not None for ref in loaded) == {True: 2, False: 1}
     first, again = (parts.experience.batch(0) for parts in (started, resumed))

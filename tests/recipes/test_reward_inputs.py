@@ -10,7 +10,7 @@ from oneloop.config import Run, default_run
 from oneloop.errors import ConfigError, DataError
 from oneloop.recipes.execute import execute
 from oneloop.recipes.inputs import check_columns, read_inputs
-from oneloop.recipes.resolve import resolved
+from oneloop.recipes.resolve import kind_of, resolved
 from oneloop.record.reader import read_run
 from oneloop.record.table import read_rollouts
 from oneloop.rewards import NamedReward
@@ -73,7 +73,7 @@ def test_every_form_trains_together(folder: Path) -> None:
 
 def test_training_and_evaluation_share_processes_and_close_ends_them(folder: Path) -> None:
     run = run_of("mine.py:native", eval_data="train.jsonl")
-    inputs = read_inputs(run, resolved(run))
+    inputs = read_inputs(run, kind_of(resolved(run)))
     assert inputs.rewards[0].grader is inputs.eval_rewards[0].grader
     worker = inputs.rewards[0].grader._workers[0]
     assert not worker.ended()
@@ -91,7 +91,7 @@ def test_a_column_that_no_row_has(folder: Path) -> None:
     with pytest.raises(
         ConfigError, match=r"in verl's form, .* wants 'ground_truth'.*Fix: --columns answer=ground_truth"
     ):
-        read_inputs(run, resolved(run))
+        read_inputs(run, kind_of(resolved(run)))
 
 
 def test_the_first_row_without_a_column_is_named(folder: Path) -> None:
@@ -121,6 +121,6 @@ def test_limits_are_checked(changes: dict, said: str) -> None:
 
 def test_rewards_that_come_with_oneloop_run_in_this_process(folder: Path) -> None:
     run = run_of("exact_match", "format?pattern=[0-9]+")
-    inputs = read_inputs(run, resolved(run))
+    inputs = read_inputs(run, kind_of(resolved(run)))
     assert [reward.name for reward in inputs.rewards] == ["exact_match", "format"]
     assert inputs.rewards[0].function(["3", "4"], answer=["3", "3"]) == [1.0, 0.0]

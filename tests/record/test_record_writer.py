@@ -12,7 +12,7 @@ import pytest
 from oneloop.errors import CheckpointError, ConfigError
 from oneloop.record import writer
 from oneloop.record.reader import read_run
-from oneloop.record.writer import RunFolder, remove_run
+from oneloop.record.writer import RunFolder, check_out, remove_run
 from oneloop.types import Completion, Prompt, Reward, StopReason, Trajectory
 
 
@@ -74,11 +74,47 @@ def test_a_metric_cannot_take_the_name_of_the_step(tmp_path):
 
 
 def test_existing_run_needs_resume(tmp_path):
-    start(tmp_path / "run", config="seed = 1\n").close()
+    with start(tmp_path / "run", config="seed = 1\n") as folder:
+        folder.scalars(0, {"reward": 1.0})
     with pytest.raises(ConfigError, match=r"--resume .* another --out, or --overwrite"):
         start(tmp_path / "run")
     with start(tmp_path / "run", resume=True, config="seed = 2\n") as folder:
         assert folder.config_text() == "seed = 1\n"
+
+
+def test_a_run_that_failed_before_its_first_step_was_done_makes_way(tmp_path):
+    out = tmp_path / "run"
+    with start(out, config="seed = 1\n") as folder:
+        folder.event(0, "A_TEST", "of the first attempt")
+        (out / "rollouts").mkdir()
+        (out / "rollouts" / "step_000000.parquet").touch()
+        folder.finish("failed", "no such device")
+    assert json.loads((out / "run.json").read_text())["failure"] == "no such device"  # it stays to be read
+    check_out(out, resume=False, overwrite=False)
+    with start(out, config="seed = 2\n") as folder:
+        assert folder.config_text() == "seed = 2\n"
+    assert not (out / "rollouts").exists() and (out / "events.jsonl").read_text() == ""
+
+
+@pytest.mark.parametrize("kept", ["a step", "a checkpoint", "weights amid a step", "another file", "an end"])
+def test_a_run_with_anything_in_it_stays(tmp_path, kept):
+    out = tmp_path / "run"
+    with start(out) as folder:
+        if kept == "a step":
+            folder.scalars(0, {"reward": 1.0})
+        if kept == "a checkpoint":
+            folder.saved(3)
+        if kept == "weights amid a step":
+            (out / "unfinished").mkdir()
+        if kept == "another file":
+            (out / "notes.txt").touch()
+        folder.finish("finished" if kept == "an end" else "failed")
+    with pytest.raises(ConfigError, match="holds a run already"):
+        start(out)
+    with pytest.raises(ConfigError, match="holds a run already"):
+        check_out(out, resume=False, overwrite=False)
+    check_out(out, resume=True, overwrite=False)
+    check_out(out, resume=False, overwrite=True)
 
 
 def test_resume_without_a_folder_starts_fresh(tmp_path):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from oneloop.cli.parse import parse
 from oneloop.errors import ConfigError, GateError
+from oneloop.recipes.preflight import refuse_ranks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +24,7 @@ class DemoFlags:
 
 def main(arguments: list[str]) -> int:
     flags = parse(DemoFlags, arguments, prog="oneloop demo")
+    refuse_ranks()
     out = Path(flags.out)
     _clear(out)
     import torch

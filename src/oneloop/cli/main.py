@@ -69,9 +69,9 @@ def run(arguments: list[str]) -> int:
             raise
         print("\n".join([f"oneloop {name}: {error}", *getattr(error, "__notes__", ())]), file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         print(f"oneloop {name}: interrupted", file=sys.stderr)
-        return 130
+        return 128 + getattr(interrupt, "signum", 2)
 
 
 if __name__ == "__main__":

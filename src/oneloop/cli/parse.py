@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
+from difflib import get_close_matches
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from oneloop.config import DEFAULTS, Run, default_run, read_recipe
+from oneloop.cli.foreign import hint
+from oneloop.config import Run, default_run, read_recipe
 from oneloop.errors import ConfigError
+from oneloop.methods import check_name
 
 T = TypeVar("T")
 
@@ -16,6 +19,7 @@ T = TypeVar("T")
 def parse_run(arguments: Sequence[str], usage: str, prog: str = "oneloop train") -> Run:
     """`ALGORITHM [--recipe R.toml] [--flag value …]` as a `Run`; tyro ends the process with 2 on a bad flag."""
     rest = list(arguments)
+    refuse_foreign_words(rest)
     recipe = taken(rest, "--recipe")
     values = read_recipe(Path(recipe)) if recipe else {}
     named = rest[0] if rest and not rest[0].startswith("-") else None
@@ -25,21 +29,51 @@ def parse_run(arguments: Sequence[str], usage: str, prog: str = "oneloop train")
     if named is not None and "algorithm" in values and values["algorithm"] != named:
         raise ConfigError(f"--recipe {recipe} is for {values['algorithm']!r}, the command says {named!r}")
     algorithm = named or str(values.get("algorithm", Run().algorithm))
-    if algorithm not in DEFAULTS:
-        from oneloop.recipes.overrides import named_algorithm
-
-        named_algorithm(algorithm)
+    check_name(algorithm)
     default = replace(default_run(algorithm), **values)
     return parse(Run, rest, default=default, prog=prog)
 
 
 def parse(kind: type[T], arguments: Sequence[str], *, prog: str, default: T | None = None) -> T:
-    """tyro over a frozen dataclass: a flag for every field."""
+    """tyro over a frozen dataclass: a flag for every field.
+
+    Raises: ConfigError for a flag that there is not, in one line, before tyro is asked.
+    """
+    refuse_foreign_words(arguments)
+    refuse_unknown_flags(kind, arguments, prog)
     import tyro
 
     if default is None:
         return tyro.cli(kind, args=list(arguments), prog=prog)
     return tyro.cli(kind, args=list(arguments), prog=prog, default=default)
+
+
+def refuse_foreign_words(arguments: Sequence[str]) -> None:
+    """`section.name=value`, as verl is configured; ours come after --set, and none has a name of verl's."""
+    for word in arguments:
+        name, equals, value = word.lstrip("+-").partition("=")
+        if equals and "." in name and (said := hint(name, value)):
+            raise ConfigError(f"{word}: {said}")
+
+
+def refuse_unknown_flags(kind: type[Any], arguments: Sequence[str], prog: str) -> None:
+    """Raises: ConfigError naming what another library's flag is called here, or the nearest flag."""
+    known = {"help"}
+    for field in fields(kind):
+        name = field.name.replace("_", "-")
+        known |= {name, f"no-{name}"} if isinstance(field.default, bool) else {name}
+    for place, word in enumerate(arguments):
+        if not word.startswith("--"):
+            continue
+        flag, equals, value = word[2:].partition("=")
+        if flag.replace("_", "-") in known:
+            continue
+        after = arguments[place + 1] if place + 1 < len(arguments) else "-"
+        given = value if equals else (None if after.startswith("--") or after == "-" else after)
+        near = get_close_matches(flag.replace("_", "-"), sorted(known), 1, 0.75)
+        said = hint(flag, given)
+        fix = f"--{said}" if said else f"Did you mean --{near[0]}?" if near else f"All of them: {prog} --help"
+        raise ConfigError(f"there is no flag --{flag}. {fix}")
 
 
 def taken(arguments: list[str], flag: str) -> str | None:

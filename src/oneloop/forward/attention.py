@@ -67,12 +67,13 @@ def hidden_states(
 ) -> Float[Tensor, "R N H"]:
     """Last hidden states of the backbone, after its final norm, with attention as `layout` has it."""
     backbone = model.base_model
-    with _switched(backbone.config):
+    with switched(backbone.config):
         return backbone(input_ids=tokens, position_ids=positions, use_cache=False, layout=layout).last_hidden_state
 
 
 @contextmanager
-def _switched(config: Any) -> Iterator[None]:
+def switched(config: Any) -> Iterator[None]:
+    """Attention as `oneloop` has it."""
     before = config._attn_implementation
     config._attn_implementation = NAME
     try:

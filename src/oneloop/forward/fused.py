@@ -22,6 +22,7 @@ from oneloop.forward.attention import Heads, Layout, evaluating, hidden_states
 from oneloop.forward.pointwise import adapted, apply_rotary, gated, normed, projected
 from oneloop.forward.probe import probe_sequence
 from oneloop.forward.projection import Projection, projection_of
+from oneloop.forward.recompute import again
 
 MOST_BYTES = 256 * 2**20
 """Largest backbone that is copied for decoding: a larger one gains little, and its copy would be felt."""
@@ -154,10 +155,14 @@ class Fused:
     Args:
         decode: for many calls with tens of tokens rather than thousands: projections are merged, in copies that are
             laid out as `decode_linear` does.
+        recompute: layers are computed again for gradients.
     """
 
-    def __init__(self, model: PreTrainedModel, settings: Sequence[Setting], *, decode: bool = False) -> None:
+    def __init__(
+        self, model: PreTrainedModel, settings: Sequence[Setting], *, decode: bool = False, recompute: bool = False
+    ) -> None:
         backbone: Any = model.base_model
+        self._recompute = recompute
         self._embedding, self._rotary = backbone.embed_tokens, backbone.rotary_emb
         self._layers = [_Layer.of(layer, decode) for layer in backbone.layers]
         self._settings = settings
@@ -172,15 +177,22 @@ class Fused:
         x = self._embedding(tokens)
         cos, sin = (turn[:, :, None] for turn in self._rotary(x, position_ids=positions))
         x = x.flatten(0, 1)
-        for number, layer in enumerate(self._layers):
-            *parts, value = (y.view(*y.shape[:-2], *tokens.shape, -1, self._width) for y in layer.qkv(x, self._eps))
-            parts = [apply_rotary(y, cos, sin) for y in self._normed(parts, layer.gains)]
-            query, key = parts if len(parts) == 2 else self._of_blocks(*parts)
-            query, key, value = (_side_by_side(y).transpose(1, 2) for y in (query, key, value))
-            mixed = layout.attend(Heads(number, query, key, value, *self._settings[number]))
-            x = layer.out(x, mixed.reshape(len(x), -1))
-            x = layer.down(x, gated(*layer.gate_up(x, self._eps)))
+        for number in range(len(self._layers)):
+            one = partial(self._layer, number, cos=cos, sin=sin, shape=tokens.shape, layout=layout)
+            x = again(one, x) if self._recompute else one(x)
         return normed(x, self._eps, self._gain).view(*tokens.shape, -1)
+
+    def _layer(
+        self, number: int, x: Float[Tensor, "RN H"], *, cos: Tensor, sin: Tensor, shape: torch.Size, layout: Layout
+    ) -> Float[Tensor, "RN H"]:
+        layer = self._layers[number]
+        *parts, value = (y.view(*y.shape[:-2], *shape, -1, self._width) for y in layer.qkv(x, self._eps))
+        parts = [apply_rotary(y, cos, sin) for y in self._normed(parts, layer.gains)]
+        query, key = parts if len(parts) == 2 else self._of_blocks(*parts)
+        query, key, value = (_side_by_side(y).transpose(1, 2) for y in (query, key, value))
+        mixed = layout.attend(Heads(number, query, key, value, *self._settings[number]))
+        x = layer.out(x, mixed.reshape(len(x), -1))
+        return layer.down(x, gated(*layer.gate_up(x, self._eps)))
 
     def _of_blocks(self, both: Float[Tensor, "blocks R N heads D"]) -> Sequence[Tensor]:
         """Queries and keys."""

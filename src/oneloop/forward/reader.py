@@ -7,6 +7,8 @@ before they are looked up, and every read-out goes by length.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,10 +19,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from oneloop.batch import Batch, PolicyOutput
-from oneloop.forward.attention import hidden_states
+from oneloop.forward.attention import hidden_states, switched
 from oneloop.forward.fused import Fused, Setting, settings_of
 from oneloop.forward.packed import packed
 from oneloop.forward.probe import one_kernel, packs
+from oneloop.forward.recompute import recomputed
 from oneloop.objective.logprobs import Entropy, HeadMemory, before, logits_logprobs, token_logprobs
 
 
@@ -52,6 +55,7 @@ class Backbone:
     Args:
         packs: rows may run end to end.
         one_kernel: attention over the whole packed sequence is one call.
+        recompute: layers are computed again for gradients instead of being kept.
         settings: the modules' weights run as `oneloop.forward.fused.Fused`; None: as the modules do.
     """
 
@@ -59,25 +63,35 @@ class Backbone:
     packs: bool
     one_kernel: bool = False
     settings: tuple[Setting, ...] | None = None
+    recompute: bool = False
 
     @classmethod
-    def of(cls, model: PreTrainedModel, dtype: torch.dtype = torch.float32) -> Backbone:
+    def of(cls, model: PreTrainedModel, dtype: torch.dtype = torch.float32, *, recompute: bool = False) -> Backbone:
         """As fast as trials on `model` allow, for forward passes in `dtype`."""
         if not packs(model):
-            return cls(model, packs=False)
-        return cls(model, True, one_kernel(model, dtype), settings_of(model) if dtype == torch.float32 else None)
+            return cls(model, packs=False, recompute=recompute)
+        settings = settings_of(model) if dtype == torch.float32 else None
+        return cls(model, True, one_kernel(model, dtype), settings, recompute)
 
     def __call__(self, batch: Batch) -> States:
         if self.packs and batch.lengths.any():
             sequence = packed(batch, self.one_kernel)
             run = partial(hidden_states, self.model)
             if self.settings is not None:
-                run = Fused(self.model, self.settings)
-            return States(run(sequence.tokens, sequence.positions, sequence).squeeze(0), sequence.index)
-        hidden = self.model.base_model(input_ids=known_ids(batch), use_cache=False).last_hidden_state
+                run = Fused(self.model, self.settings, recompute=self.recompute)
+            with self.gradients(partial(switched, self.model.base_model.config)):
+                return States(run(sequence.tokens, sequence.positions, sequence).squeeze(0), sequence.index)
+        with self.gradients():
+            hidden = self.model.base_model(input_ids=known_ids(batch), use_cache=False).last_hidden_state
         return States(
             hidden.flatten(0, 1), torch.arange(batch.tokens.numel(), device=hidden.device).view_as(batch.tokens)
         )
+
+    def gradients(
+        self, around: Callable[[], AbstractContextManager[None]] = nullcontext
+    ) -> AbstractContextManager[None]:
+        """The modules, with gradients as `recompute` has them."""
+        return recomputed(self.model, around) if self.recompute and torch.is_grad_enabled() else nullcontext()
 
 
 def known_ids(batch: Batch) -> Int[Tensor, "B T"]:
@@ -119,7 +133,8 @@ class CausalReader:
                 memory=self.memory,
             )
         else:
-            logits = model(input_ids=known_ids(batch), use_cache=False).logits
+            with self.backbone.gradients():
+                logits = model(input_ids=known_ids(batch), use_cache=False).logits
             index = torch.arange(mask.numel(), device=mask.device).view_as(mask)
             flat = logits_logprobs(logits.flatten(0, 1)[before(index)[mask]], targets, self.temperature)
         logprobs, entropies = (torch.zeros(mask.shape, device=mask.device).masked_scatter(mask, x) for x in flat)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from math import cos, isfinite, nan, pi
 from typing import Any, Literal
 
@@ -75,6 +76,7 @@ class Learner:
         temperature: that of sampling, applied to every log-prob.
         max_tokens: most tokens of one pass without gradient.
         entropy: what a training pass says about it. "gradient": the loss needs it, in every pass.
+        recompute: layers are computed again for gradients: less memory, more time, the same numbers.
         dtype: bfloat16 runs the forward passes in autocast; weights and moments stay float32.
     """
 
@@ -89,6 +91,7 @@ class Learner:
         max_tokens: int = 16384,
         dtype: torch.dtype = torch.float32,
         entropy: Entropy = "value",
+        recompute: bool = False,
         sum_gradients: SumGradients | None = None,
     ) -> None:
         self.model, self.critic, self.optimization = policy.eval(), critic, optimization
@@ -99,7 +102,8 @@ class Learner:
         self._scores = hasattr(policy, "score")
         self._entropy: Entropy = entropy
         plain = not self._scores and plain_head(policy)
-        self._backbone = Backbone.of(policy, dtype) if plain or self._scores else Backbone(policy, packs=False)
+        backbone = partial(Backbone.of, dtype=dtype, recompute=recompute)
+        self._backbone = backbone(policy) if plain or self._scores else Backbone(policy, False, recompute=recompute)
         self.note = "" if self._backbone.packs else _slow_note(policy, plain or self._scores)
         self._read = CausalReader(self._backbone, temperature, plain)
         self._read_reference = None
@@ -109,7 +113,7 @@ class Learner:
             self._read_reference = self._read
         self._critic_backbone = self._backbone
         if critic is not None and critic.backbone is not None:
-            self._critic_backbone = Backbone.of(critic.backbone, dtype)
+            self._critic_backbone = backbone(critic.backbone)
         self.optimizer = self._make_optimizer()
 
     def _reader_of(

@@ -23,6 +23,7 @@ from transformers.utils import logging
 from oneloop.errors import ConfigError
 from oneloop.model.aligned import align
 from oneloop.model.lora import HEAD, base_of, merge_adapters
+from oneloop.model.source import check_source
 from oneloop.model.tiny import SCRATCH, character_tokenizer, scratch_model
 
 
@@ -69,7 +70,7 @@ def is_reward_model(source: str | Path) -> bool:
     """Whether a folder or hub id holds a model that scores answers instead of giving them."""
     if _scratch(str(source)) is not None:
         return False
-    _check_folder(source)
+    check_source(source)
     try:
         return "ForSequenceClassification" in (architecture(source) or "")
     except (OSError, ValueError) as error:
@@ -121,7 +122,7 @@ def _base(loader: Callable[..., Any], source: str | Path, *, scores: bool = Fals
     Args:
         scores: with one label: its head may be new, and the language model's is left out.
     """
-    _check_folder(source)
+    check_source(source)
     base = base_of(source)
     labels = {"num_labels": 1} if scores else {}
     model, found = _from_pretrained(loader, base, dtype=torch.float32, output_loading_info=True, **labels)
@@ -166,7 +167,7 @@ def _with_adapters(model: PreTrainedModel, source: str | Path) -> PreTrainedMode
 
 def _from_pretrained(loader: Callable[..., Any], source: str | Path, **options: Any) -> Any:
     """Nothing that comes with a model is run: `trust_remote_code` unset would let transformers ask at the terminal."""
-    _check_folder(source)
+    check_source(source)
     try:
         with quiet():
             return loader(str(source), trust_remote_code=False, **options)
@@ -191,13 +192,6 @@ def _reason(source: str | Path, error: Exception) -> str:
         f"--model {source}: cannot be loaded ({text.splitlines()[0]}). Fix: a folder with config.json, "
         "model.safetensors and tokenizer.json, a hub id that can be reached, or scratch:tiny"
     )
-
-
-def _check_folder(source: str | Path) -> None:
-    folder = Path(source)
-    looks_local = folder.is_absolute() or str(source).startswith((".", "~")) or str(source).count("/") > 1
-    if looks_local and not folder.is_dir():
-        raise ConfigError(f"--model {source}: no such folder. Fix: a folder with config.json, or a hub id")
 
 
 def architecture(source: str | Path) -> str | None:

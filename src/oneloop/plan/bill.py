@@ -182,6 +182,7 @@ def shapes_of(run: Run, algorithm: Algorithm) -> Shapes:
         entropy=entropy_of(run, algorithm),
         dtype=dtype_of(run),
         device=_kind(run),
+        recompute=run.gradient_checkpointing,
     )
     source = run.teacher or run.model
     reference = size_of(_model(source, "policy")) if reference_from(run, algorithm) == "model" else 0
@@ -242,7 +243,7 @@ def _kind(run: Run) -> str:
 def _with_waste(name: str, most: int, shapes: Shapes, batch: Batch) -> dict[str, int]:
     """A pass's own memory, and the holes that it leaves in the CPU's heap."""
     largest = max(parameter.nbytes for parameter in shapes.cast.policy.parameters())
-    wastes = shapes.cast.device == "cpu" and keeps_freed(largest)
+    wastes = shapes.cast.device == "cpu" and keeps_freed(largest, shapes.cast.recompute)
     rows = "shared" if bool(batch.shared.any()) else "adapters" if has_adapters(shapes.cast.policy) else "own"
     return {name: most, "heap": int(HEAP_WASTE[rows] * most) if wastes else 0}
 

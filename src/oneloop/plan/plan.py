@@ -130,6 +130,8 @@ def _changes(run: Run, lengths: Lengths) -> Iterator[tuple[str, Run, Lengths]]:
     for tokens in (run.max_tokens // 2, run.max_tokens // 4, run.max_tokens // 8):
         if tokens >= lengths.prompt + lengths.answer:
             yield f"--max-tokens {tokens}", replace(run, max_tokens=tokens), lengths
+    if not run.gradient_checkpointing:
+        yield "--gradient-checkpointing", replace(run, gradient_checkpointing=True), lengths
     if run.dtype == "float32":
         yield "--dtype bfloat16", replace(run, dtype="bfloat16"), lengths
     algorithm = resolved(run)

@@ -186,16 +186,17 @@ class Cast:
     entropy: Entropy = "value"
     dtype: torch.dtype = torch.float32
     device: str = "cpu"
+    recompute: bool = False
     held: dict[str, int] = field(default_factory=dict)
     """Most bytes that a forward pass of each model left behind."""
 
     @cached_property
     def backbone(self) -> Backbone:
-        return backbone_of(self.policy, self.device)
+        return backbone_of(self.policy, self.device, self.recompute)
 
     @cached_property
     def critic_backbone(self) -> Backbone:
-        return self.backbone if self.critic is None else backbone_of(self.critic, self.device)
+        return self.backbone if self.critic is None else backbone_of(self.critic, self.device, self.recompute)
 
     @cached_property
     def fast(self) -> bool:
@@ -283,12 +284,12 @@ def packs(model: PreTrainedModel) -> bool:
 
 
 @cache
-def backbone_of(model: PreTrainedModel, device: str) -> Backbone:
+def backbone_of(model: PreTrainedModel, device: str, recompute: bool) -> Backbone:
     """As `Backbone.of` makes it. A GPU's kernel for the whole sequence keeps what attention in buckets keeps."""
     runs_on = packs(model)
     merged = runs_on and device == "cpu" and _passes(settings_of, model)
     plain = [Setting(None, None)] * model.config.get_text_config().num_hidden_layers
-    return Backbone(model, runs_on, settings=tuple(plain) if merged else None)
+    return Backbone(model, runs_on, settings=tuple(plain) if merged else None, recompute=recompute)
 
 
 def _passes(trial: Callable[[PreTrainedModel], object], model: PreTrainedModel) -> bool:

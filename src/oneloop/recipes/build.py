@@ -24,16 +24,18 @@ from oneloop.experience.ratings import Ratings, rated_batch
 from oneloop.experience.rollouts import Rollouts
 from oneloop.experience.scoring import silent
 from oneloop.experience.unjudged import unjudged
+from oneloop.forward.recompute import layers_of
 from oneloop.model.chat import templated
 from oneloop.model.learner import Critic, Learner, Optimization
 from oneloop.model.load import load_critic, load_policy, load_reward_model, load_tokenizer
-from oneloop.model.lora import Lora, add_adapters, counts, keep_frozen_in
+from oneloop.model.lora import Lora, add_adapters, check_available, counts, keep_frozen_in
 from oneloop.model.reward import LearnedReward
 from oneloop.model.save import separate_critic, shared_critic
 from oneloop.model.text import Text, end_ids, ignored_sampling, name_ends
 from oneloop.objective.preference import RewardHead
 from oneloop.ports import Experience, Measure, Recorder
 from oneloop.recipes import items
+from oneloop.recipes.device import device_of
 from oneloop.recipes.inputs import Inputs
 from oneloop.recipes.meter import settle_malloc
 from oneloop.recipes.reference_cache import Kept
@@ -59,19 +61,19 @@ class Parts:
     """What the user should know before step 0."""
 
 
-def device_of(run: Run) -> torch.device:
-    try:
-        device = torch.device(run.device)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"--device {run.device} cannot be used here: {str(error).splitlines()[0]}") from error
-    return device
-
-
 def dtype_of(run: Run) -> torch.dtype:
     if run.dtype not in ("float32", "bfloat16"):
         raise ConfigError(f"--dtype {run.dtype}: wanted float32 or bfloat16")
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[run.dtype]
+
+
+def recompute_of(run: Run, policy: PreTrainedModel) -> bool:
+    if run.gradient_checkpointing and not layers_of(policy):
+        raise ConfigError(
+            f"--gradient-checkpointing: transformers marks no layer of {type(policy).__name__} as one that can be "
+            "computed again. Fix: leave it out; a smaller --max-tokens saves memory too"
+        )
+    return run.gradient_checkpointing
 
 
 def lora_of(run: Run) -> Lora | None:
@@ -92,6 +94,8 @@ def assemble(
         say: told what happens while a step takes long.
     """
     device = device_of(run)
+    if run.lora:
+        check_available(f"--lora {run.lora}")
     tokenizer = templated(load_tokenizer(run.model), run.chat_template, run.chat_template_kwargs)
     if run.teacher:
         _same_vocabulary("--teacher", run.teacher, tokenizer, run)
@@ -110,9 +114,11 @@ def assemble(
         max_tokens=run.max_tokens,
         dtype=dtype_of(run),
         entropy=entropy_of(run, algorithm),
+        recompute=recompute_of(run, policy),
     )
     if run.device == "cpu":
-        settle_malloc(max(parameter.nbytes for parameter in policy.parameters()))
+        largest = max(parameter.nbytes for parameter in policy.parameters())
+        settle_malloc(largest, sparing=run.gradient_checkpointing)
     reference = _passing_reference(run, learner, checkpoint) if refers == "start" else None
     builder = _Builder(run, algorithm, inputs, recorder, text, learner, device, say)
     experience = builder.experience(reference)

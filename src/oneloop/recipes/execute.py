@@ -25,13 +25,14 @@ from oneloop.recipes.build import Parts, assemble
 from oneloop.recipes.explain import explain
 from oneloop.recipes.given import NOTHING, Given
 from oneloop.recipes.health import Healthy, watch_of
-from oneloop.recipes.inputs import Inputs, read_inputs
+from oneloop.recipes.inputs import Inputs
 from oneloop.recipes.machine import machine
 from oneloop.recipes.meter import Meter
-from oneloop.recipes.resolve import Algorithm, models_in_memory, reference_from, resolved, scores
+from oneloop.recipes.preflight import preflight
+from oneloop.recipes.resolve import Algorithm, kind_of, models_in_memory, reference_from, resolved, scores
 from oneloop.recipes.resume import elsewhere, latest, recorded, restore
 from oneloop.recipes.saver import Saver
-from oneloop.recipes.signals import StopRequest, stop_request
+from oneloop.recipes.signals import Interrupted, StopRequest, stop_request
 from oneloop.record.atomic import clean_temporaries, new_folder, write_text
 from oneloop.record.reader import RunRecord
 from oneloop.record.sinks import Opening, Sinks
@@ -58,13 +59,16 @@ class PhaseObserver(Observer, Protocol):
         ...
 
 
-def execute(run: Run, observer: Observer, given: Given = NOTHING) -> Path:
+def execute(run: Run, observer: Observer, given: Given = NOTHING, inputs: Inputs | None = None) -> Path:
     """Train as `run` says, with what Python hands over beside it; returns the run folder.
+
+    Args:
+        inputs: what `preflight` read for this very run; None: it is asked here.
 
     Raises: ConfigError and DataError before step 0; RewardError, DivergedError and Stopped while training.
     """
     algorithm = resolved(run, given.algorithm)
-    inputs = read_inputs(run, algorithm, given)
+    inputs = inputs or preflight(run, kind_of(algorithm), given)
     out = Path(run.out)
     if run.overwrite:
         remove_run(out)
@@ -74,7 +78,7 @@ def execute(run: Run, observer: Observer, given: Given = NOTHING) -> Path:
     with (
         closing(inputs),
         RunFolder.open(out, resume=run.resume, config_text=run.to_toml(), facts=facts) as folder,
-        stop_request() as request,
+        stop_request(lambda signum: folder.finish("stopped", _amid(signum))) as request,
         Watched(folder, observer) as watched,
     ):
         try:
@@ -84,11 +88,18 @@ def execute(run: Run, observer: Observer, given: Given = NOTHING) -> Path:
         except Stopped as stop:
             folder.finish("stopped", str(stop))
             raise
+        except Interrupted as second:
+            folder.finish("stopped", _amid(second.signum))
+            raise
         except BaseException as error:
             folder.finish("failed", "\n".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", ())]))
             raise
         folder.finish("finished")
     return out
+
+
+def _amid(signum: int) -> str:
+    return f"stopped at once by signal {signum}, amid a step; --resume goes on from the last checkpoint"
 
 
 def _train(

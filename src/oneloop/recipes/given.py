@@ -6,22 +6,14 @@ description alone cannot bring back is asked for again.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-from oneloop.algorithms import ALGORITHMS
 from oneloop.config import MARK, Run
 from oneloop.data import Table, content
 from oneloop.errors import ConfigError
-from oneloop.model.save import save_policy
-from oneloop.recipes.resolve import Algorithm
 from oneloop.record.atomic import new_folder
 
 START = "start"
@@ -32,9 +24,11 @@ START = "start"
 class Given:
     """Each is None (or empty) where the run's own words say it."""
 
-    algorithm: Algorithm | None = None
-    model: PreTrainedModel | None = None
-    tokenizer: PreTrainedTokenizerBase | None = None
+    algorithm: Any = None
+    """An `oneloop.algorithms.Algorithm`. It, the model and the tokenizer are named by no type here: this file must be
+    loaded before torch is."""
+    model: Any = None
+    tokenizer: Any = None
     rows: Table | None = None
     eval_rows: Table | None = None
     functions: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
@@ -65,6 +59,8 @@ class Given:
             return run
         start = folder / START
         if not start.is_dir():
+            from oneloop.model.save import save_policy  # noqa: PLC0415  # torch
+
             with new_folder(start) as temporary:
                 save_policy(temporary, self.model, self.tokenizer)
         return replace(run, model=str(start))
@@ -73,26 +69,8 @@ class Given:
 NOTHING = Given()
 
 
-def algorithm_words(algorithm: Algorithm) -> str:
-    """The name of a value that has one, whatever its epochs (they are a setting of their own); else all its pieces."""
-    named = ALGORITHMS.get(algorithm.name)
-    if named is not None and type(named) is type(algorithm) and replace(algorithm, epochs=named.epochs) == named:
-        return algorithm.name
-    # addresses of functions and plain objects differ in every process
-    return MARK + re.sub(r" at 0x[0-9a-fA-F]+", "", repr(algorithm))
-
-
 def rows_words(rows: Table) -> str:
     return f"{MARK}{len(rows)} rows, sha256 {content(rows)[:16]}"
-
-
-def model_words(model: PreTrainedModel) -> str:
-    """Class, size and a hash over every tensor: resuming on other weights must not go unnoticed."""
-    digest = sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return f"{MARK}{type(model).__name__}, {model.num_parameters()} parameters, sha256 {digest.hexdigest()[:16]}"
 
 
 def function_words(function: Callable[..., Any]) -> str:

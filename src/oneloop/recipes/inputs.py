@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from oneloop.config import Run
 from oneloop.data import Kind, Loaded, Rows
 from oneloop.errors import ConfigError
-from oneloop.model.lora import check_available
 from oneloop.model.template import read_template, read_variables
 from oneloop.recipes.given import NOTHING, Given
 from oneloop.recipes.graders import Graders, check_columns, form_of, training_rewards
-from oneloop.recipes.resolve import Algorithm, kind_of
 from oneloop.recipes.rows import read_rows
 from oneloop.record.sinks import check_installed
 from oneloop.rewards import Limits, NamedReward
@@ -59,16 +57,16 @@ class Inputs:
         return self.data.fingerprint
 
 
-def read_inputs(run: Run, algorithm: Algorithm, given: Given = NOTHING) -> Inputs:
-    """Raises: ConfigError and DataError for what cannot be trained on."""
+def read_inputs(run: Run, kind: Kind, given: Given = NOTHING) -> Inputs:
+    """Never loads torch: `oneloop.recipes.preflight` asks before that.
+
+    Raises: ConfigError and DataError for what cannot be trained on.
+    """
     given.check(run)
-    if run.lora:
-        check_available(f"--lora {run.lora}")
     check_installed(run.report_to)
     read_variables(run.chat_template_kwargs)
     if run.chat_template:
         read_template(run.chat_template)
-    kind = kind_of(algorithm)
     data, eval_data = read_rows(run, kind, given)
     if run.keep_best and eval_data is None:
         raise ConfigError(
@@ -86,5 +84,5 @@ def read_inputs(run: Run, algorithm: Algorithm, given: Given = NOTHING) -> Input
             eval_rewards = graders.named(run.eval_reward or run.reward, run.eval_data or run.data)
             check_columns(eval_rewards, eval_data)
     elif run.reward or run.reward_model:
-        raise ConfigError(f"--reward: {algorithm.name} learns from {kind} and never calls a reward. Fix: leave it out")
+        raise ConfigError(f"--reward: {run.algorithm} learns from {kind} and never calls a reward. Fix: leave it out")
     return Inputs(data, eval_data, rewards, eval_rewards)

@@ -9,8 +9,8 @@ from difflib import get_close_matches
 from typing import Any, TypeVar
 
 from oneloop.algorithms import ALGORITHMS, Critic
-from oneloop.config import MARK
 from oneloop.errors import ConfigError
+from oneloop.methods import check_name
 from oneloop.objective import advantage, aggregate, correction, divergence, preference, select, shaping, surrogate
 from oneloop.recipes.explain import Algorithm
 
@@ -33,15 +33,7 @@ PIECES = {
 
 
 def named_algorithm(name: str) -> Algorithm:
-    if name.startswith(MARK):
-        raise ConfigError(
-            f"algorithm = {name!r} was handed over in Python, and these words cannot bring it back. "
-            "Fix: oneloop.fit(the same value, ...)"
-        )
-    if name not in ALGORITHMS:
-        near = get_close_matches(name.replace("-", "_").lower(), ALGORITHMS, 1, 0.4)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ConfigError(f"there is no algorithm {name!r}; known: {', '.join(ALGORITHMS)}.{hint}")
+    check_name(name)
     return ALGORITHMS[name]
 
 

@@ -21,12 +21,16 @@ from typing import IO, Any
 
 from oneloop.errors import ConfigError
 from oneloop.record.atomic import write_text
-from oneloop.record.lines import Lines
+from oneloop.record.lines import Lines, read_lines
 from oneloop.record.table import write_rollouts
 from oneloop.types import Trajectory
 
 HEARTBEAT_SECONDS = 10.0
 METRICS, EVENTS, MEMORY, EVALUATIONS = "metrics.jsonl", "events.jsonl", "memory.jsonl", "eval.jsonl"
+_BEFORE_A_STEP = {
+    "run.json", "config.toml", ".lock", "objective.txt", METRICS, EVENTS, MEMORY, EVALUATIONS, "rollouts", "start",
+}  # fmt: skip
+"""What a run may have written when its first step is not done."""
 HELD_OUT = "eval/"
 """How the name of every measure of held-out data begins."""
 
@@ -52,18 +56,14 @@ class RunFolder:
 
         Raises: ConfigError when it holds a run and `resume` is false, or when another process is writing to it.
         """
-        if path.exists() and not path.is_dir():
-            raise ConfigError(f"--out {path} is a file; wanted a folder to create")
-        if _holds_other_files(path):
-            raise ConfigError(f"--out {path} holds files, but no run. Fix: a folder that does not exist yet")
+        _check_place(path)
         path.mkdir(parents=True, exist_ok=True)
         # the lock comes before the question whether there is a run: a living one must never be told "rm -r"
         lock = _locked(path)
         try:
-            if (path / "run.json").exists() and not resume:
-                raise ConfigError(
-                    f"--out {path} holds a run already. Fix: --resume to go on with it, another --out, or --overwrite"
-                )
+            if not resume:
+                _check_no_run(path)
+                _clear_untrained(path)
             info = _facts(facts) | {"checkpoint": _checkpoint(path)}
             if not (path / "run.json").exists():
                 write_text(path / "run.json", json.dumps(info | {"status": "starting"}, indent=1))
@@ -194,6 +194,56 @@ class RunFolder:
     def _write_info(self) -> None:
         self._info["heartbeat"] = time()
         write_text(self.path / "run.json", json.dumps(self._info, indent=1))
+
+
+def check_out(path: Path, *, resume: bool, overwrite: bool) -> None:
+    """What `RunFolder.open` would refuse, before anything is loaded or written.
+
+    Raises: ConfigError.
+    """
+    _check_place(path)
+    if (path / "run.json").exists():
+        _locked(path).close()
+        if not resume and not overwrite:
+            _check_no_run(path)
+
+
+def _check_place(path: Path) -> None:
+    if path.exists() and not path.is_dir():
+        raise ConfigError(f"--out {path} is a file; wanted a folder to create")
+    if _holds_other_files(path):
+        raise ConfigError(f"--out {path} holds files, but no run. Fix: a folder that does not exist yet")
+
+
+def _check_no_run(path: Path) -> None:
+    if (path / "run.json").exists() and not _untrained(path):
+        raise ConfigError(
+            f"--out {path} holds a run already. Fix: --resume to go on with it, another --out, or --overwrite"
+        )
+
+
+def _untrained(path: Path) -> bool:
+    """A run that ended before its first step was done: no step is recorded, and nothing is saved that one could miss.
+
+    It must not block the corrected command. Any file that such a run does not write makes it a run to keep.
+    """
+    if any(entry.name not in _BEFORE_A_STEP for entry in path.iterdir()):
+        return False
+    try:
+        info = json.loads((path / "run.json").read_text(encoding="utf-8"))
+        recorded = read_lines(path / METRICS)
+    except (OSError, ValueError):
+        return False
+    return info.get("status") in ("starting", "running", "failed", "stopped") and not info["checkpoint"] + len(recorded)
+
+
+def _clear_untrained(path: Path) -> None:
+    """Of a run that trained nothing; the caller holds the lock and has asked."""
+    for name in _BEFORE_A_STEP - {".lock"}:
+        if (path / name).is_dir():
+            shutil.rmtree(path / name)
+        else:
+            (path / name).unlink(missing_ok=True)
 
 
 def _finite(values: Mapping[str, float]) -> dict[str, float | None]:

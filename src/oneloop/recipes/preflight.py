@@ -1,0 +1,52 @@
+"""What can be told before torch is loaded: a wrong place, model, file, task or reward answers at once."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from oneloop.config import MARK, Run
+from oneloop.data import Kind
+from oneloop.errors import ConfigError
+from oneloop.model.source import check_source
+from oneloop.recipes.given import NOTHING, Given
+from oneloop.recipes.inputs import Inputs, read_inputs
+from oneloop.record.writer import check_out
+
+DEVICES = re.compile(r"cpu|cuda(:\d+)?")
+
+
+def preflight(run: Run, kind: Kind, given: Given = NOTHING) -> Inputs:
+    """Every check of `run` that needs no model, cheap ones first; returns what it reads from files.
+
+    Raises: ConfigError, DataError.
+    """
+    refuse_ranks()
+    check_out(Path(run.out), resume=run.resume, overwrite=run.overwrite)
+    for source, flag in ((run.model, "--model"), (run.reward_model, "--reward-model"), (run.teacher, "--teacher")):
+        if source and not source.startswith(MARK):
+            check_source(source, flag)
+    if not DEVICES.fullmatch(run.device):
+        raise ConfigError(f"--device {run.device}: wanted cpu, cuda or cuda:N")
+    inputs = read_inputs(run, kind, given)
+    if run.device != "cpu":
+        from oneloop.recipes.device import device_of  # noqa: PLC0415  # torch
+
+        try:
+            device_of(run)
+        except BaseException:
+            inputs.close()
+            raise
+    return inputs
+
+
+def refuse_ranks() -> None:
+    """Raises: ConfigError under torchrun: every process would be a whole run, and all would write to one folder."""
+    world = os.environ.get("WORLD_SIZE", "1")
+    if world != "1" or "TORCHELASTIC_RUN_ID" in os.environ:
+        raise ConfigError(
+            f"this is process {os.environ.get('RANK', '0')} of WORLD_SIZE={world}: training with several processes is "
+            "not there yet, and each of them would be a run of its own in one folder. Fix: oneloop train … without "
+            "torchrun; env -u WORLD_SIZE oneloop train … where something else sets it"
+        )
