@@ -11,7 +11,7 @@ from oneloop.config import Run, default_run
 from oneloop.errors import ConfigError, DataError
 from oneloop.recipes.execute import execute
 from oneloop.recipes.inputs import read_inputs
-from oneloop.recipes.resolve import resolved
+from oneloop.recipes.resolve import kind_of, resolved
 from oneloop.record.reader import read_run
 from toy_models import Silent
 
@@ -60,9 +60,9 @@ def test_rows_that_were_left_out_are_counted_with_every_step(tmp_path: Path) -> 
 def test_held_out_rows_come_from_the_data(tmp_path: Path) -> None:
     rows = [{"prompt": f"{number}+1=", "completion": str(number + 1)} for number in range(9)]
     run = small("sft", tmp_path, rows, eval_split="30%")
-    inputs = read_inputs(run, resolved(run))
+    inputs = read_inputs(run, kind_of(resolved(run)))
     assert inputs.eval_rows is not None and len(inputs.eval_rows) == 3 and len(inputs.rows) == 6
     assert not {row["prompt"] for row in inputs.rows} & {row["prompt"] for row in inputs.eval_rows}
     for other in (replace(run, eval_data=run.data), replace(run, data="task:addition")):
         with pytest.raises(ConfigError, match="--eval-split 30% beside"):
-            read_inputs(other, resolved(other))
+            read_inputs(other, kind_of(resolved(other)))

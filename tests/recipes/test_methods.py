@@ -21,7 +21,7 @@ from oneloop.recipes import items
 from oneloop.recipes.build import assemble
 from oneloop.recipes.execute import execute
 from oneloop.recipes.inputs import read_inputs
-from oneloop.recipes.resolve import models_in_memory, resolved
+from oneloop.recipes.resolve import kind_of, models_in_memory, resolved
 from oneloop.record.reader import read_run
 from toy_models import Memory, Silent
 
@@ -87,7 +87,7 @@ def test_distillation_comes_near_its_teacher_and_calls_no_reward(tmp_path) -> No
 def test_a_teacher_of_another_shape_says_what_it_says_alone(teacher) -> None:
     run = small("distill", Path("unused"), teacher=teacher)
     algorithm = resolved(run)
-    parts = assemble(run, algorithm, read_inputs(run, algorithm), Memory())
+    parts = assemble(run, algorithm, read_inputs(run, kind_of(algorithm)), Memory())
     batch = parts.experience.batch(0)
     found = parts.learner.reference(batch)
     with torch.no_grad():
@@ -153,9 +153,9 @@ def test_a_teacher_with_other_tokens_is_refused(tmp_path, teacher) -> None:
 def test_any_method_with_a_kl_takes_a_teacher_beside_its_reward(teacher) -> None:
     run = small("grpo", Path("x"), teacher=teacher, reward=("task:addition",))
     algorithm = resolved(run)
-    assert models_in_memory(run, algorithm) == ["policy", "teacher"] and len(read_inputs(run, algorithm).rewards) == 1
+    assert models_in_memory(run, algorithm) == ["policy", "teacher"] and len(read_inputs(run, kind_of(algorithm)).rewards) == 1
     assert models_in_memory(replace(run, lora=4, model=teacher), algorithm) == ["policy", "teacher"]
-    assert read_inputs(replace(run, reward=()), algorithm).rewards == ()
+    assert read_inputs(replace(run, reward=()), kind_of(algorithm)).rewards == ()
 
 
 # ---- rated answers
