@@ -6,15 +6,16 @@ from dataclasses import replace
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from chat_models import LLAMA3, QWEN3, STYLES, chat_tokenizer
 from oneloop.algorithms import SFT
+from oneloop.batch import Size
 from oneloop.errors import ConfigError, DataError
 from oneloop.experience.demonstrations import demonstration_batch
 from oneloop.model.chat import templated
 from oneloop.model.learner import Learner, Optimization
-from oneloop.model.load import load_policy, load_tokenizer
+from oneloop.model.load import load_policy
 from oneloop.model.template import read_template, read_variables, with_defaults
 from oneloop.model.text import Text
 from oneloop.types import Tokens
@@ -201,7 +202,7 @@ def test_variables_change_the_prompt_and_travel_with_the_model(tmp_path) -> None
     (row,) = text.demonstrations({"messages": TALK[:2]})
     assert marked(text, row).endswith("</think>\n\n[2<|im_end|>]"), "what the prompt holds is not trained"
     off.save_pretrained(tmp_path)
-    saved = load_tokenizer(tmp_path)
+    saved = AutoTokenizer.from_pretrained(tmp_path)
     assert Text(saved, text.end_ids).prompt(TALK[:1]) == text.prompt(TALK[:1])
     on = templated(saved, variables=["enable_thinking=true"])
     assert Text(on, text.end_ids).prompt(TALK[:1])[1].endswith("assistant\n"), "a later word counts more"
@@ -407,7 +408,7 @@ def test_a_batch_ends_each_row_with_its_last_trained_token() -> None:
     )
     assert batch.mask.tolist() == [[False, True, False, True], [False, True, False, False]]
     assert batch.rewards.tolist() == [[0.0, 0.0, 0.0, 1.0], [0.0, 1.0, 0.0, 0.0]]
-    assert batch.lengths.tolist() == [4, 2] and batch.size == (3, 2, 0)
+    assert batch.lengths.tolist() == [4, 2] and batch.size == Size(3, 2)
 
 
 def test_flags_that_do_not_fit() -> None:

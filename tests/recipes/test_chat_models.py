@@ -13,7 +13,7 @@ from oneloop.errors import ConfigError, DataError
 from oneloop.experience.rollouts import Rollouts
 from oneloop.model.load import load_policy, load_tokenizer
 from oneloop.recipes.build import Parts, assemble
-from oneloop.recipes.evaluate import evaluate
+from oneloop.recipes.evaluate import Exam, evaluate
 from oneloop.recipes.execute import execute
 from oneloop.recipes.inputs import read_inputs
 from oneloop.recipes.resolve import kind_of, resolved
@@ -166,7 +166,7 @@ def test_evaluation_reads_the_same(name: str, models, tmp_path, monkeypatch) -> 
         return generate(self, prompts, *others, **named)
 
     monkeypatch.setattr(Engine, "generate", spied)
-    scores = evaluate(run.model, run.data, run.reward, max_new_tokens=4)
+    scores = evaluate(run.model, Exam(data=run.data, reward=run.reward, max_new_tokens=4)).scores
     assert scores[0].answers == 4
     assert [tuple(ids) for ids in read] == [parts.text.prompt(row["prompt"])[0] for row in ROWS["grpo"]]
     assert all(begins_once(name, ids) for ids in read)

@@ -61,7 +61,7 @@ def test_a_missing_package_stops_a_run_before_it_has_a_folder(tmp_path: Path, mo
     from oneloop.errors import ConfigError
 
     monkeypatch.setattr(sinks, "find_spec", lambda name: None)
-    run = replace(default_run("sft"), model="no/such-model", out=str(tmp_path / "run"), report_to=("trackio",))
+    run = replace(default_run("sft"), model="scratch:tiny", out=str(tmp_path / "run"), report_to=("trackio",))
     with pytest.raises(ConfigError, match=r"oneloop\[trackio\]"):
         execute(run, Silent())
     assert not (tmp_path / "run").exists()

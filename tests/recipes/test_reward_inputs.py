@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from oneloop.config import Run, default_run
+from oneloop.data import from_rows, open_data
 from oneloop.errors import ConfigError, DataError
 from oneloop.recipes.execute import execute
-from oneloop.recipes.inputs import check_columns, read_inputs
+from oneloop.recipes.graders import check_columns
+from oneloop.recipes.inputs import read_inputs
 from oneloop.recipes.resolve import kind_of, resolved
 from oneloop.record.reader import read_run
 from oneloop.record.table import read_rollouts
@@ -95,15 +97,14 @@ def test_a_column_that_no_row_has(folder: Path) -> None:
 
 
 def test_the_first_row_without_a_column_is_named(folder: Path) -> None:
-    rows = [{"prompt": "", "answer": None}, {"prompt": "", "answer": "1"}, {"prompt": "", "level": 3}]
+    rows = [{"prompt": "1", "answer": None}, {"prompt": "2", "answer": "1"}, {"prompt": "3", "level": 3}]
     reward = NamedReward("mine", lambda completions, answer: [])
-    check_columns([reward], rows[:2], "train.jsonl")  # a null is there, and the reward's to judge
-    with pytest.raises(
-        DataError, match=r"^train\.jsonl:3: reward mine wants 'answer', and this row has only \['prompt', "
-    ):
-        check_columns([reward], rows, "train.jsonl")
-    with pytest.raises(DataError, match=r"^b\.parquet row 2: reward mine"):
-        check_columns([reward], rows, "train.jsonl", lambda row: f"b.parquet row {row}")
+    check_columns([reward], from_rows(rows[:2], "prompts"))  # a null is there, and the reward's to judge
+    lines(*rows)
+    with pytest.raises(DataError, match=r"^train\.jsonl:3: reward mine wants 'answer', and this row has none"):
+        check_columns([reward], open_data("train.jsonl", "prompts"))
+    with pytest.raises(DataError, match=r"^data\[2\]: reward mine"):
+        check_columns([reward], from_rows(rows, "prompts"))
 
 
 @pytest.mark.parametrize(
