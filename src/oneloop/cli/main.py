@@ -14,6 +14,7 @@ from oneloop.errors import OneloopError
 COMMANDS = {
     "demo": "the main job end to end on the built-in task: no network, no GPU, a few minutes on a laptop",
     "train": "train a model: oneloop train ALGORITHM --model M --data D --reward F --steps N --out DIR",
+    "check": "look at data, tokens and rewards before anything is loaded; ends with 2 where training would refuse",
     "plan": "the memory bill before anything is loaded; ends with 3 when it does not fit",
     "eval": "score a model's answers on held-out prompts, with 95 % intervals",
     "sample": "print completions of a prompt",

@@ -209,6 +209,10 @@ def plain_layout(kind: Kind) -> Layout:
     return next(layout for layout in LAYOUTS if layout.kind == kind and layout.needs == needs)
 
 
+def fitting_layouts(names: Collection[str], row: Row) -> list[Layout]:
+    return [layout for layout in LAYOUTS if set(layout.needs) <= set(names) and layout.fits(row)]
+
+
 def detect(source: str, names: Collection[str], row: Row, kind: Kind, method: str) -> tuple[Layout, str]:
     """The layout of columns, and the reason in words.
 
@@ -218,7 +222,7 @@ def detect(source: str, names: Collection[str], row: Row, kind: Kind, method: st
 
     Raises: DataError with what there is, what is wanted, and a flag or a method that fits.
     """
-    fitting = [layout for layout in LAYOUTS if set(layout.needs) <= set(names) and layout.fits(row)]
+    fitting = fitting_layouts(names, row)
     chosen = next((layout for layout in fitting if layout.kind == kind), None)
     if chosen is None:
         raise DataError(_mismatch(source, names, fitting, kind, method))

@@ -13,7 +13,8 @@ from typing import Any
 from oneloop.data.columnar import folder_table, hub_table, opened_table, parquet_table, wanted_split
 from oneloop.data.files import FileTable, array_table, csv_table, lines_table
 from oneloop.data.kinds import BadRow, Kind, Reading, Row
-from oneloop.data.loaded import Loaded, loaded
+from oneloop.data.layouts import fitting_layouts
+from oneloop.data.loaded import Loaded, loaded, renamings
 from oneloop.data.packed import PACKED, unpacked
 from oneloop.data.tables import JoinedTable, ListTable, Table
 from oneloop.errors import ConfigError, DataError
@@ -88,8 +89,29 @@ def python_table(rows: Any, name: str, split: str = "") -> tuple[Table, tuple[st
 
 def columns_of(spec: str, reading: Reading | None = None) -> frozenset[str]:
     """Columns of the first row that can be read, before anyone says what it is wanted for."""
-    table, _ = _opened(spec, reading or Reading(), "test")
-    return frozenset(next((row for row in table.every() if not isinstance(row, BadRow)), {}))
+    return frozenset(_first(spec, reading or Reading(), "test"))
+
+
+def kinds_of(spec: str, reading: Reading) -> dict[Kind, Sequence[str]]:
+    """The kinds that a source's first row could be, the one with most to learn from first, each with its columns."""
+    row = _first(spec, reading, "train")
+    renamed = renamings(reading.columns)
+    row = {renamed.get(name, name): value for name, value in row.items()}
+    found: dict[Kind, Sequence[str]] = {}
+    for layout in fitting_layouts(row, row):
+        found.setdefault(layout.kind, layout.needs)
+    turns = row.get("messages")
+    asks = isinstance(turns, list) and turns and isinstance(turns[-1], dict) and turns[-1].get("role") != "assistant"
+    order: list[Kind] = ["preferences", "unpaired", "demonstrations", "prompts"]
+    if asks and found.get("demonstrations") == ("messages",):
+        order.remove("demonstrations")
+    return {kind: found[kind] for kind in order if kind in found}
+
+
+def _first(spec: str, reading: Reading, part: Split) -> Row:
+    """The first row that can be read; {} where there is none."""
+    table, _ = _opened(spec, reading, part)
+    return next((row for row in table.every() if not isinstance(row, BadRow)), {})
 
 
 def _task_rows(spec: str, kind: Kind, part: Split, size: int, seed: int) -> list[Row]:

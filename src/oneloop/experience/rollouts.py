@@ -58,12 +58,7 @@ class Rollouts:
         say: Callable[[str], None] = silent,
         device: torch.device | str = "cpu",
     ) -> None:
-        if sampling.truncated_support:
-            raise ConfigError(
-                f"training with temperature={sampling.temperature:g}, top_k={sampling.top_k}, top_p={sampling.top_p:g} "
-                "draws from a truncated distribution, while the trainer's log-probs are of the full one: every ratio "
-                "would be biased (mean 0.9 at top_p 0.8). Fix: --top-k 0 --top-p 1 and a positive --temperature"
-            )
+        check_sampling(sampling)
         self._engine, self._decode, self._scorer, self._recorder = engine, decode, scorer, recorder
         self._stream, self._sampling, self._seed, self._device = Stream(prompts, seed), sampling, seed, device
         self._prompts_per_step, self._group_size = prompts_per_step, group_size
@@ -201,3 +196,13 @@ def _row(item: Trajectory) -> Row:
         # a sample that could not be scored teaches nothing; its 0 stands on a masked slot, which nothing reads
         trained=item.kept and item.reward.value is not None,
     )
+
+
+def check_sampling(sampling: Sampling) -> None:
+    """Raises: ConfigError where some tokens could never be drawn: their log-probs would not be those of the sampler."""
+    if sampling.truncated_support:
+        raise ConfigError(
+            f"training with temperature={sampling.temperature:g}, top_k={sampling.top_k}, top_p={sampling.top_p:g} "
+            "draws from a truncated distribution, while the trainer's log-probs are of the full one: every ratio "
+            "would be biased (mean 0.9 at top_p 0.8). Fix: --top-k 0 --top-p 1 and a positive --temperature"
+        )

@@ -15,6 +15,7 @@ from transformers import (
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
     AutoTokenizer,
+    GenerationConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -24,7 +25,8 @@ from oneloop.errors import ConfigError
 from oneloop.model.aligned import align
 from oneloop.model.lora import HEAD, base_of, merge_adapters
 from oneloop.model.source import check_source
-from oneloop.model.tiny import SCRATCH, character_tokenizer, scratch_model
+from oneloop.model.text import Described
+from oneloop.model.tiny import SCRATCH, character_tokenizer, scratch_config, scratch_model
 
 
 @contextmanager
@@ -104,6 +106,19 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
         with suppress(ConfigError):  # adapters often come without one
             return _from_pretrained(AutoTokenizer.from_pretrained, source)
     return _from_pretrained(AutoTokenizer.from_pretrained, base)
+
+
+def load_described(source: str | Path) -> Described:
+    """The configurations of a model; its weights need not be there."""
+    if (shape := _scratch(str(source))) is not None:
+        return Described(scratch_config(shape, character_tokenizer()))
+    base = base_of(source)
+    config = _from_pretrained(AutoConfig.from_pretrained, base)
+    try:
+        with quiet():
+            return Described(config, GenerationConfig.from_pretrained(base))
+    except OSError:  # many have none
+        return Described(config)
 
 
 def _scratch(source: str):

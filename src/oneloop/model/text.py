@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from oneloop.errors import ConfigError, DataError
 from oneloop.model.chat import Chat, turn_end
@@ -141,7 +141,20 @@ def _messages(prompt: Said) -> Sequence[Message]:
     return prompt
 
 
-def end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+@dataclass(frozen=True)
+class Described:
+    """A model as its files describe it, without weights."""
+
+    config: PretrainedConfig
+    generation_config: GenerationConfig | None = None
+
+    @property
+    def context(self) -> int | None:
+        """Most tokens of a row; None where the configuration does not say."""
+        return getattr(self.config, "max_position_embeddings", None)
+
+
+def end_ids(model: PreTrainedModel | Described, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
     """Every id that ends an answer: those of the tokenizer, the config and generation_config.json, the tokenizer's
     first, and the one with which the chat template ends an assistant's turn.
 

@@ -43,9 +43,8 @@ def character_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def scratch_model(shape: Scratch, tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
-    """Random weights that depend on `seed` only; torch's own generator is left as it was."""
-    config = LlamaConfig(
+def scratch_config(shape: Scratch, tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
+    return LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=shape.hidden,
         intermediate_size=shape.hidden * 3,
@@ -59,6 +58,11 @@ def scratch_model(shape: Scratch, tokenizer: PreTrainedTokenizerFast, seed: int)
         tie_word_embeddings=False,
         initializer_range=shape.hidden**-0.5 / 2,
     )
+
+
+def scratch_model(shape: Scratch, tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
+    """Random weights that depend on `seed` only; torch's own generator is left as it was."""
+    config = scratch_config(shape, tokenizer)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(named_seed(seed, "scratch"))
         return LlamaForCausalLM(config)

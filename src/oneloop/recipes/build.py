@@ -96,7 +96,7 @@ def assemble(
     device = device_of(run)
     tokenizer = templated(load_tokenizer(run.model), run.chat_template, run.chat_template_kwargs)
     if run.teacher:
-        _same_vocabulary("--teacher", run.teacher, tokenizer, run)
+        same_vocabulary("--teacher", run.teacher, tokenizer, run)
     load = load_reward_model if scores(algorithm) else load_policy
     policy = _trained(run, partial(load, seed=run.seed), checkpoint and checkpoint / "policy", device)
     text = Text(tokenizer, end_ids(policy, tokenizer))
@@ -153,7 +153,7 @@ def _lora_note(run: Run, policy: PreTrainedModel, refers: ReferenceFrom) -> str:
     )
 
 
-def _same_vocabulary(flag: str, source: str, tokenizer: PreTrainedTokenizerBase, run: Run) -> None:
+def same_vocabulary(flag: str, source: str, tokenizer: PreTrainedTokenizerBase, run: Run) -> None:
     if load_tokenizer(source).get_vocab() != tokenizer.get_vocab():
         raise ConfigError(
             f"{flag} {source} has another vocabulary than --model {run.model}, so that ids mean other tokens. "
@@ -262,7 +262,7 @@ class _Builder:
         if not self.run.reward_model:
             return self.inputs.rewards
         source = self.run.reward_model
-        _same_vocabulary("--reward-model", source, self.text.tokenizer, self.run)
+        same_vocabulary("--reward-model", source, self.text.tokenizer, self.run)
         model = load_reward_model(source).to(self.device)  # pyright: ignore[reportArgumentType]
         weight = self.run.reward_weights[-1] if self.run.reward_weights else 1.0
         learned = NamedReward(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from oneloop.config import Run
@@ -63,26 +64,48 @@ def read_inputs(run: Run, kind: Kind, given: Given = NOTHING) -> Inputs:
     Raises: ConfigError and DataError for what cannot be trained on.
     """
     given.check(run)
-    check_installed(run.report_to)
-    read_variables(run.chat_template_kwargs)
-    if run.chat_template:
-        read_template(run.chat_template)
+    for asked in word_checks(run):
+        asked()
     data, eval_data = read_rows(run, kind, given)
+    check_held_out(run, eval_data)
+    graders = Graders(Limits(timeout=run.reward_timeout, workers=run.reward_workers), given.functions)
+    rewards, eval_rewards = read_rewards(run, kind, graders, held_out=eval_data is not None)
+    check_columns(rewards, data)
+    if eval_data is not None:
+        check_columns(eval_rewards, eval_data)
+    return Inputs(data, eval_data, rewards, eval_rewards)
+
+
+def word_checks(run: Run) -> Iterator[Callable[[], object]]:
+    """Checks of settings that say what to read, or whom to tell."""
+    yield lambda: check_installed(run.report_to)
+    yield lambda: read_variables(run.chat_template_kwargs)
+    if run.chat_template:
+        yield lambda: read_template(run.chat_template)
+
+
+def check_held_out(run: Run, eval_data: Loaded | None) -> None:
+    """Raises: ConfigError where the best model is to be kept and nothing could tell which one that is."""
     if run.keep_best and eval_data is None:
         raise ConfigError(
             "--keep-best needs held-out data: by training data the best model is the one that has learned it by heart. "
             "Fix: --eval-data held_out.jsonl"
         )
-    rewards: tuple[NamedReward, ...] = ()
-    eval_rewards: tuple[NamedReward, ...] = ()
-    if kind == "prompts":
-        graders = Graders(Limits(timeout=run.reward_timeout, workers=run.reward_workers), given.functions)
-        taught = run.teacher and not (run.reward or run.reward_model)
-        rewards = () if taught else training_rewards(run, graders)
-        check_columns(rewards, data)
-        if eval_data is not None:
-            eval_rewards = graders.named(run.eval_reward or run.reward, run.eval_data or run.data)
-            check_columns(eval_rewards, eval_data)
-    elif run.reward or run.reward_model:
-        raise ConfigError(f"--reward: {run.algorithm} learns from {kind} and never calls a reward. Fix: leave it out")
-    return Inputs(data, eval_data, rewards, eval_rewards)
+
+
+def read_rewards(
+    run: Run, kind: Kind, graders: Graders, *, held_out: bool
+) -> tuple[tuple[NamedReward, ...], tuple[NamedReward, ...]]:
+    """The rewards of training and of held-out rows.
+
+    Raises: ConfigError for one that cannot be loaded, and for any where none is called.
+    """
+    if kind != "prompts":
+        if run.reward or run.reward_model:
+            raise ConfigError(
+                f"--reward: {run.algorithm} learns from {kind} and never calls a reward. Fix: leave it out"
+            )
+        return (), ()
+    taught = run.teacher and not (run.reward or run.reward_model)
+    rewards = () if taught else training_rewards(run, graders)
+    return rewards, graders.named(run.eval_reward or run.reward, run.eval_data or run.data) if held_out else ()

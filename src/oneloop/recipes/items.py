@@ -80,7 +80,10 @@ def demonstrations(
 
     kept, found = _fitting(rows, build, text, context, long, "prompt and completion")
     if not kept:
-        raise DataError(f"none of the {len(rows)} rows has a word of the assistant: nothing would be trained")
+        raise DataError(
+            f"none of the {len(rows)} rows has a word of the assistant: nothing would be trained. "
+            "Fix: conversations in which the assistant answers a user"
+        )
     return kept, found
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from oneloop.config import MARK, Run
@@ -24,11 +26,8 @@ def preflight(run: Run, kind: Kind, given: Given = NOTHING) -> Inputs:
     """
     refuse_ranks()
     check_out(Path(run.out), resume=run.resume, overwrite=run.overwrite)
-    for source, flag in ((run.model, "--model"), (run.reward_model, "--reward-model"), (run.teacher, "--teacher")):
-        if source and not source.startswith(MARK):
-            check_source(source, flag)
-    if not DEVICES.fullmatch(run.device):
-        raise ConfigError(f"--device {run.device}: wanted cpu, cuda or cuda:N")
+    for asked in place_checks(run):
+        asked()
     inputs = read_inputs(run, kind, given)
     try:
         _with_torch(run)
@@ -36,6 +35,19 @@ def preflight(run: Run, kind: Kind, given: Given = NOTHING) -> Inputs:
         inputs.close()
         raise
     return inputs
+
+
+def place_checks(run: Run) -> Iterator[Callable[[], None]]:
+    """Checks of where a run would take place, its folder aside."""
+    for source, flag in ((run.model, "--model"), (run.reward_model, "--reward-model"), (run.teacher, "--teacher")):
+        if source and not source.startswith(MARK):
+            yield partial(check_source, source, flag)
+    yield partial(_check_device, run.device)
+
+
+def _check_device(device: str) -> None:
+    if not DEVICES.fullmatch(device):
+        raise ConfigError(f"--device {device}: wanted cpu, cuda or cuda:N")
 
 
 def _with_torch(run: Run) -> None:

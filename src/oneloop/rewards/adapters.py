@@ -9,9 +9,10 @@ from typing import Any
 
 LABELS = ("label", "labels")
 """Columns that OpenRLHF's `labels` is read from, the first that is there."""
-_HOLD_THE_ANSWER = (
+HOLD_THE_ANSWER = (
     "ground_truth", "answer", "solution", "label", "labels", "target", "reference", "reference_answer", "final_answer",
 )  # fmt: skip
+"""Columns in which data sets keep the right answer."""
 _ELSEWHERE = {
     "trace": "a method of a verifiers v1 task, which takes a trace. Fix: def f(completion, answer): ...",
     "parser": "verifiers' form with a parser of its own. Fix: def f(completion, answer): ... and parse in it",
@@ -143,8 +144,8 @@ def missing(name: str, column: str, signature: Signature, columns: Sequence[str]
     if form is NATIVE and column in _ELSEWHERE:
         return f"reward {name} wants {column!r}: it looks like {_ELSEWHERE[column]}"
     has = f"the data has the columns {list(columns)}" if columns else "the data has no columns beside the prompt"
-    likely = [have for have in _HOLD_THE_ANSWER if have in columns]
-    if likely and column in _HOLD_THE_ANSWER:
+    likely = [have for have in HOLD_THE_ANSWER if have in columns]
+    if likely and column in HOLD_THE_ANSWER:
         fix = f"--columns {likely[0]}={column}"
     else:
         fix = f"--columns OLD={column}, with the column OLD that holds it"
