@@ -6,6 +6,7 @@ from pathlib import Path
 
 from oneloop.cli.parse import parse_run, taken
 from oneloop.errors import ConfigError
+from oneloop.record.reader import read_run
 
 USAGE = "oneloop plan ALGORITHM --model M --data D"
 HELP = """usage: oneloop plan ALGORITHM [the flags of `oneloop train`]
@@ -26,6 +27,8 @@ def main(arguments: list[str]) -> int:
     prompt, answer = (_whole(flag, taken(rest, flag)) for flag in ("--prompt-tokens", "--answer-tokens"))
     available, against = _gibibytes(taken(rest, "--available")), taken(rest, "--against")
     run = parse_run(rest, USAGE, "oneloop plan")
+    if against is not None:
+        read_run(Path(against))  # whether it is there is told before the rehearsals
     from oneloop.plan.plan import compare, plan, text_of
 
     planned = plan(run, prompt=prompt, answer=answer, available=available)

@@ -48,7 +48,7 @@ class Plan:
     Args:
         process: what the process holds before it loads a model: Python and its libraries. 0 on a GPU.
         available: None where nobody knows.
-        change: the first of `_changes` that makes it fit; where it fits, or none is enough, the one that saves most.
+        change: where it does not fit, the first of `_changes` that makes it fit, or the one that saves most.
     """
 
     lengths: Lengths
@@ -77,12 +77,20 @@ def plan(run: Run, *, prompt: int = 0, answer: int = 0, available: float | None 
     there = installed(run.device) if available is None else int(available * GIB)
     lengths = assumed_lengths(run, prompt, answer)
     now = bill(run, lengths)
-    changes = [Change(flag, bill(changed, longer)) for flag, changed, longer in _changes(run, lengths)]
-    saving = [change for change in changes if change.bill.bytes < now.bytes]
-    fitting = [change for change in saving if there is not None and process + change.bill.bytes <= there]
-    fits = there is None or process + now.bytes <= there
-    least = min(saving, key=lambda change: change.bill.bytes, default=None)
-    return Plan(lengths, now, process, there, fitting[0] if fitting and not fits else least)
+    planned = Plan(lengths, now, process, there, None)
+    return planned if planned.fits else replace(planned, change=_cheapest(run, planned))
+
+
+def _cheapest(run: Run, planned: Plan) -> Change | None:
+    """The first change that fits; where none does, the one that saves most. Each is a rehearsal of its own."""
+    least: Change | None = None
+    for flag, changed, longer in _changes(run, planned.lengths):
+        change = Change(flag, bill(changed, longer))
+        if replace(planned, bill=change.bill).fits:
+            return change
+        if change.bill.bytes < (least or planned).bill.bytes:
+            least = change
+    return least
 
 
 def assumed_lengths(run: Run, prompt: int = 0, answer: int = 0) -> Lengths:
@@ -196,7 +204,9 @@ def text_of(run: Run, planned: Plan) -> str:
     process = f" and {size(planned.process)} of the process before it" if planned.process else ""
     there = "what the device has is unknown: --available GIB" if planned.available is None else size(planned.available)
     verdict = "fits" if planned.fits else "does not fit"
-    lines += ["", f"{verdict}: {size(peak.bytes)} at the peak{process}; available: {there}", _advice(planned)]
+    lines += ["", f"{verdict}: {size(peak.bytes)} at the peak{process}; available: {there}"]
+    if not planned.fits:
+        lines.append(_advice(planned))
     return "\n".join(lines)
 
 
@@ -213,8 +223,6 @@ def _advice(planned: Plan) -> str:
         return "no single change saves anything"
     after = planned.change.bill.bytes
     saved = f"{planned.change.flag} saves {size(planned.bill.bytes - after)} (peak {size(after)})"
-    if planned.fits:
-        return f"the change that saves most: {saved}"
     enough = planned.available is not None and planned.process + after <= planned.available
     return f"cheapest change that fits: {saved}" if enough else f"no single change is enough; the largest: {saved}"
 
