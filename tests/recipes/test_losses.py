@@ -196,7 +196,7 @@ def test_overwrite_starts_afresh_and_only_on_a_run(done, tmp_path) -> None:
     other = tmp_path / "other"
     other.mkdir()
     (other / "thesis.txt").touch()
-    with pytest.raises(ConfigError, match="not a run folder"):
+    with pytest.raises(ConfigError, match="holds files, but no run"):
         execute(small(other, overwrite=True), Silent())
     assert (other / "thesis.txt").exists()
     with pytest.raises(ConfigError, match="one of the two"):

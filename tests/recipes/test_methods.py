@@ -153,7 +153,8 @@ def test_a_teacher_with_other_tokens_is_refused(tmp_path, teacher) -> None:
 def test_any_method_with_a_kl_takes_a_teacher_beside_its_reward(teacher) -> None:
     run = small("grpo", Path("x"), teacher=teacher, reward=("task:addition",))
     algorithm = resolved(run)
-    assert models_in_memory(run, algorithm) == ["policy", "teacher"] and len(read_inputs(run, kind_of(algorithm)).rewards) == 1
+    assert models_in_memory(run, algorithm) == ["policy", "teacher"]
+    assert len(read_inputs(run, kind_of(algorithm)).rewards) == 1
     assert models_in_memory(replace(run, lora=4, model=teacher), algorithm) == ["policy", "teacher"]
     assert read_inputs(replace(run, reward=()), kind_of(algorithm)).rewards == ()
 

@@ -28,7 +28,7 @@ from oneloop.forward.recompute import layers_of
 from oneloop.model.chat import templated
 from oneloop.model.learner import Critic, Learner, Optimization
 from oneloop.model.load import load_critic, load_policy, load_reward_model, load_tokenizer
-from oneloop.model.lora import Lora, add_adapters, check_available, counts, keep_frozen_in
+from oneloop.model.lora import Lora, add_adapters, counts, keep_frozen_in
 from oneloop.model.reward import LearnedReward
 from oneloop.model.save import separate_critic, shared_critic
 from oneloop.model.text import Text, end_ids, ignored_sampling, name_ends
@@ -94,8 +94,6 @@ def assemble(
         say: told what happens while a step takes long.
     """
     device = device_of(run)
-    if run.lora:
-        check_available(f"--lora {run.lora}")
     tokenizer = templated(load_tokenizer(run.model), run.chat_template, run.chat_template_kwargs)
     if run.teacher:
         _same_vocabulary("--teacher", run.teacher, tokenizer, run)

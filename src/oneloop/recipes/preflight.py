@@ -30,15 +30,24 @@ def preflight(run: Run, kind: Kind, given: Given = NOTHING) -> Inputs:
     if not DEVICES.fullmatch(run.device):
         raise ConfigError(f"--device {run.device}: wanted cpu, cuda or cuda:N")
     inputs = read_inputs(run, kind, given)
-    if run.device != "cpu":
-        from oneloop.recipes.device import device_of  # noqa: PLC0415  # torch
-
-        try:
-            device_of(run)
-        except BaseException:
-            inputs.close()
-            raise
+    try:
+        _with_torch(run)
+    except BaseException:
+        inputs.close()
+        raise
     return inputs
+
+
+def _with_torch(run: Run) -> None:
+    """What needs torch to be told, for the runs that ask for it."""
+    if run.lora:
+        from oneloop.model.lora import check_available  # noqa: PLC0415
+
+        check_available(f"--lora {run.lora}")
+    if run.device != "cpu":
+        from oneloop.recipes.device import device_of  # noqa: PLC0415
+
+        device_of(run)
 
 
 def refuse_ranks() -> None:
