@@ -68,6 +68,11 @@ LAYOUTS = [
         {"prompt": "What is 1+1? It is", "chosen": " 2", "rejected": " 3"}, "the prompt is what both",
     ),
     layout(
+        "preference, answers that begin with the same letters", C,
+        {"chosen": "Grass is green", "rejected": "Grass is grey"},
+        {"prompt": "Grass is", "chosen": " green", "rejected": " grey"}, "the prompt is what both",
+    ),
+    layout(
         "hh-rlhf", C,
         {"chosen": "\n\nHuman: 1+1?\n\nAssistant: It is 2", "rejected": "\n\nHuman: 1+1?\n\nAssistant: It is 3"},
         {"prompt": "\n\nHuman: 1+1?\n\nAssistant:", "chosen": " It is 2", "rejected": " It is 3"}, "the prompt is",
@@ -79,6 +84,10 @@ LAYOUTS = [
     same("unpaired", U, {"prompt": "1+1=", "completion": "2", "label": True}, "because of prompt, completion, label"),
     layout(
         "unpaired, 1 and 0", U, {"prompt": "1+1=", "completion": "2", "label": 0},
+        {"prompt": "1+1=", "completion": "2", "label": False}, "'unpaired'",
+    ),
+    layout(
+        "unpaired, labels as text", U, {"prompt": "1+1=", "completion": "2", "label": "False"},
         {"prompt": "1+1=", "completion": "2", "label": False}, "'unpaired'",
     ),
 ]  # fmt: skip

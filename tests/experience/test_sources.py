@@ -8,6 +8,7 @@ from oneloop.experience.demonstrations import Demonstrations
 from oneloop.experience.episodes import dead_scalars
 from oneloop.experience.pack import Row, collate
 from oneloop.experience.pairs import Pair, Pairs
+from oneloop.experience.ratings import Rated, Ratings
 from oneloop.experience.rollouts import Rollouts
 from oneloop.experience.stream import Stream
 from oneloop.objective.select import MixedOutcome
@@ -36,6 +37,9 @@ def test_demonstrations_and_pairs() -> None:
     pair = Pairs([Pair([5], [6, 1], [7, 8, 1])], per_step=1, seed=0).batch(0)
     assert pair.group.tolist() == [0, 0] and pair.rewards.sum(1).tolist() == [1.0, 0.0]
     assert pair.lengths.tolist() == [3, 4]
+    rated = Ratings([Rated([5], [6, 1], True), Rated([5], [7, 1], False)], per_step=2, seed=0).batch(0)
+    told = {row[1]: sum(reward) for row, reward in zip(rated.tokens.tolist(), rated.rewards.tolist(), strict=True)}
+    assert told == {6: 1.0, 7: 0.0} and rated.group.unique().numel() == 2
 
 
 def test_a_row_with_a_log_prob_too_few_is_refused() -> None:

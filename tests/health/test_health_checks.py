@@ -72,6 +72,7 @@ ILL = [
     ("A_ENTROPY_LOW", 14, steps(15, entropy=[0.5] * 12 + [0.04] * 3)),
     ("A_ENTROPY_HIGH", 12, steps(15, entropy=[0.5] * 10 + [2.0] * 5)),
     ("A_KL", 9, steps(10, kl=[0.01] * 9 + [3.0])),
+    ("A_KL", 10, steps(11, kl=[0.01] * 4 + [0.4] + [0.01] * 5 + [2.0])),
     ("A_RATIO", 2, steps(3, approx_kl=[0.01, 0.02, 0.9])),
     ("A_RATIO", 2, steps(3, ratio__max=[3.0, 2.0, 4e5])),
     ("A_MISMATCH", 0, steps(1, rollout__logprob_gap=0.2)),

@@ -128,11 +128,11 @@ def test_what_cannot_be_logged_is_an_error(log: Any, said: str) -> None:
 def test_verl() -> None:
     def score(data_source, solution_str, ground_truth, extra_info=None):
         assert (data_source, extra_info) == ("gsm8k", {"index": 3})
-        return {"score": float(solution_str == ground_truth), "acc": solution_str == "2", "pred": solution_str}
+        return {"acc": solution_str == "2", "score": 0.5 * (solution_str == ground_truth), "pred": solution_str}
 
     columns = {"data_source": ["gsm8k"] * 2, "ground_truth": ["2", "2"], "extra_info": [{"index": 3}] * 2}
     items = scored(score, chat("2", "3", **columns))
-    assert [item.reward.value for item in items] == [1.0, 0.0]
+    assert [item.reward.value for item in items] == [0.5, 0.0]
     assert reward_scalars(items)["rewards/mine/acc"] == 0.5
     assert [dict(item.reward.extras) for item in items] == [{"pred": "2"}, {"pred": "3"}]
 
@@ -233,3 +233,26 @@ def test_a_missing_column_names_the_form_and_a_fix(function: Any, column: str, c
     signature = signature_of(function)
     assert signature.lacks(columns) == column
     assert said in missing("mine", column, signature, columns)
+
+
+def test_the_columns_of_one_library_are_not_taken_for_those_of_another() -> None:
+    def openrlhf(queries, prompts, labels, **others):
+        return [float(label) for label in labels]
+
+    def verl(data_source, solution_str, ground_truth, **others):
+        return float(ground_truth)
+
+    both = trajectories("a", "b", label=["1", "2"], ground_truth=["3", "4"])
+    assert values(openrlhf, both) == [1.0, 2.0]
+    assert values(verl, both) == [3.0, 4.0]
+
+
+def test_no_column_stands_in_for_the_completion() -> None:
+    def verl(solution_str, ground_truth):
+        return float(solution_str == ground_truth)
+
+    def verifiers(completion, answer):
+        return float(completion == answer)
+
+    assert values(verl, trajectories("2", "3", ground_truth=["2", "2"], solution_str=["2", "2"])) == [1.0, 0.0]
+    assert values(verifiers, trajectories("2", "3", answer=["2", "2"], completion=["2", "2"])) == [1.0, 0.0]

@@ -47,6 +47,11 @@ CODES: dict[str, Entry] = {
         "`rewards/unscored` counts all of them",
         "look at the columns the reward reads; return a number wherever the sample can be judged",
     ),
+    "A_REWARD": Entry(
+        "a reward function raised, hung or broke its contract on some samples, which are left without its value",
+        "it failed in this step, and `--on-reward-error` is `unscored`",
+        "mend the reward function; `--on-reward-error stop` ends a run at its first failure",
+    ),
     "I_LOSS_ZERO": Entry(
         "the loss is 0 and that is right: at ratio 1 it is "
         "minus the mean advantage, 0 by construction; its gradient is not 0",
