@@ -129,7 +129,8 @@ WARNINGS: dict[str, tuple[str, list[dict[str, Any]], dict[str, Any], str]] = {
         "grpo", ASKED, {"reward": ("my.py:raising",), "on_reward_error": "unscored"}, "trained without it",
     ),
     "slow": (
-        "grpo", ASKED, {"reward": ("my.py:compute_score",), "reward_timeout": 10.0, "group_size": 64}, "--reward-workers",
+        "grpo", ASKED, {"reward": ("my.py:compute_score",), "reward_timeout": 10.0, "group_size": 64},
+        "--reward-workers",
     ),
     "answers that would be cut": (
         "grpo", ASKED, {"reward": ("my.py:right",), "max_new_tokens": 1}, "Fix: --max-new-tokens 2",
