@@ -9,7 +9,7 @@ from rich.text import Text as Line
 from oneloop.cli.terminal import visible
 from oneloop.model.text import Text
 from oneloop.recipes.check import Checked
-from oneloop.recipes.seen import Seen, Spread, View, spelled, spread
+from oneloop.recipes.seen import Seen, Spread, View, beginning, spelled, spread
 
 BEGIN, END, BORDER = "⟦", "⟧", "│"
 """Around what is trained, and between tokens."""
@@ -29,9 +29,8 @@ def report(found: Checked, why: str = "") -> Iterator[Line]:
         for row in found.shown:
             yield Line("")
             yield from seen_lines(row, found.text, sampled=found.kind == "prompts")
-    for lines in (length_lines(found), trial_lines(found), finding_lines(found)):
-        yield Line("")
-        yield from lines
+    for lines in map(list, (length_lines(found), trial_lines(found), finding_lines(found))):
+        yield from [Line(""), *lines] if lines else ()
 
 
 def _model(found: Checked) -> Iterator[str]:
@@ -55,13 +54,13 @@ def seen_lines(row: Seen, text: Text, *, sampled: bool = False) -> Iterator[Line
         sampled: the answer is the model's own, so that nothing here is trained.
     """
     for view in row.views:
-        count, begins = len(view.tokens.ids), view.tokens.ids.count(text.tokenizer.bos_token_id)
+        count, bos = len(view.tokens.ids), beginning(text)
         trained = "the model goes on from here" if sampled else f"{len(view.trained)} of them trained"
         if view.trained:
             last = view.trained[-1]
             trained += f", the end token {'included' if last in text.end_ids else 'missing'}"
-        bos = f", {begins} of them BOS" if text.tokenizer.bos_token_id is not None else ""
-        yield Line(visible(f"{row.place}, {view.name}: {count} tokens{bos}, {trained}"), style="bold")
+        begins = "" if bos is None else f", {view.tokens.ids.count(bos)} of them BOS"
+        yield Line(visible(f"{row.place}, {view.name}: {count} tokens{begins}, {trained}"), style="bold")
         yield marked(view, text)
 
 

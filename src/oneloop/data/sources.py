@@ -103,8 +103,9 @@ def kinds_of(spec: str, reading: Reading) -> dict[Kind, Sequence[str]]:
     turns = row.get("messages")
     asks = isinstance(turns, list) and turns and isinstance(turns[-1], dict) and turns[-1].get("role") != "assistant"
     order: list[Kind] = ["preferences", "unpaired", "demonstrations", "prompts"]
-    if asks and found.get("demonstrations") == ("messages",):
-        order.remove("demonstrations")
+    unfit: Kind = "demonstrations" if asks else "prompts"
+    if found.get(unfit) == ("messages",):
+        order.remove(unfit)
     return {kind: found[kind] for kind in order if kind in found}
 
 

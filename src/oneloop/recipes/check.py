@@ -75,7 +75,6 @@ def check(run: Run, first: int = 1, count: int = 3) -> Checked:
     Raises: ConfigError for a row that is not there.
     """
     checking = _Checking(run)
-    answers = checking.answers
     checking.settings()
     model, text = checking.model()
     data, held_out = checking.data()
@@ -95,15 +94,16 @@ def check(run: Run, first: int = 1, count: int = 3) -> Checked:
             data.notes,
             model=model,
             text=text,
-            shown=tuple(seen(data.rows[n], items.place(data.rows, n), checking.kind, text, answers) for n in shown),
+            shown=tuple(
+                seen(data.rows[n], items.place(data.rows, n), checking.kind, text, checking.answers) for n in shown
+            ),
             total=len(data.rows),
             looked=rows,
             rewards=rewards,
             trial=checking.tried(rewards, data.rows, shown, text),
         )
     finally:
-        for reward in rewards:
-            reward.grader.close()
+        checking.close()
 
 
 class _Checking:
@@ -114,6 +114,7 @@ class _Checking:
         self.kind: Kind = LEARNS_FROM[run.algorithm]
         self.answers = answers_of(run, self.kind)
         self._findings: dict[str, Finding] = {}
+        self._called: list[NamedReward] = []
 
     def result(self, notes: tuple[str, ...], **found: Any) -> Checked:
         return Checked(self.run, self.kind, tuple(self._findings.values()), notes, **found)
@@ -197,6 +198,7 @@ class _Checking:
         usable: list[NamedReward] = []
         with self._catching():
             rewards, others = read_rewards(run, self.kind, graders, held_out=held_out is not None)
+            self._called += (*rewards, *others)
             for reward in rewards:
                 with self._catching():
                     if data is not None:
@@ -204,7 +206,14 @@ class _Checking:
                     usable.append(reward)
             if held_out is not None:
                 check_columns(others, held_out)
+        read = tuple(name for reward in usable for name in reward.grader.signature.names)
+        self.answers = replace(self.answers, read=read)
         return tuple(usable)
+
+    def close(self) -> None:
+        """End the processes of reward functions."""
+        for reward in self._called:
+            reward.grader.close()
 
     def encoded(self, rows: Rows, text: Text, model: Described) -> Looked:
         """Rows as token ids, and what is odd about them."""

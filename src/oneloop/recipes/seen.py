@@ -67,15 +67,17 @@ class Answers:
 
     Args:
         pairs: the preferences of a task, by their prompt.
+        read: columns that rewards read: of several that hold an answer, theirs counts.
     """
 
     pairs: Mapping[str, Row] = field(default_factory=dict)
+    read: tuple[str, ...] = ()
 
     def right(self, row: Mapping[str, Any]) -> tuple[str, str] | None:
         """Where it comes from, and its text."""
         if (pair := self._pair(row)) is not None:
             return "the task's own", pair["chosen"]
-        for name in ANSWERS:
+        for name in sorted(ANSWERS, key=lambda name: name not in self.read):
             value = row.get(name)
             if isinstance(value, (str, int, float)) and not isinstance(value, bool) and str(value).strip():
                 return f"column {name}", str(value)
@@ -174,11 +176,19 @@ def oddities(kind: Kind, rows: Sequence[Seen], text: Text, limit: int) -> Iterat
                 f"{_share(bare, rows)} have no token to train and are left out. Fix: a turn of the assistant's after "
                 "the user's in every row"
             )
-    bos = text.tokenizer.bos_token_id
-    if twice := [place for place, view in views if view.tokens.ids.count(bos) > 1]:
+    bos = beginning(text)
+    if bos is not None and (twice := [place for place, view in views if view.tokens.ids.count(bos) > 1]):
         yield (
             f"{_share(twice, rows)} have several beginnings of sequence ({text.tokenizer.bos_token}). Fix: take it out "
             "of the text of the rows; the template or the tokenizer writes it"
+        )
+    unknown = text.tokenizer.unk_token_id
+    if unknown not in (*text.end_ids, text.tokenizer.bos_token_id) and (
+        lost := [place for place, view in views if unknown in view.tokens.ids]
+    ):
+        yield (
+            f"{_share(lost, rows)} hold characters that the tokenizer does not know ({text.tokenizer.unk_token}): the "
+            "model cannot tell one from another. Fix: leave them out of the data, or a model that knows them"
         )
     if endless := [place for place, view in views if view.trained and view.trained[-1] not in text.end_ids]:
         yield (
@@ -201,6 +211,12 @@ def oddities(kind: Kind, rows: Sequence[Seen], text: Text, limit: int) -> Iterat
         )
     if text.chat.counts["joined"]:
         yield next(note for note in text.notes if "begin inside a token" in note) + ". Fix: that space moved"
+
+
+def beginning(text: Text) -> int | None:
+    """The token that begins a text and nothing else: some tokenizers end texts with it too."""
+    bos: int | None = text.tokenizer.bos_token_id  # pyright: ignore[reportAssignmentType]
+    return None if bos in text.end_ids else bos
 
 
 def _share(places: Sequence[str], rows: Sequence[Seen]) -> str:
