@@ -52,9 +52,9 @@ import_module(
     "sympy.physics.units"
 )  # which sympy would load within the first answer's time, and which parses constants
 # This process has no other work: in it no text is evaluated, whichever way through sympy it takes.
-Number.__new__ = _number
+Number.__new__ = _number  # pyright: ignore[reportAttributeAccessIssue]
 for _module in (sympy_parser, latex2sympy2, parser):
-    _module.parse_expr = _refuse
+    _module.parse_expr = _refuse  # pyright: ignore[reportAttributeAccessIssue]
 # It says once that it has no time limit of its own: the worker's is the limit.
 logging.getLogger("math_verify").setLevel(logging.ERROR)
 
