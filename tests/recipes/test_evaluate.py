@@ -1,6 +1,7 @@
 """`oneloop eval`: answers, pairs and demonstrations, alone and against another model."""
 
 import json
+import os
 from dataclasses import replace
 from math import exp, log
 from pathlib import Path
@@ -198,3 +199,57 @@ def test_how_results_read() -> None:
         "reward          +0.1000  95 % [-0.1000, +0.3000]  higher on 3, equal on 4, lower on 1 of 8 prompts"
         "  (0 is inside: not told apart)"
     )
+
+
+def test_a_bad_row_is_skipped_when_that_is_asked_for(tmp_path: Path, capsys) -> None:
+    lines = ['{"q": "1+1=", "answer": "2"}', '{"q": null, "answer": "2"}', '{"q": "2+2=", "answer": "4"}']
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines))
+    words = ["eval", "--model", "scratch:tiny", "--data", str(tmp_path / "rows.jsonl"), "--reward", "exact_match"]
+    words += ["--columns", "q=prompt", "--max-new-tokens", "4"]
+    assert command(words) == 2
+    assert "rows.jsonl:2" in capsys.readouterr().err
+    assert command([*words, "--on-bad-row", "skip"]) == 0
+    assert "n = 2" in capsys.readouterr().out
+    assert command([*words, "--on-bad-row", "skip", "--split", "validation"]) == 2
+    assert "--split validation" in capsys.readouterr().err
+
+
+def test_files_of_verl_are_evaluated_as_they_are(tmp_path: Path, capsys) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    rows = [
+        {
+            "data_source": "sums",
+            "prompt": [{"role": "user", "content": f"{n}+1="}],
+            "reward_model": {"style": "rule", "ground_truth": str(n + 1)},
+            "extra_info": {"index": n},
+        }
+        for n in range(3)
+    ]
+    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "test.parquet")
+    (tmp_path / "score.py").write_text(
+        "import os\n"
+        "def compute_score(data_source, solution_str, ground_truth, extra_info=None):\n"
+        f"    open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid()))\n"
+        "    assert data_source == 'sums' and extra_info['index'] == int(ground_truth) - 1\n"
+        "    return {'score': 0.5, 'extra': 1}\n"
+        "def hang(solution_str, extra_info):\n    import time\n    time.sleep(1000 * (extra_info['index'] == 1))\n"
+        "    return 1.0\n"
+    )
+    template = tmp_path / "chat.jinja"
+    template.write_text("{% for message in messages %}{{ message.content }}{% endfor %}")
+    words = ["eval", "--model", "scratch:tiny", "--data", str(tmp_path / "test.parquet"), "--max-new-tokens", "4"]
+    words += ["--chat-template", str(template), "--reward"]
+    assert command([*words, f"{tmp_path / 'score.py'}:compute_score"]) == 0
+    printed = capsys.readouterr().out
+    assert "reward          0.5000" in printed and "verl's form" in printed
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+    words += [f"{tmp_path / 'score.py'}:hang", "--reward-timeout", "3", "--reward-workers", "3"]
+    assert command(words) == 1
+    assert "was not done after 3 s" in capsys.readouterr().err
+    assert command([*words, "--on-reward-error", "unscored"]) == 0
+    printed = capsys.readouterr().out
+    assert "reward hang failed on 1 of 3 answers, which are unscored: 1 × was not done after 3 s" in printed
+    assert "n = 2 to 2 prompts, 1 unscored" in printed or "n = 2, 1 unscored" in printed

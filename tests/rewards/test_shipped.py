@@ -58,6 +58,9 @@ def test_a_row_without_an_answer_is_not_graded() -> None:
     ("overlong?max_length=5&margin=6", "wanted 0 < margin"),
     ("length_penalty?per=0", "wanted a positive number"),
     ("repetition_penalty?words=0", "at least 1 word"),
+    ("math_match?timeout=0", "wanted > 0 s"),
+    ("math_match?memory=1", "wanted > 0 s, >= 256 MiB"),
+    ("math_match?seconds=1", "no setting 'seconds'; math_match takes timeout, memory"),
     ("graded", "wanted graded\\?pattern"),
     ("graded?right=format&pattern=x", "wanted graded\\?pattern"),
 ])  # fmt: skip
@@ -69,4 +72,5 @@ def test_bad_settings(spec: str, message: str) -> None:
 def test_every_name_is_there() -> None:
     assert set(SHIPPED) == {
         "exact_match", "numeric_match", "format", "graded", "length_penalty", "overlong", "repetition_penalty",
+        "math_match",
     }  # fmt: skip

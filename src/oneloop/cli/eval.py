@@ -22,12 +22,25 @@ class Eval:
     """Held-out rows in the forms of `oneloop train --data`, or task:NAME (its test split)."""
     against: str = ""
     """Another model, on the same prompts: what is reported of the two is --model minus this one, prompt by prompt."""
+    columns: tuple[str, ...] = ()
+    """Rename columns of the data, old=new: question=prompt answer=completion."""
+    split: str = ""
+    """Split of a source that has several; left out, test."""
+    on_bad_row: Literal["error", "skip"] = "error"
+    """What an unusable row does: end the evaluation before a model is loaded, or be left out, counted and named."""
     out: str = ""
     """Folder to create for results.json and completions.parquet; left out, nothing is written."""
     kind: Literal["auto", "prompts", "demonstrations", "preferences"] = "auto"
     """What the rows are. auto: pairs for a reward model, prompts with --reward or task:NAME, else by the columns."""
     reward: tuple[str, ...] = ()
-    """Reward functions, file.py:function or package.module:function; a task has its own grader."""
+    """Reward functions, file.py:function, package.module:function or a shipped name; a task has its own grader."""
+    reward_timeout: float = 60.0
+    """Seconds that a reward function may take for all answers before its process is killed."""
+    reward_workers: int = 1
+    """Processes of each reward function. Above 1, functions called once per completion score so many at a time."""
+    on_reward_error: Literal["stop", "unscored"] = "stop"
+    """When a reward function raises, hangs, dies or returns no number: stop, or leave those answers out of the mean and
+    say how many."""
     reference: str = ""
     """For pairs and a policy: π_ref of the implicit reward; left out, log π alone ranks them."""
     size: int = 512

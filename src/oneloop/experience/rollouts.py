@@ -24,6 +24,8 @@ from oneloop.types import Prompt, Sampling, Trajectory
 Group = list[Trajectory]
 FAILING_STEPS, MOST_FAILURES = 20, 0.1
 """A run ends when rewards failed on more than this share of the samples of so many steps."""
+REASONS = 3
+"""Kinds of failure that an alert names."""
 
 
 class Rollouts:
@@ -166,8 +168,8 @@ class Rollouts:
         self._recorder.event(
             step,
             "A_REWARD",
-            f"a reward failed on {failed} of {len(items)} samples; the first: {failures[0]}",
-            "mend the reward function; --on-reward-error stop ends a run at its first failure",
+            f"a reward failed on {failed} of {len(items)} samples ({_counted(failures)})",
+            "mend the reward function, or give it more time; --on-reward-error stop ends a run at its first failure",
         )
         lost, drawn = (sum(column) for column in zip(*self._failed, strict=True))
         if lost > MOST_FAILURES * drawn / len(self._failed) * FAILING_STEPS:
@@ -183,6 +185,13 @@ class Rollouts:
         self._stream.drawn = int(state["drawn"])
         self._engine.version = int(state["version"])
         self._failed = [(int(failed), int(count)) for failed, count in state.get("failed", ())]
+
+
+def _counted(failures: Sequence[str]) -> str:
+    """The most frequent reasons, and how often each was met."""
+    every = Counter(failures).most_common()
+    told = ", ".join(f"{count} × {text}" for text, count in every[:REASONS])
+    return told + (f", and {len(every) - REASONS} other reasons" if len(every) > REASONS else "")
 
 
 def _row(item: Trajectory) -> Row:

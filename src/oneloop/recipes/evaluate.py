@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -11,7 +12,7 @@ from transformers import PreTrainedModel
 
 from oneloop.batch import Batch
 from oneloop.config import Run
-from oneloop.data import Kind, columns_of, open_data
+from oneloop.data import Kind, Loaded, Reading, columns_of, open_data
 from oneloop.errors import ConfigError
 from oneloop.experience.demonstrations import demonstration_batch
 from oneloop.experience.evaluation import Generation
@@ -25,9 +26,10 @@ from oneloop.objective.preference import ImplicitReward, RewardHead
 from oneloop.recipes import items
 from oneloop.recipes.build import dtype_of
 from oneloop.recipes.device import device_of
-from oneloop.recipes.graders import Graders
+from oneloop.recipes.graders import Graders, check_columns, form_of
 from oneloop.recipes.measured import Difference, Measured, Score, Value, perplexity
-from oneloop.rewards import NamedReward, RewardScorer
+from oneloop.rewards import Limits, NamedReward, RewardScorer
+from oneloop.rewards.score import OnError
 from oneloop.rollout.engine import Engine
 from oneloop.types import Sampling, Trajectory
 
@@ -38,7 +40,13 @@ class Exam:
 
     data: str
     kind: Literal["auto", "prompts", "demonstrations", "preferences"] = "auto"
+    columns: tuple[str, ...] = ()
+    split: str = ""
+    on_bad_row: Literal["error", "skip"] = "error"
     reward: tuple[str, ...] = ()
+    reward_timeout: float = 60.0
+    reward_workers: int = 1
+    on_reward_error: OnError = "stop"
     reference: str = ""
     size: int = 512
     samples: int = 1
@@ -55,9 +63,11 @@ class Exam:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        for name in ("size", "samples", "max_tokens"):
+        for name in ("size", "samples", "max_tokens", "reward_workers"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"--{name.replace('_', '-')} is {getattr(self, name)}; wanted at least 1")
+        if not self.reward_timeout > 0:
+            raise ConfigError(f"--reward-timeout is {self.reward_timeout}; wanted a positive number of seconds")
         if self.samples > 1 and self.temperature == 0:
             raise ConfigError(
                 f"--samples {self.samples} with --temperature 0 would repeat one greedy answer. "
@@ -76,6 +86,10 @@ class Exam:
         return Sampling(
             max_new_tokens=self.max_new_tokens, temperature=self.temperature, top_k=self.top_k, top_p=self.top_p
         )
+
+    @property
+    def reading(self) -> Reading:
+        return Reading(columns=self.columns, split=self.split, on_bad_row=self.on_bad_row, method="eval")
 
     @property
     def run(self) -> Run:
@@ -120,7 +134,18 @@ def evaluate(model: str, exam: Exam) -> Evaluation:
         return _read(model, exam, kind)
     if is_reward_model(model):
         raise ConfigError(f"--model {model} is a reward model and answers nothing. Fix: --data with pairs")
-    return _answered(model, exam, Graders().named(exam.reward, exam.data))
+    data = _opened(exam, kind)
+    named = Graders(Limits(timeout=exam.reward_timeout, workers=exam.reward_workers)).named(exam.reward, exam.data)
+    try:
+        check_columns(named, data)
+        return _answered(model, exam, data, named)
+    finally:
+        for reward in named:
+            reward.grader.close()
+
+
+def _opened(exam: Exam, kind: Kind) -> Loaded:
+    return open_data(exam.data, kind, reading=exam.reading, part="test", size=exam.size, seed=exam.seed)
 
 
 def kind_of_exam(model: str, exam: Exam) -> Kind:
@@ -131,7 +156,7 @@ def kind_of_exam(model: str, exam: Exam) -> Kind:
         return "preferences"
     if exam.reward or exam.data.startswith("task:"):
         return "prompts"
-    columns = columns_of(exam.data)
+    columns = columns_of(exam.data, exam.reading)
     if {"chosen", "rejected"} <= columns:
         return "preferences"
     return "demonstrations" if "completion" in columns else "prompts"
@@ -145,15 +170,14 @@ def _refuse_rewards(exam: Exam, kind: Kind) -> None:
             )
 
 
-def _answered(model: str, exam: Exam, named: Sequence[NamedReward]) -> Evaluation:
-    data = open_data(exam.data, "prompts", part="test", size=exam.size, seed=exam.seed)
+def _answered(model: str, exam: Exam, data: Loaded, named: Sequence[NamedReward]) -> Evaluation:
     policy, text = _loaded(load_policy, model, exam)
     prompts, long = items.prompts(data.rows, text, _context(policy), exam.max_new_tokens, "skip")
     answers = Generation(
         engine=Engine(policy, text.end_ids, dtype=dtype_of(exam.run)),
         prompts=prompts,
         decode=text.decode,
-        scorer=RewardScorer(tuple(named)),
+        scorer=RewardScorer(tuple(named), on_error=exam.on_reward_error),
         sampling=exam.sampling,
         samples=exam.samples,
         seed=exam.seed,
@@ -165,8 +189,21 @@ def _answered(model: str, exam: Exam, named: Sequence[NamedReward]) -> Evaluatio
         ]
     measured += [_passed(answers, k) for k in exam.pass_at]
     measured.append(_values("finished", [(item, float(not item.completion.stop.truncated)) for item in answers]))
-    notes = [*data.notes, *text.notes, *([str(long)] if long else [])]
+    notes = [*data.notes, *filter(None, map(form_of, named)), *text.notes, *([str(long)] if long else [])]
+    notes += [note for reward in named if (note := _failures(reward.name, answers))]
     return Evaluation(model, "prompts", tuple(measured), tuple(answers), tuple(notes))
+
+
+def _failures(name: str, items: Sequence[Trajectory]) -> str:
+    failures = Counter(item.reward.failures[name] for item in items if name in item.reward.failures)
+    if not failures:
+        return ""
+    told = ", ".join(f"{count} × {text}" for text, count in failures.most_common(3))
+    return (
+        f"reward {name} failed on {failures.total()} of {len(items)} answers, which are unscored: {told}"
+        if told
+        else ""
+    )
 
 
 def _loaded(load: Callable[..., PreTrainedModel], model: str, exam: Exam) -> tuple[PreTrainedModel, Text]:
@@ -190,7 +227,7 @@ def _passed(items: Sequence[Trajectory], k: int) -> Measured:
 @torch.no_grad()
 def _read(model: str, exam: Exam, kind: Kind) -> Evaluation:
     """Log-probs or scores of what the data has: no sampling, one pass over each row."""
-    data = open_data(exam.data, kind, part="test", size=exam.size, seed=exam.seed)
+    data = _opened(exam, kind)
     scores, device, notes = is_reward_model(model), device_of(exam.run), []
     policy, text = _loaded(load_reward_model if scores else load_policy, model, exam)
     learner = _reader(policy, exam)

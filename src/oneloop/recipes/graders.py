@@ -28,7 +28,8 @@ class Graders:
     def __init__(
         self, limits: Limits | None = None, functions: Mapping[str, Callable[..., Any]] = MappingProxyType({})
     ) -> None:
-        self._limits, self._functions, self._pools = limits or Limits(), functions, dict[str, Pool]()
+        self._limits, self._functions = limits or Limits(), functions
+        self._pools, self._shipped = dict[str, Pool](), dict[str, Any]()
 
     def named(self, specs: Sequence[str], source: str) -> tuple[NamedReward, ...]:
         """The functions in order; without any, the grader of the task that the data comes from.
@@ -46,7 +47,9 @@ class Graders:
             return NamedReward(name=function_name(self._functions[spec]), function=self._functions[spec])
         name = spec.partition("?")[0]
         if name in SHIPPED:
-            return NamedReward(name=name, function=shipped(spec))
+            if spec not in self._shipped:
+                self._shipped[spec] = shipped(spec, self._limits)
+            return NamedReward(name=name, function=self._shipped[spec])
         if is_task(spec):
             return NamedReward(name=name.partition(":")[2], function=named_task(spec, "--reward").reward)
         if spec not in self._pools:

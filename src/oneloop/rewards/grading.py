@@ -99,6 +99,9 @@ class Grader(ABC):
     """A reward function, wherever it runs."""
 
     signature: Signature
+    lenient: bool = False
+    """A failure is one answer's, whoever wrote it: it leaves that sample unscored, and a run that stops at failures
+    goes on."""
 
     @abstractmethod
     def grade(self, asked: Asked, tell: Tell) -> None:

@@ -59,7 +59,7 @@ class RewardScorer:
             # a sample counts as scored when the last of the functions has seen it
             heard = scored if reward is self.rewards[-1] else _unheard
             by_reward[reward.name] = _grades(reward, asked, heard)
-            if self.on_error == "stop":
+            if self.on_error == "stop" and not reward.grader.lenient:
                 _stop_at_failure(reward.name, by_reward[reward.name])
         rows = [{name: grades[place] for name, grades in by_reward.items()} for place in range(len(trajectories))]
         return [

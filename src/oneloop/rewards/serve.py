@@ -11,6 +11,7 @@ import faulthandler
 import json
 import os
 import pickle
+import resource
 import signal
 import sys
 from collections.abc import Mapping
@@ -32,14 +33,17 @@ _PARENT_DEATH_SIGNAL = 1
 """PR_SET_PDEATHSIG of linux/prctl.h."""
 
 
-def main(spec: str, parent: int, requests: int, answers: int, traces: int) -> None:
+def main(spec: str, parent: int, requests: int, answers: int, traces: int, memory: int) -> None:
     """Load the function, say what it takes, and answer until the parent is gone.
 
     Args:
         parent: process id.
         requests, answers, traces: file descriptors. Standard output stays the function's own.
+        memory: MiB that this process may map; 0 = all there are.
     """
     _die_with(parent)
+    if memory:
+        resource.setrlimit(resource.RLIMIT_AS, (memory << 20, memory << 20))
     faulthandler.register(signal.SIGUSR1, traces, all_threads=False)  # where it hangs, asked before it is killed
     channel = _Channel(requests, answers)
     reward = _loaded(spec, channel)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, Field, fields
+from dataclasses import MISSING, Field, dataclass, fields, replace
+from importlib.util import find_spec
 from typing import Any
 from urllib.parse import unquote
 
@@ -17,8 +18,26 @@ from oneloop.rewards.functions import (
     exact_match,
     numeric_match,
 )
+from oneloop.rewards.grading import Grader
+from oneloop.rewards.worker import Limits, Pool
 
 Function = Callable[..., list[float | None]]
+
+
+@dataclass(frozen=True)
+class MathBounds:
+    """What one comparison of `math_match` may take."""
+
+    timeout: float = 5.0
+    """Seconds."""
+    memory: int = 2048
+    """MiB."""
+
+    def __post_init__(self) -> None:
+        if not self.timeout > 0 or self.memory < 256:
+            raise ConfigError(f"math_match: timeout={self.timeout:g}, memory={self.memory}; wanted > 0 s, >= 256 MiB")
+
+
 _SETTINGS: Mapping[str, type] = {
     "format": FormatReward,
     "length_penalty": LengthPenalty,
@@ -26,12 +45,15 @@ _SETTINGS: Mapping[str, type] = {
     "repetition_penalty": RepetitionPenalty,
 }
 _PLAIN: Mapping[str, Function] = {"exact_match": exact_match, "numeric_match": numeric_match}
-SHIPPED = (*_PLAIN, *_SETTINGS, "graded")
+SHIPPED = (*_PLAIN, *_SETTINGS, "graded", "math_match")
 """The names. `graded` takes `right`, one of the plain ones, and the `pattern` of the right method."""
 
 
-def shipped(spec: str) -> Function:
+def shipped(spec: str, limits: Limits | None = None) -> Function | Grader:
     """`NAME` or `NAME?setting=value&setting=value`, where %26 stands for an & inside a value.
+
+    Args:
+        limits: of what runs in a process of its own, `math_match`.
 
     Raises: ConfigError that names the setting which is wrong, and those there are.
     """
@@ -42,10 +64,18 @@ def shipped(spec: str) -> Function:
         return _PLAIN[name]
     if name == "graded":
         return _graded(spec, given)
-    kind: Any = _SETTINGS[name]
+    kind: Any = MathBounds if name == "math_match" else _SETTINGS[name]
     known = {field.name: field for field in fields(kind)}
     _check(spec, given, known)
-    return kind(**{key: _typed(spec, key, text, known[key]) for key, text in given.items()})
+    made = kind(**{key: _typed(spec, key, text, known[key]) for key, text in given.items()})
+    return _math_match(made, limits or Limits()) if isinstance(made, MathBounds) else made
+
+
+def _math_match(bounds: MathBounds, limits: Limits) -> Pool:
+    if find_spec("math_verify") is None:
+        raise ConfigError('--reward math_match: math-verify is not installed. Fix: pip install "oneloop[math]"')
+    limits = replace(limits, each=bounds.timeout, memory=bounds.memory)
+    return Pool("oneloop.rewards.mathematical:math_match", limits)
 
 
 def _graded(spec: str, given: Mapping[str, str]) -> GradedReward:

@@ -44,6 +44,10 @@ class Limits:
     """Seconds for a batch: what the scorer is given at once."""
     workers: int = 1
     """Processes per function. More than one serve functions that are called once per completion."""
+    each: float | None = None
+    """Seconds for one completion; then every completion is asked for by itself, and a failure is that one's alone."""
+    memory: int = 0
+    """MiB that a process may map; 0 = all there are."""
 
 
 class Pool(Grader):
@@ -55,6 +59,7 @@ class Pool(Grader):
     def __init__(self, spec: str, limits: Limits) -> None:
         _, self.name = split_spec(spec)
         self._spec, self._limits, self._lock = spec, limits, Lock()
+        self.lenient = limits.each is not None
         # the kernel ends a worker with the thread that started it, so that this one stays
         self._starter = ThreadPoolExecutor(1, thread_name_prefix="reward-start")
         self._workers: list[_Worker | None] = [None] * limits.workers
@@ -105,6 +110,8 @@ class Pool(Grader):
 
     def _shares(self, count: int) -> list[Sequence[int]]:
         """Places that are asked for together."""
+        if self._limits.each is not None:
+            return [[place] for place in range(count)]
         if not self.signature.form.each or self._limits.workers == 1:
             return [range(count)]
         step = min(self._limits.workers, count) if self.signature.asynchronous else count
@@ -114,7 +121,7 @@ class Pool(Grader):
         """Grades of a share; those of a worker that hung or died are failures."""
         missing = set(share)
         try:
-            for grades in self._answers(number, asked.at(share), deadline):
+            for grades in self._answers(number, asked.at(share), self._until(deadline)):
                 places = {share[place]: grade for place, grade in grades.items()}
                 missing -= places.keys()
                 tell(places)
@@ -124,15 +131,25 @@ class Pool(Grader):
         if missing:
             tell({place: Grade(None, failure) for place in sorted(missing)})
 
+    def _until(self, deadline: float) -> float:
+        """When the next share must be done."""
+        if self._limits.each is None:
+            return deadline
+        if monotonic() >= deadline:
+            raise _Failed(f"was not reached within --reward-timeout {self._limits.timeout:g}")
+        return monotonic() + self._limits.each
+
     def _answers(self, number: int, asked: Asked, deadline: float) -> Iterator[dict[int, Grade]]:
         try:
             request = pickle.dumps(asked)
         except Exception as error:
             raise _Failed(f"cannot be given this data in another process: {type(error).__name__}: {error}") from None
+        began = monotonic()
         try:
             worker = self._ready(number)
         except ConfigError as error:  # its file has changed
             raise _Failed(f"could not be loaded again: {error}") from None
+        deadline += monotonic() - began  # loading does not count
         try:
             worker.send(request, deadline)
             while "end" not in (message := worker.receive(deadline)):
@@ -142,6 +159,8 @@ class Pool(Grader):
         except _Silent:
             where = worker.where()
             self._drop(number)
+            if self._limits.each is not None:
+                raise _Failed(f"took over {self._limits.each:g} s") from None
             raise _Failed(
                 f"was not done after {self._limits.timeout:g} s{f', at {where},' if where else ''} and its process was "
                 "killed. Fix: --reward-timeout for more seconds a batch"
@@ -155,7 +174,7 @@ class Pool(Grader):
         worker = self._workers[number]
         if worker is None or worker.ended():
             self._drop(number)
-            worker = self._workers[number] = self._starter.submit(_Worker, self._spec).result()
+            worker = self._workers[number] = self._starter.submit(_Worker, self._spec, self._limits.memory).result()
             try:
                 worker.load()
             except BaseException:
@@ -188,7 +207,7 @@ class _Silent(Exception):
 class _Worker:
     """One process, and the pipes to it."""
 
-    def __init__(self, spec: str) -> None:
+    def __init__(self, spec: str, memory: int) -> None:
         self._spec = spec
         their_requests, self._requests = os.pipe()
         self._answers, their_answers = os.pipe()
@@ -196,7 +215,7 @@ class _Worker:
         theirs = (their_requests, their_answers, their_traces)
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", _START, json.dumps(sys.path), spec, *map(str, (os.getpid(), *theirs))],
+                [sys.executable, "-c", _START, json.dumps(sys.path), spec, *map(str, (os.getpid(), *theirs, memory))],
                 stdin=subprocess.DEVNULL,
                 pass_fds=theirs,
                 start_new_session=True,  # Ctrl-C is for the trainer, which asks for the end of the step
