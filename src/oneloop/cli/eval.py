@@ -20,6 +20,10 @@ class Eval:
     """Folder or hub id of a Hugging Face causal language model, or of a reward model."""
     data: str
     """Held-out rows in the forms of `oneloop train --data`, or task:NAME (its test split)."""
+    columns: tuple[str, ...] = ()
+    """Rename columns of the data, old=new, as in training."""
+    split: str = ""
+    """Split of a source that has several; left out, test where there is one."""
     against: str = ""
     """Another model, on the same prompts: what is reported of the two is --model minus this one, prompt by prompt."""
     out: str = ""

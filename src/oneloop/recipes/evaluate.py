@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from oneloop.batch import Batch
 from oneloop.config import Run
-from oneloop.data import Kind, columns_of, open_data
+from oneloop.data import Kind, Loaded, Reading, columns_of, open_data
 from oneloop.errors import ConfigError
 from oneloop.experience.demonstrations import demonstration_batch
 from oneloop.experience.evaluation import Generation
@@ -29,6 +29,7 @@ from oneloop.recipes.graders import Graders
 from oneloop.recipes.measured import Difference, Measured, Score, Value, perplexity
 from oneloop.rewards import NamedReward, RewardScorer
 from oneloop.rollout.engine import Engine
+from oneloop.tasks.named import is_task
 from oneloop.types import Sampling, Trajectory
 
 
@@ -37,6 +38,8 @@ class Exam:
     """What a model is measured on, and how. Names are those of `oneloop eval`."""
 
     data: str
+    columns: tuple[str, ...] = ()
+    split: str = ""
     kind: Literal["auto", "prompts", "demonstrations", "preferences"] = "auto"
     reward: tuple[str, ...] = ()
     reference: str = ""
@@ -76,6 +79,13 @@ class Exam:
         return Sampling(
             max_new_tokens=self.max_new_tokens, temperature=self.temperature, top_k=self.top_k, top_p=self.top_p
         )
+
+    @property
+    def reading(self) -> Reading:
+        return Reading(columns=self.columns, split=self.split, method="eval")
+
+    def opened(self, kind: Kind) -> Loaded:
+        return open_data(self.data, kind, reading=self.reading, part="test", size=self.size, seed=self.seed)
 
     @property
     def run(self) -> Run:
@@ -129,9 +139,9 @@ def kind_of_exam(model: str, exam: Exam) -> Kind:
         return exam.kind
     if is_reward_model(model):
         return "preferences"
-    if exam.reward or exam.data.startswith("task:"):
+    if exam.reward or is_task(exam.data):
         return "prompts"
-    columns = columns_of(exam.data)
+    columns = columns_of(exam.data, exam.reading)
     if {"chosen", "rejected"} <= columns:
         return "preferences"
     return "demonstrations" if "completion" in columns else "prompts"
@@ -146,7 +156,7 @@ def _refuse_rewards(exam: Exam, kind: Kind) -> None:
 
 
 def _answered(model: str, exam: Exam, named: Sequence[NamedReward]) -> Evaluation:
-    data = open_data(exam.data, "prompts", part="test", size=exam.size, seed=exam.seed)
+    data = exam.opened("prompts")
     policy, text = _loaded(load_policy, model, exam)
     prompts, long = items.prompts(data.rows, text, _context(policy), exam.max_new_tokens, "skip")
     answers = Generation(
@@ -190,7 +200,7 @@ def _passed(items: Sequence[Trajectory], k: int) -> Measured:
 @torch.no_grad()
 def _read(model: str, exam: Exam, kind: Kind) -> Evaluation:
     """Log-probs or scores of what the data has: no sampling, one pass over each row."""
-    data = open_data(exam.data, kind, part="test", size=exam.size, seed=exam.seed)
+    data = exam.opened(kind)
     scores, device, notes = is_reward_model(model), device_of(exam.run), []
     policy, text = _loaded(load_reward_model if scores else load_policy, model, exam)
     learner = _reader(policy, exam)
