@@ -5,6 +5,8 @@ import pytest
 from oneloop.seeds import named_seed
 from oneloop.types import Completion, StopReason
 
+NAN, INF = float("nan"), float("inf")
+
 
 def test_different_names_give_different_seeds() -> None:
     names = [
@@ -25,7 +27,7 @@ def test_only_the_length_limit_truncates() -> None:
     assert [stop for stop in StopReason if stop.truncated] == [StopReason.LENGTH]
 
 
-@pytest.mark.parametrize("logprobs", [(), (-1.0,), (-1.0, float("nan")), (-1.0, 0.1)])
+@pytest.mark.parametrize("logprobs", [(), (-1.0,), (-1.0, NAN), (-1.0, -INF), (-1.0, 0.1)])
 def test_a_completion_has_a_log_prob_for_each_token(logprobs: tuple[float, ...]) -> None:
     with pytest.raises(ValueError, match="engine returned"):
         Completion(tokens=(5, 6), logprobs=logprobs, stop=StopReason.EOS)

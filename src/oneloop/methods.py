@@ -36,6 +36,9 @@ def check_name(name: str) -> None:
             "Fix: oneloop.fit(the same value, ...)"
         )
     if name not in LEARNS_FROM:
-        near = get_close_matches(name.replace("-", "_").lower(), LEARNS_FROM, 1, 0.4)
+        meant = name.replace("-", "_").lower()
+        near = get_close_matches(meant, LEARNS_FROM, 3, 0.4)
+        # of names that are equally near, the one with the same letters: gpro is grpo, not gspo
+        near.sort(key=lambda one: sorted(one) != sorted(meant))
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ConfigError(f"there is no algorithm {name!r}; known: {', '.join(LEARNS_FROM)}.{hint}")

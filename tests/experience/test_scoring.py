@@ -7,7 +7,7 @@ from time import sleep
 
 import pytest
 
-from oneloop.errors import RewardError
+from oneloop.errors import OneloopError, RewardError
 from oneloop.experience.episodes import Request
 from oneloop.experience.scoring import drawn_and_scored
 from oneloop.rewards import NamedReward, RewardScorer
@@ -151,3 +151,15 @@ def test_the_step_reaches_the_reward() -> None:
     for early in (False, True):
         drawn_and_scored(Engine(range(6)), str, scorer(reward), REQUESTS, Sampling(), early=early, step=7)
     assert seen == [7, 7, 7, 7]
+
+
+@pytest.mark.parametrize("early", [False, True], ids=["after", "beside"])
+def test_completions_that_an_engine_lost_end_the_step(early) -> None:
+    """Nothing is filled in for them, and no other sample takes their place."""
+
+    class Losing(Engine):
+        def generate(self, prompts, sampling, seeds, finished=lambda place, completion: None):
+            return super().generate(prompts[:-1], sampling, seeds[:-1], finished)
+
+    with pytest.raises(OneloopError, match="5 completions for 6 requests"):
+        scored(Losing(range(5)), by_seed, early)

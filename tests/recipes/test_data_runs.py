@@ -42,8 +42,10 @@ def small(algorithm: str, tmp_path: Path, rows: list[dict[str, Any]], **changes:
 
 @pytest.mark.parametrize(("algorithm", "row"), FILES, ids=[f"{name}-{'-'.join(row)}" for name, row in FILES])
 def test_a_file_of_each_layout_trains(tmp_path: Path, algorithm: str, row: dict[str, Any]) -> None:
-    out = execute(small(algorithm, tmp_path, [row] * 3), Silent())
+    out = execute(small(algorithm, tmp_path, [row] * 3), observer := Silent())
     assert len(read_run(out).metrics) == 2
+    told = [line for line in observer.lines if "in the layout" in line]
+    assert len(told) == 1, "what the rows were taken for is said, and once"
 
 
 def test_rows_that_were_left_out_are_counted_with_every_step(tmp_path: Path) -> None:

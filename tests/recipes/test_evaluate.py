@@ -76,6 +76,18 @@ def test_a_policy_ranks_pairs_by_its_log_probs(models: Path) -> None:
     assert values(against, "margin") == pytest.approx(differences, abs=1e-4)
 
 
+def test_what_training_reads_can_be_evaluated(models: Path, tmp_path: Path, capsys) -> None:
+    """A package's task with its own scorer; columns of other names."""
+    policy = ["eval", "--model", str(models / "policy"), "--max-new-tokens", "4"]
+    assert command([*policy, "--data", "reasoning-gym:chain_sum?size=40&seed=1"]) == 0
+    assert "test questions; scored by reasoning_gym's scorer of chain_sum" in capsys.readouterr().out
+    (tmp_path / "rows.jsonl").write_text('{"question": "1+1=", "solution": "2"}\n')
+    rows = [*policy, "--data", str(tmp_path / "rows.jsonl"), "--reward", "exact_match"]
+    assert command([*rows, "--columns", "question=prompt"]) == 2
+    assert "Fix: --columns solution=answer" in capsys.readouterr().err
+    assert command([*rows, "--columns", "question=prompt", "solution=answer"]) == 0
+
+
 def test_answers_are_saved_and_compared_prompt_by_prompt(models: Path, tmp_path: Path, capsys) -> None:
     (tmp_path / "grade.py").write_text(
         "def even(completion_ids, **columns):\n    return [float(sum(ids) % 2 == 0) for ids in completion_ids]\n"

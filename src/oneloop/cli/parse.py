@@ -30,6 +30,8 @@ def parse_run(arguments: Sequence[str], usage: str, prog: str = "oneloop train")
         raise ConfigError(f"--recipe {recipe} is for {values['algorithm']!r}, the command says {named!r}")
     algorithm = named or str(values.get("algorithm", Run().algorithm))
     check_name(algorithm)
+    if named is not None and len(rest) > 1 and not rest[1].startswith("-"):
+        raise ConfigError(f"{rest[1]!r} after {named} belongs to no flag. {usage}")
     default = replace(default_run(algorithm), **values)
     return parse(Run, rest, default=default, prog=prog)
 
@@ -58,7 +60,7 @@ def refuse_foreign_words(arguments: Sequence[str]) -> None:
 
 def refuse_unknown_flags(kind: type[Any], arguments: Sequence[str], prog: str) -> None:
     """Raises: ConfigError naming what another library's flag is called here, or the nearest flag."""
-    known = {"help"}
+    known, switches = {"help"}, {field.name.replace("_", "-") for field in fields(kind) if field.type in (bool, "bool")}
     for field in fields(kind):
         name = field.name.replace("_", "-")
         known |= {name, f"no-{name}"} if isinstance(field.default, bool) else {name}
@@ -66,6 +68,8 @@ def refuse_unknown_flags(kind: type[Any], arguments: Sequence[str], prog: str) -
         if not word.startswith("--"):
             continue
         flag, equals, value = word[2:].partition("=")
+        if flag.replace("_", "-") in switches:
+            _refuse_value(flag, equals, value, arguments[place + 1 :])
         if flag.replace("_", "-") in known:
             continue
         after = arguments[place + 1] if place + 1 < len(arguments) else "-"
@@ -74,6 +78,17 @@ def refuse_unknown_flags(kind: type[Any], arguments: Sequence[str], prog: str) -
         said = hint(flag, given)
         fix = f"--{said}" if said else f"Did you mean --{near[0]}?" if near else f"All of them: {prog} --help"
         raise ConfigError(f"there is no flag --{flag}. {fix}")
+
+
+def _refuse_value(flag: str, equals: str, value: str, after: Sequence[str]) -> None:
+    """Raises: ConfigError for a switch that was given a value, as other libraries write it: --bf16 True."""
+    given = value if equals else after[0] if after and not after[0].startswith("-") else ""
+    if given:
+        off = given.lower() in ("false", "no", "off", "0")
+        raise ConfigError(
+            f"--{flag} is on by its name alone and takes no value; {given!r} was given. "
+            f"Fix: --{'no-' if off else ''}{flag}"
+        )
 
 
 def taken(arguments: list[str], flag: str) -> str | None:

@@ -124,9 +124,10 @@ def _implicit(row: Row) -> Row:
         raise BadRow(f"chosen and rejected are the same ({short(chosen)}); no preference in it")
     start = _common_text(chosen, rejected) if isinstance(chosen, str) else _common_messages(chosen, rejected)
     if not start:
+        unit = "whole word" if isinstance(chosen, str) else "message"
         raise BadRow(
-            f"there is no prompt, and chosen ({short(chosen)}) and rejected ({short(rejected)}) begin with nothing in "
-            "common. Fix: a column prompt"
+            f"there is no prompt, and chosen ({short(chosen)}) and rejected ({short(rejected)}) begin with no {unit} "
+            "in common that could be one. Fix: a column prompt"
         )
     return {**row, "prompt": chosen[:start], "chosen": chosen[start:], "rejected": rejected[start:]}
 

@@ -20,6 +20,7 @@ from oneloop.data.tables import JoinedTable, ListTable, Table
 from oneloop.errors import ConfigError, DataError
 from oneloop.tasks import TASKS
 from oneloop.tasks.named import is_task, named_task
+from oneloop.tasks.reasoning_gym import ReasoningGym
 from oneloop.tasks.task import Split, unpaired
 
 FORMATS = (".jsonl", ".json", ".parquet", ".csv")
@@ -51,8 +52,7 @@ def open_data(
     else:
         table, notes = _opened(spec, reading, part)
     found = loaded(table, spec, kind, reading, prompts=prompts)
-    # a task's columns are what they are by design: there is nothing to tell
-    return replace(found, notes=()) if is_task(spec) else replace(found, notes=(*notes, *found.notes))
+    return replace(found, notes=_task_notes(spec, part, len(found.rows)) if is_task(spec) else (*notes, *found.notes))
 
 
 def from_rows(
@@ -121,6 +121,14 @@ def _task_rows(spec: str, kind: Kind, part: Split, size: int, seed: int) -> list
         return unpaired(task, size, seed, part)
     make: Callable[[int, int, Split], list[Row]] = getattr(task, kind)
     return make(size, seed, part)
+
+
+def _task_notes(spec: str, part: Split, count: int) -> tuple[str, ...]:
+    """A task's columns are what they are by design; of a package's task, who scores it is to be told."""
+    task = named_task(spec)
+    if not isinstance(task, ReasoningGym):
+        return ()
+    return (f"{spec}: {count} {'training' if part == 'train' else part} questions; scored by {task.scorer}",)
 
 
 def _opened(spec: str, reading: Reading, part: Split) -> tuple[Table, tuple[str, ...]]:

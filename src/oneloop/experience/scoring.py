@@ -10,6 +10,7 @@ from threading import Event, Thread
 from time import perf_counter
 from typing import NamedTuple
 
+from oneloop.errors import OneloopError
 from oneloop.experience.episodes import Request, trajectory
 from oneloop.ports import RolloutEngine, Scorer
 from oneloop.types import Completion, Sampling, Trajectory
@@ -54,6 +55,7 @@ def drawn_and_scored(
     prompts, seeds = [request.prompt.tokens for request in requests], [request.seed for request in requests]
     if not early:
         completions = engine.generate(prompts, sampling, seeds)
+        _check_all(len(completions), len(requests))
         unscored = [trajectory(request, c, decode) for request, c in zip(requests, completions, strict=True)]
         progress, start = Progress(len(requests), say), perf_counter()
         with progress.told_while_slow():
@@ -61,10 +63,17 @@ def drawn_and_scored(
     beside = _Beside(requests, decode, scorer, step, progress := Progress(len(requests), say))
     try:
         engine.generate(prompts, sampling, seeds, beside.finished)
+        _check_all(beside.count, len(requests))
         with progress.told_while_slow():
             return beside.result()
     finally:
         beside.close()
+
+
+def _check_all(count: int, wanted: int) -> None:
+    """Raises: OneloopError for an engine that lost completions: whose they were is not to be guessed."""
+    if count != wanted:
+        raise OneloopError(f"the engine returned {count} completions for {wanted} requests; none of them is used")
 
 
 class Progress:
@@ -109,6 +118,11 @@ class _Beside:
         self._futures: list[tuple[list[int], Future[Scored]]] = []
         self._passed = 0  # of the futures, in their order: known to have ended well
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="reward")
+
+    @property
+    def count(self) -> int:
+        """Completions so far."""
+        return len(self._done)
 
     def finished(self, index: int, completion: Completion) -> None:
         self._done[index] = completion

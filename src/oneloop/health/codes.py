@@ -135,11 +135,6 @@ CODES: dict[str, Entry] = {
         "the metric is missing or not finite",
         "a reward that scores the held-out prompts",
     ),
-    "A_REWARD": Entry(
-        "a reward function failed on some samples: they are unscored and teach nothing (`--on-reward-error unscored`)",
-        "it raises, hangs, dies or returns what is no number; above 10 % of 20 steps' samples the run stops",
-        "mend the function: the alert names the first failure and its line; `rewards/<name>/failed` counts",
-    ),
     "A_LOGGER": Entry(
         "a logger of `--report-to` failed and is told no more; the files have everything",
         "the logger raises",

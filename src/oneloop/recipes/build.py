@@ -222,7 +222,7 @@ class _Builder:
         self.run, self.algorithm, self.inputs, self.recorder = run, algorithm, inputs, recorder
         self.text, self.learner, self.device = text, learner, device
         self.context = getattr(learner.model.config, "max_position_embeddings", None)
-        self.notes: list[str] = [*inputs.notes]
+        self.notes: list[str] = []
         self.long_skipped = self.long_truncated = 0
         self.engine = Engine(learner.model, text.end_ids, dtype=learner.dtype)
 

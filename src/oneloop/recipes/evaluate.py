@@ -31,6 +31,7 @@ from oneloop.recipes.measured import Difference, Measured, Score, Value, perplex
 from oneloop.rewards import Limits, NamedReward, RewardScorer
 from oneloop.rewards.score import OnError
 from oneloop.rollout.engine import Engine
+from oneloop.tasks.named import is_task
 from oneloop.types import Sampling, Trajectory
 
 
@@ -154,7 +155,7 @@ def kind_of_exam(model: str, exam: Exam) -> Kind:
         return exam.kind
     if is_reward_model(model):
         return "preferences"
-    if exam.reward or exam.data.startswith("task:"):
+    if exam.reward or is_task(exam.data):
         return "prompts"
     columns = columns_of(exam.data, exam.reading)
     if {"chosen", "rejected"} <= columns:
