@@ -1,9 +1,13 @@
 """Rewards by name and settings."""
 
+import shlex
+from pathlib import Path
+
 import pytest
 
 from oneloop.errors import ConfigError
 from oneloop.rewards.functions import GradedReward
+from oneloop.rewards.grading import Grader
 from oneloop.rewards.shipped import SHIPPED, shipped
 
 IDS = [[1] * count for count in (0, 5, 8, 10, 12)]
@@ -74,3 +78,21 @@ def test_every_name_is_there() -> None:
         "exact_match", "numeric_match", "format", "graded", "length_penalty", "overlong", "repetition_penalty",
         "math_match",
     }  # fmt: skip
+
+
+def test_the_commands_of_the_page_name_every_reward_with_settings_it_takes() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "rewards.md").read_text(encoding="utf-8")
+    section = page.partition("## Rewards that come with oneloop")[2].partition("### Mathematical")[0]
+    block = section.partition("```bash\n")[2].partition("```")[0]
+    names = set()
+    for line in block.splitlines():
+        words = shlex.split(line)
+        for spec in words[words.index("--reward") + 1 :]:
+            if spec.startswith("--"):
+                break
+            made = shipped(spec)
+            if isinstance(made, Grader):
+                made.close()
+            names.add(spec.partition("?")[0])
+    assert names == set(SHIPPED)
+    assert all(f"| `{name}` |" in section for name in SHIPPED)
