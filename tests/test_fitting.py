@@ -18,13 +18,17 @@ import oneloop
 from oneloop import GRPO, PPO, SFT
 from oneloop.algorithms import DAPO, DR_GRPO
 from oneloop.cli.main import run as command
+from oneloop.config import default_run
+from oneloop.data import python_table
 from oneloop.errors import ConfigError, DataError, Stopped
 from oneloop.model.load import load_policy, load_tokenizer
+from oneloop.model.lora import Lora, add_adapters
 from oneloop.objective.advantage import Credit
 from oneloop.objective.aggregate import FixedLength
 from oneloop.objective.pieces import formula_of
 from oneloop.objective.shaping import OverlongPenalty
 from oneloop.recipes.explain import explain
+from oneloop.recipes.given import Given, rows_words
 from oneloop.recipes.resolve import resolved
 from oneloop.recipes.words import algorithm_words
 from toy_models import Silent
@@ -167,6 +171,12 @@ def test_half_precision_is_trained_in_float32(tmp_path: Path) -> None:
     assert run.policy()[0].dtype == torch.float32 and model.dtype == torch.bfloat16
 
 
+def adapted():
+    model = load_policy("scratch:tiny")
+    add_adapters(model, Lora(rank=2), "scratch:tiny")
+    return model
+
+
 @pytest.mark.parametrize(
     ("changes", "error", "said"),
     [
@@ -185,6 +195,8 @@ def test_half_precision_is_trained_in_float32(tmp_path: Path) -> None:
         ({"data": [{"prompt": "x", "n": float("nan")}]}, DataError, r"data\[0\]: n is nan"),
         ({"eval_data": [{"prompt": " "}]}, DataError, r"eval_data\[0\]: prompt is empty"),
         ({"reward": [lower, partial(lower)]}, ConfigError, "two functions are named"),
+        ({"reward": lower, "eval_reward": partial(lower)}, ConfigError, "two functions are named"),
+        ({"model": adapted(), "tokenizer": load_tokenizer("scratch:tiny")}, ConfigError, "not merged. Fix: merge them"),
         ({"reward": [(lower, 1.0)], "reward_weights": [2.0]}, ConfigError, "Fix: one of the two"),
         ({"reward": None}, ConfigError, "has no grader of its own"),
         ({"algorithm": SFT, "data": [{"prompt": "x", "completion": "y"}], "reward": lower}, ConfigError, "never calls"),
@@ -276,6 +288,27 @@ def test_only_the_same_things_go_on(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="the result would be neither run"):
             fit(settings.pop("algorithm"), out=out, resume=True, **settings)
     assert fit(replace(GRPO, kl=None), group_size=2, out=out, steps=3, resume=True).status == "finished"
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"model": "python:M"}, "model"),
+        ({"data": "python:16 rows"}, "data"),
+        ({"eval_data": "python:16 rows"}, "eval_data"),
+        ({"reward": ("a.py:f", "python:m.f")}, "reward"),
+        ({"eval_reward": ("python:m.f",)}, "eval_reward"),
+    ],
+)
+def test_what_words_cannot_bring_back_is_asked_for(settings, named) -> None:
+    with pytest.raises(ConfigError, match=rf"^{named} = .*Fix: oneloop.fit\(..., {named}=the same, resume=True\)"):
+        Given().check(replace(default_run("grpo"), **settings))
+
+
+def test_rows_are_told_by_what_they_hold() -> None:
+    words = rows_words(python_table(ROWS, "data")[0])
+    assert words.startswith("python:16 rows, sha256 ") and words == rows_words(python_table(list(ROWS), "data")[0])
+    assert words != rows_words(python_table(ROWS[::-1], "data")[0])
 
 
 def test_commands_read_the_folder_and_say_what_they_cannot_know(tmp_path: Path, capsys) -> None:

@@ -137,6 +137,9 @@ def test_each_pair_s_margin_travels_with_its_rows(algorithm):
     assert value.value.item() == pytest.approx(wanted, rel=1e-9)
     bare = algorithm.loss(out, replace(batch, offset=None), batch.size)
     assert value.stats["rewards/margins"] == bare.stats["rewards/margins"] and value.value != bare.value
+    for sign in (1.0, -1.0):  # right is what ranks the answers right, however far it should lead
+        far = algorithm.loss(out, replace(batch, offset=sign * 1e3 * batch.offset), batch.size)
+        assert far.stats["rewards/accuracies"] == bare.stats["rewards/accuracies"]
     mixed = batch.shuffle(torch.Generator().manual_seed(1))
     pieces = [micro for mini in mixed.split(2) for micro in mini.microbatches(8)]
     again = sum(algorithm.loss(models.policy(piece), piece, batch.size).value.item() for piece in pieces)
@@ -302,3 +305,10 @@ def test_weights_tell_good_answers_from_bad_ones():
     pulled = out.logprobs.grad.abs().sum(1) > 0
     assert torch.equal(pulled, batch.rewards.sum(1) == 1)
     assert bool((out.logprobs.grad[batch.mask] <= 0).all())  # good answers become likelier
+
+
+@pytest.mark.parametrize("algorithm", [SIMPO, ORPO], ids=lambda a: a.name)
+def test_a_method_without_a_reference_reads_none_that_is_there(algorithm):
+    _, batch, out = setting(algorithm, ragged_batch(3, 2, rows=4))
+    beside = replace(batch, ref_logprobs=out.logprobs - 1.0)
+    assert algorithm.loss(out, beside, batch.size).value == algorithm.loss(out, batch, batch.size).value

@@ -1,5 +1,7 @@
 """Gradient checkpointing gives the same gradient to the bit, from layers that run twice, and leaves nothing behind."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from transformers import (
@@ -17,7 +19,7 @@ from transformers import (
 from oneloop.config import default_run
 from oneloop.experience.pack import Row, collate
 from oneloop.forward import attention
-from oneloop.forward.recompute import layers_of
+from oneloop.forward.recompute import layers_of, recomputed
 from oneloop.model.learner import Learner, Optimization
 from oneloop.plan.bill import Lengths, bill
 from oneloop.rollout.engine import Engine
@@ -93,6 +95,18 @@ def test_modules_and_settings_are_as_before(model: PreTrainedModel) -> None:
     assert not any("forward" in layer.__dict__ for layer in layers_of(model))
     assert model.base_model.config._attn_implementation == implementation
     assert not any(module.training for module in model.modules())
+
+
+def test_a_forward_that_somebody_put_on_a_layer_stays() -> None:
+    """As accelerate's hooks do."""
+    model = decided(CONFIGS["gemma3, modules"])
+    layer = layers_of(model)[0]
+    own, calls = layer.forward, []
+    layer.forward = lambda *inputs, **named: calls.append(1) or own(*inputs, **named)
+    put = layer.forward
+    with recomputed(model, nullcontext):
+        assert layer.forward is not put
+    assert layer.__dict__["forward"] is put
 
 
 def test_sampling_keeps_its_cache(monkeypatch: pytest.MonkeyPatch) -> None:

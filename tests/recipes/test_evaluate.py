@@ -20,6 +20,7 @@ from oneloop.recipes.measured import Difference, Measured, Score, Value, perplex
 from oneloop.record.reader import read_run
 from oneloop.record.statistics import Interval, mean_interval, ratio_interval, wilson
 from oneloop.record.table import read_rollouts
+from oneloop.tasks import TASKS
 from toy_models import Silent
 
 TASK = {"data": "task:addition", "size": 6, "max_new_tokens": 4}
@@ -125,6 +126,8 @@ def test_a_fixed_seed_gives_the_same_answers_to_both(models: Path) -> None:
     exam = Exam(**TASK, samples=2, temperature=1.0)
     first, second = (evaluate("scratch:tiny", exam) for _ in range(2))
     assert [item.text for item in first.items] == [item.text for item in second.items]
+    held_out = [row["prompt"] for row in TASKS["addition"].prompts(TASK["size"], exam.seed, "test")]
+    assert list(dict.fromkeys(item.prompt.text for item in first.items)) == held_out
     reward = first.against(second)[0]
     assert reward.mean == 0 and reward.equal == 6 and not reward.told_apart
     assert reward.interval == (-wilson(0, 6).high, wilson(0, 6).high), "six prompts cannot rule out a difference"

@@ -13,6 +13,8 @@ from oneloop.cli.main import run as command
 from oneloop.config import Run, default_run
 from oneloop.data import open_data
 from oneloop.errors import ConfigError, DataError
+from oneloop.experience.pairs import Pair, pair_batch
+from oneloop.model.learner import Learner, Optimization
 from oneloop.model.load import load_policy, load_tokenizer
 from oneloop.model.save import save_policy
 from oneloop.model.text import Text
@@ -21,6 +23,7 @@ from oneloop.recipes import items
 from oneloop.recipes.build import assemble
 from oneloop.recipes.execute import execute
 from oneloop.recipes.inputs import read_inputs
+from oneloop.recipes.reference_cache import Kept
 from oneloop.recipes.resolve import kind_of, models_in_memory, resolved
 from oneloop.record.reader import read_run
 from toy_models import Memory, Silent
@@ -261,6 +264,18 @@ def test_another_model_or_other_pairs_miss(tmp_path) -> None:
         (line,) = [line for line in watcher.lines if line.startswith("reference: ")]
         found, asked = int(line.split()[1]), int(line.split()[3])
         assert found == asked if known else found < asked, (changes, line)
+
+
+def test_other_tokens_of_the_same_lengths_miss(tmp_path) -> None:
+    learner = Learner(
+        load_policy("scratch:tiny"),
+        optimization=Optimization(learning_rate=1.0, critic_learning_rate=1.0, total_updates=1),
+    )
+    kept = Kept(lambda batch: batch.tokens.float(), learner, tmp_path / "kept")
+    one, other = (pair_batch([Pair([5], [token, 1], [7, 1])]) for token in (6, 8))
+    for batch in (one, other, one):
+        assert torch.equal(kept(batch), batch.tokens.float())
+    assert (kept.asked, kept.known) == (3, 1)
 
 
 def test_other_weights_miss(tmp_path) -> None:

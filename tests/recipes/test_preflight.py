@@ -9,9 +9,10 @@ import pytest
 
 from oneloop.algorithms import ALGORITHMS
 from oneloop.errors import ConfigError
-from oneloop.methods import LEARNS_FROM
+from oneloop.methods import LEARNS_FROM, check_name
 from oneloop.model import source
 from oneloop.model.source import check_source
+from oneloop.recipes.preflight import refuse_ranks
 from oneloop.recipes.resolve import kind_of
 
 SRC = Path(source.__file__).parents[2]
@@ -42,6 +43,26 @@ def carried_out(words: str, folder: Path, **environment: str) -> tuple[int, str,
 def test_names_and_kinds_are_those_of_the_values() -> None:
     assert {name: kind_of(value) for name, value in ALGORITHMS.items()} == LEARNS_FROM
     assert list(LEARNS_FROM) == list(ALGORITHMS)
+
+
+@pytest.mark.parametrize("name", ["dr-grpo", "DR-GRPO", "dr_grppo"])
+def test_a_name_that_is_nearly_right(name: str) -> None:
+    with pytest.raises(ConfigError, match="Did you mean 'dr_grpo'"):
+        check_name(name)
+
+
+def test_a_setting_of_torchrun_is_enough(monkeypatch) -> None:
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    monkeypatch.delenv("RANK", raising=False)
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    refuse_ranks()
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    with pytest.raises(ConfigError, match="without torchrun"):
+        refuse_ranks()
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="process 0 of WORLD_SIZE=2"):
+        refuse_ranks()
 
 
 BAD = {

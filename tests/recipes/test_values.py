@@ -142,6 +142,8 @@ def test_a_prompt_can_lose_its_beginning() -> None:
     assert long is not None and "1 of 1 rows cut at the left of the prompt (row 1)" in str(long)
     (pair,), _ = pairs(rows, text, 10, "truncate-left")
     assert text.tokenizer.decode(list(pair.prompt)) == "3456789", "the longer answer decides"
+    (pair,), _ = pairs([{**rows[0], "chosen": "7", "rejected": "77"}], text, 10, "truncate-left")
+    assert text.tokenizer.decode(list(pair.prompt)) == "3456789", "also where it is the rejected one"
     (prompt,), _ = prompts(rows, text, 10, 4, "truncate-left")
     assert prompt.text == "456789" and len(prompt.tokens) == 6
     with pytest.raises(DataError, match=r"row 1: .*and without the prompt too"):

@@ -42,6 +42,8 @@ def test_the_right_answer_is_paid_and_others_are_not(name: str) -> None:
     rows = gym.prompts(6, 3, "train")
     assert reward(gym, rows, [row["answer"] for row in rows]) == [1.0] * 6
     assert reward(gym, rows, [f"<think>?</think><answer> {row['answer']} </answer>" for row in rows]) == [1.0] * 6
+    twice = [f"<answer>x</answer> no: <answer>{row['answer']}</answer>" for row in rows]
+    assert reward(gym, rows, twice) == [1.0] * 6, "the last answer counts"
     assert all(value is not None and value < 0.5 for value in reward(gym, rows, ["x"] * 6))
 
 
