@@ -25,7 +25,7 @@ from oneloop.objective.preference import ImplicitReward, RewardHead
 from oneloop.recipes import items
 from oneloop.recipes.build import dtype_of
 from oneloop.recipes.device import device_of
-from oneloop.recipes.graders import Graders
+from oneloop.recipes.graders import Graders, check_columns
 from oneloop.recipes.measured import Difference, Measured, Score, Value, perplexity
 from oneloop.rewards import NamedReward, RewardScorer
 from oneloop.rollout.engine import Engine
@@ -157,6 +157,7 @@ def _refuse_rewards(exam: Exam, kind: Kind) -> None:
 
 def _answered(model: str, exam: Exam, named: Sequence[NamedReward]) -> Evaluation:
     data = exam.opened("prompts")
+    check_columns(named, data)
     policy, text = _loaded(load_policy, model, exam)
     prompts, long = items.prompts(data.rows, text, _context(policy), exam.max_new_tokens, "skip")
     answers = Generation(
