@@ -105,7 +105,7 @@ def test_the_stop_button_ends_a_run_and_the_cell_has_it(notebook) -> None:
     home, cells = notebook
     printed = [output.text for output in cells[-1].outputs if output.output_type == "stream"]
     assert printed == ["stopped 2 True\n"]
-    assert "stopped by signal 2 after step 1" in data_of(cells[-1], "text/html")[0]
+    assert "stopped by signal 2 after step 2" in data_of(cells[-1], "text/html")[0]
     assert (home / "runs" / "stopped" / "checkpoints" / "step_000002" / "policy").is_dir()
 
 

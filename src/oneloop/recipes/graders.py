@@ -7,7 +7,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
-from oneloop.config import Run
+from oneloop.config import MARK, Run
 from oneloop.data import Loaded
 from oneloop.errors import ConfigError, DataError
 from oneloop.recipes.given import function_name
@@ -37,6 +37,8 @@ class Graders:
         Raises: ConfigError for a name that stands for nothing, and for two rewards of one name.
         """
         if not specs and not is_task(source):
+            if source.startswith(MARK):
+                raise ConfigError("data from Python has no grader of its own. Fix: reward=function, or a spec")
             raise ConfigError(f"--data {source} has no grader of its own. Fix: --reward file.py:function")
         named = tuple(self._of(spec) for spec in specs or (source,))
         RewardScorer(named)  # refuses two rewards of one name, before a model is loaded

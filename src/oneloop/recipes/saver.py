@@ -34,7 +34,8 @@ class Saver:
             self._save()
         if self._request.signum:
             raise Stopped(
-                f"stopped by signal {self._request.signum} after step {step}; go on with the same command and --resume",
+                f"stopped by signal {self._request.signum} after step {self._done}; "
+                "go on with the same command and --resume",
                 self._request.signum,
             )
 
