@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from test_rewards_score import trajectories
@@ -199,8 +200,8 @@ def test_a_hundred_hangs_leave_the_pool_as_it_was(folder: Path, monkeypatch: pyt
     pids: list[int] = []
 
     class Counted(worker_module._Worker):
-        def __init__(self, spec: str) -> None:
-            super().__init__(spec)
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
             pids.append(self._process.pid)
 
     monkeypatch.setattr(worker_module, "_Worker", Counted)

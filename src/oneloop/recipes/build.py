@@ -124,7 +124,7 @@ def assemble(
     if isinstance(reference, Kept):
         builder.notes.append(str(reference))
     engine_note = builder.engine.note if inputs.kind == "prompts" else ""
-    notes = [*builder.notes, *text.notes, learner.note, engine_note]
+    notes = [*inputs.notes, *builder.notes, *text.notes, learner.note, engine_note]
     if run.lora:
         notes.append(_lora_note(run, policy, refers))
     if ignored := ignored_sampling(policy):
