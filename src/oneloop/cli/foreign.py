@@ -13,14 +13,14 @@ class Foreign:
         ours: what to write here; {} stands for the value. Without a flag in it, a sentence.
     """
 
-    library: str
+    peer: str
     name: str
     ours: str
 
 
 TABLE = tuple(
-    Foreign(library, name, ours)
-    for library, pairs in {
+    Foreign(peer, name, ours)
+    for peer, pairs in {
         "others": {
             "lr": "--learning-rate {}",
             "batch_size": "--prompts-per-step N, all prompts of a step; --max-tokens bounds the memory",
@@ -138,13 +138,13 @@ def hint(name: str, value: str | None) -> str | None:
     foreign = BY_NAME.get(name.replace("-", "_"))
     if foreign is None:
         return None
-    whose = "other libraries" if foreign.library == "others" else foreign.library
+    whose = "other libraries" if foreign.peer == "others" else foreign.peer
     return f"{name} of {whose} is here: {foreign.ours.replace('{}', value or 'VALUE')}"
 
 
 def page_table() -> str:
     """The table of docs/coming-from.md."""
-    rows = [f"| {one.library} | `{one.name}` | {_code(one.ours)} |" for one in TABLE]
+    rows = [f"| {one.peer} | `{one.name}` | {_code(one.ours)} |" for one in TABLE]
     return "\n".join(["| library | there | here |", "|---|---|---|", *rows])
 
 
