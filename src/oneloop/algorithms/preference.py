@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from oneloop.algorithms.protocol import Need
+from oneloop.algorithms.protocol import Need, knowing_reference
 from oneloop.batch import Batch, Loss, PolicyOutput, Size
 from oneloop.errors import ConfigError
 from oneloop.objective.advantage import row_rewards
@@ -64,9 +64,8 @@ class Preference:
         *,
         one_update: bool = False,
     ) -> Batch:
-        """π_ref, unless the batch brings it: for fixed data it can be known beforehand."""
-        known = "reference" not in self.needs or batch.ref_logprobs is not None
-        return batch if known else replace(batch, ref_logprobs=models.reference(batch))
+        """π_ref."""
+        return knowing_reference(batch, models, self.needs)
 
     def loss(self, out: PolicyOutput, batch: Batch, size: Size) -> Loss:
         chosen, rejected = pairs(batch.group, _labels(batch))

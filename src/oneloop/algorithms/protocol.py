@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal, Protocol, runtime_checkable
 
 from oneloop.batch import Batch, Loss, PolicyOutput, Size
 from oneloop.ports import Models, World
 
 Need = Literal["reference", "values"]
+
+
+def knowing_reference(batch: Batch, models: Models, needs: frozenset[Need]) -> Batch:
+    """With π_ref where it is needed, unless the batch brings it: for fixed data it can be known beforehand."""
+    known = "reference" not in needs or batch.ref_logprobs is not None
+    return batch if known else replace(batch, ref_logprobs=models.reference(batch))
 
 
 @runtime_checkable

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from oneloop.algorithms.protocol import Need
+from oneloop.algorithms.protocol import Need, knowing_reference
 from oneloop.batch import Batch, Loss, PolicyOutput, Size
 from oneloop.errors import ConfigError
 from oneloop.objective.advantage import row_rewards
@@ -61,23 +61,19 @@ class Unpaired:
         one_update: bool = False,
     ) -> Batch:
         """π_ref and z."""
-        batch = self._with_reference(batch, models)
+        batch = knowing_reference(batch, models, self.needs)
         tokens, mask, group, lengths = (world.gather(x) for x in (batch.tokens, batch.mask, batch.group, batch.lengths))
         zeros, nowhere = torch.zeros_like(mask, dtype=batch.rewards.dtype), torch.zeros_like(mask[:, 0])
         everyone = Batch(tokens, mask, group, zeros, nowhere, lengths=lengths)
         other = mismatched(batch, everyone, world.mine(partners(everyone), batch.group))
         found = {"sum": 0.0, "rows": 0.0}
         if other is not None:
-            other = self._with_reference(other, models)
+            other = knowing_reference(other, models, self.needs)
             drift = self.reward(models.policy(other), other)
             found = {"sum": float(drift.sum(dtype=torch.float64)), "rows": float(len(other))}
         found = world.sum(found)  # every rank asks, whether it has such rows or not
         z = max(found["sum"] / max(found["rows"], 1.0), 0.0)
         return replace(batch, offset=torch.full_like(batch.rewards[:, 0], z))
-
-    def _with_reference(self, batch: Batch, models: Models) -> Batch:
-        known = "reference" not in self.needs or batch.ref_logprobs is not None
-        return batch if known else replace(batch, ref_logprobs=models.reference(batch))
 
     def loss(self, out: PolicyOutput, batch: Batch, size: Size) -> Loss:
         if batch.offset is None:
