@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "health": PLAIN,
     "config": {"errors"},
     "methods": {"config", "errors"},
-    "lab": {"record", *PLAIN},
+    "lab": {"record", "health", *PLAIN},
     "recipes": {
         "batch",
         "objective",

@@ -1,0 +1,65 @@
+"""Source lines of the package, read and never run: the pages show the code that computes what they show."""
+
+from __future__ import annotations
+
+import ast
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from oneloop.lab.answers import Refusal
+
+PACKAGE = Path(__file__).parents[1]
+NAMES = {
+    "clip": ("objective/surrogate.py", "ClippedRatio.__call__"),
+    "score_function": ("objective/surrogate.py", "ScoreFunction.__call__"),
+    "clipped_weight": ("objective/surrogate.py", "ClippedWeight.__call__"),
+    "gae": ("objective/advantage.py", "GAE.__call__"),
+    "group_advantage": ("objective/advantage.py", "GroupRelative.__call__"),
+    "leave_one_out": ("objective/advantage.py", "LeaveOneOut.__call__"),
+    "whiten": ("objective/advantage.py", "whiten"),
+    "dpo": ("objective/preference.py", "LogSigmoid.__call__"),
+    "implicit_reward": ("objective/preference.py", "ImplicitReward.__call__"),
+    "ipo": ("objective/preference.py", "SquaredMargin.__call__"),
+    "kl": ("objective/divergence.py", "kl_estimate"),
+    "adaptive_kl": ("objective/divergence.py", "AdaptiveKL.update"),
+    "aggregate": ("objective/aggregate.py", "TokenMean.__call__"),
+    "token_mean": ("objective/aggregate.py", "TokenMean.__call__"),
+    "sequence_mean": ("objective/aggregate.py", "SequenceMean.__call__"),
+    "fixed_length": ("objective/aggregate.py", "FixedLength.__call__"),
+    "value_loss": ("objective/critic.py", "value_loss"),
+    "explained_variance": ("objective/critic.py", "explained_variance"),
+    "overlong": ("objective/shaping.py", "OverlongPenalty.__call__"),
+    "mixed_outcome": ("objective/select.py", "MixedOutcome.__call__"),
+    "truncated_importance": ("objective/correction.py", "TruncatedImportance.__call__"),
+    "loss": ("algorithms/policy_gradient.py", "PolicyGradient.loss"),
+    "prepare": ("algorithms/policy_gradient.py", "PolicyGradient.prepare"),
+    "loop": ("train.py", "train"),
+}
+"""What may be asked for: a file of the package, and a function in it. Nothing of a request becomes part of a path."""
+
+
+@lru_cache
+def code(name: str) -> dict[str, Any]:
+    """The lines of a function without its docstring, and where they stand. Raises: Refusal."""
+    if name not in NAMES:
+        raise Refusal(404, "there is no code of that name", f"one of {', '.join(NAMES)}")
+    file, path = NAMES[name]
+    text = (PACKAGE / file).read_text(encoding="utf-8")
+    node = _inside(ast.parse(text), path.split("."))
+    lines = text.splitlines()
+    chosen = list(range(node.lineno - 1, node.end_lineno or node.lineno))
+    if ast.get_docstring(node) is not None:
+        doc = node.body[0]
+        chosen = [place for place in chosen if not doc.lineno - 1 <= place < (doc.end_lineno or doc.lineno)]
+    indent = node.col_offset
+    shown = "\n".join(lines[place][indent:] for place in chosen)
+    return {"name": path, "file": f"src/oneloop/{file}", "line": node.lineno, "text": shown}
+
+
+def _inside(tree: ast.AST, path: list[str]) -> ast.FunctionDef:
+    for name in path:
+        kinds = ast.ClassDef | ast.FunctionDef
+        tree = next(node for node in ast.iter_child_nodes(tree) if isinstance(node, kinds) and node.name == name)
+    assert isinstance(tree, ast.FunctionDef)
+    return tree
