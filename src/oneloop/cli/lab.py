@@ -14,10 +14,10 @@ from oneloop.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class LabFlags:
-    """A page about runs on this machine, read only: four explorables, and every run's charts, completions and tokens."""
+    """A page about runs on this machine, read only: how the methods work, live, and what every run did."""
 
     runs: Annotated[tuple[str, ...], Positional] = ()
-    """Run folders, folders of runs, or folders of runs of TRL or verl; left out, runs. New runs appear by themselves."""
+    """Run folders, folders of runs, or runs of TRL or verl; left out, runs/. New runs appear by themselves."""
     host: str = "127.0.0.1"
     """Address to listen on. Any but this machine's own asks for a token."""
     port: int = 0

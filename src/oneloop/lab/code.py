@@ -41,25 +41,30 @@ NAMES = {
 
 @lru_cache
 def code(name: str) -> dict[str, Any]:
-    """The lines of a function without its docstring, and where they stand. Raises: Refusal."""
+    """The lines of a function without its docstring, of a method the body alone. Raises: Refusal."""
     if name not in NAMES:
         raise Refusal(404, "there is no code of that name", f"one of {', '.join(NAMES)}")
     file, path = NAMES[name]
     text = (PACKAGE / file).read_text(encoding="utf-8")
     node = _inside(ast.parse(text), path.split("."))
     lines = text.splitlines()
-    chosen = list(range(node.lineno - 1, node.end_lineno or node.lineno))
-    if ast.get_docstring(node) is not None:
-        doc = node.body[0]
-        chosen = [place for place in chosen if not doc.lineno - 1 <= place < (doc.end_lineno or doc.lineno)]
-    indent = node.col_offset
-    shown = "\n".join(lines[place][indent:] for place in chosen)
-    return {"name": path, "file": f"src/oneloop/{file}", "line": node.lineno, "text": shown}
+    body = node.body[1:] if ast.get_docstring(node) is not None else node.body
+    # comments before a statement belong to it
+    start, end = (node.body[0].end_lineno or 0) if body is not node.body else body[0].lineno - 1, node.end_lineno or 0
+    head = [] if "." in path else lines[node.lineno - 1 : node.body[0].lineno - 1]
+    indent = body[0].col_offset if "." in path else 0
+    shown = "\n".join(line[indent:] for line in [*head, *lines[start:end]])
+    return {
+        "name": path,
+        "file": f"src/oneloop/{file}",
+        "line": start + 1 if "." in path else node.lineno,
+        "text": shown,
+    }
 
 
 def _inside(tree: ast.AST, path: list[str]) -> ast.FunctionDef:
     for name in path:
-        kinds = ast.ClassDef | ast.FunctionDef
-        tree = next(node for node in ast.iter_child_nodes(tree) if isinstance(node, kinds) and node.name == name)
+        nodes = (node for node in ast.iter_child_nodes(tree) if isinstance(node, ast.ClassDef | ast.FunctionDef))
+        tree = next(node for node in nodes if node.name == name)
     assert isinstance(tree, ast.FunctionDef)
     return tree

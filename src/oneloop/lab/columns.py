@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -9,7 +10,9 @@ from math import isfinite
 from typing import Any
 
 import numpy
+import pyarrow
 from numpy.typing import NDArray
+from pyarrow import json as arrow_json
 
 from oneloop.lab.folders import Folder
 from oneloop.lab.lines import block, mark_at, parsed
@@ -98,7 +101,7 @@ class Index:
         return min(self.offset / self.total, 1.0) if self.total else 1.0
 
     def refresh(self, wait: float) -> None:
-        """Read on, and come back when all is read or `wait` seconds are over. Raises: OSError where there is no file."""
+        """Read on; comes back when all is read or `wait` seconds are over. Raises: OSError where there is no file."""
         with self._lock:
             if self._busy is None or not self._busy.is_alive():
                 if not self._changed():
@@ -147,8 +150,6 @@ class Index:
 
 
 def _inode(file: Any) -> int:
-    import os
-
     return os.fstat(file.fileno()).st_ino
 
 
@@ -162,9 +163,6 @@ def _parsed_block(content: bytes, known: Sequence[str]) -> tuple[dict[str, Colum
 
 
 def _by_arrow(content: bytes, known: Sequence[str]) -> tuple[dict[str, Column], int] | None:
-    import pyarrow
-    from pyarrow import json as arrow_json
-
     schema = pyarrow.schema([(name, pyarrow.float64()) for name in known])
     try:
         table = arrow_json.read_json(

@@ -10,24 +10,20 @@ from math import isfinite
 from pathlib import Path
 from statistics import fmean, pstdev
 from time import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pyarrow
+from pyarrow import parquet
 
 from oneloop.errors import DataError
 from oneloop.lab.columns import Index, columns_of
 from oneloop.lab.folders import Folder
 from oneloop.lab.lines import Page, parsed
-from oneloop.lab.secrets import redacted
 from oneloop.lab.source import Appended, Details, Line, Source, Table
 from oneloop.lab.status import Status, ago
 
-if TYPE_CHECKING:  # slow to load
-    import pyarrow
-
-_TRL, _VERL, _CHECKPOINT = (
-    re.compile(r"completions_(\d+)\.parquet"),
-    re.compile(r"(\d+)\.jsonl"),
-    re.compile(r"checkpoint-(\d+)"),
-)
+_TRL, _VERL = re.compile(r"completions_(\d{1,12})\.parquet"), re.compile(r"(\d{1,12})\.jsonl")
+_CHECKPOINT = re.compile(r"checkpoint-(\d{1,12})")
 LARGEST = 2**28
 """Bytes of one table or dump."""
 LATELY = 600.0
@@ -187,9 +183,6 @@ class TrlRun(ForeignRun):
     _below, _pattern = ("completions",), _TRL
 
     def _rollouts(self, step: int) -> pyarrow.Table:
-        import pyarrow
-        from pyarrow import parquet
-
         place = self._places()[step]
         try:
             table = parquet.read_table(BytesIO(self.folder.read(*place, most=LARGEST)))
@@ -291,8 +284,6 @@ def normal(rows: Sequence[dict[str, Any]], parts: Sequence[str]) -> pyarrow.Tabl
     Args:
         parts: the columns that are numbers of rewards; other columns that are no words become text.
     """
-    import pyarrow
-
     groups: dict[str, int] = {}
     counts: dict[int, int] = {}
     made: dict[str, list[Any]] = {"group": [], "sample": []}
@@ -319,8 +310,6 @@ def normal(rows: Sequence[dict[str, Any]], parts: Sequence[str]) -> pyarrow.Tabl
 
 
 def _numbers(rows: Sequence[dict[str, Any]], name: str) -> Any:
-    import pyarrow
-
     return pyarrow.array([float(row[name]) if _finite(row.get(name)) else None for row in rows], pyarrow.float64())
 
 
@@ -340,8 +329,6 @@ def _finite(value: Any) -> bool:
 
 
 def _is_number(kind: Any) -> bool:
-    import pyarrow
-
     return pyarrow.types.is_floating(kind) or pyarrow.types.is_integer(kind)
 
 

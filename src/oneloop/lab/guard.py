@@ -123,7 +123,7 @@ class Guard:
         return None
 
     def _enter(self, scope: Any, headers: Mapping[str, list[str]]) -> str | None:
-        """Check the token: in a header, a cookie, or the address, from which it moves into the cookie that is returned."""
+        """Check the token, in a header, a cookie or the address; from there it moves into the returned cookie."""
         bearer = [value[7:] for value in headers.get("authorization", []) if value.lower().startswith("bearer ")]
         kept = [value for header in headers.get("cookie", []) if (value := _cookie(header)) is not None]
         if any(self._door.knows(one) for one in (*bearer, *kept)):

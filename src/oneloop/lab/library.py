@@ -11,6 +11,7 @@ from time import monotonic
 from oneloop.errors import ConfigError
 from oneloop.lab.answers import Refusal
 from oneloop.lab.folders import Folder, plain
+from oneloop.lab.foreign import kind_of
 from oneloop.lab.own import OwnRun
 from oneloop.lab.source import Source
 
@@ -24,7 +25,7 @@ Kind = Callable[[Folder], Source]
 
 
 class Library:
-    """Ids and runs. A folder of runs is looked at again, so that new runs appear; a run that is gone stays, and says so.
+    """Ids and runs. Folders are looked at again, so that new runs appear; a run that is gone stays, and says so.
 
     Args:
         roots: run folders, folders of runs, folders of others' runs.
@@ -69,8 +70,6 @@ class Library:
 
 def found(root: Path) -> list[tuple[Path, Kind]]:
     """Runs at or below a folder; those higher up first, then by name. Links are not followed."""
-    from oneloop.lab.foreign import kind_of
-
     runs: list[tuple[Path, Kind]] = []
     level, looked = [root], 0
     for _ in range(DEPTH + 1):
@@ -79,7 +78,7 @@ def found(root: Path) -> list[tuple[Path, Kind]]:
             looked += 1
             if looked > MOST:
                 return runs
-            kind = OwnRun if (path / "run.json").exists() else kind_of(path)
+            kind: Kind | None = OwnRun if (path / "run.json").exists() else kind_of(path)
             if kind is not None:
                 runs.append((path, kind))
             else:

@@ -6,7 +6,9 @@ import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from time import time
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
+
+import pyarrow
 
 from oneloop.errors import DataError
 from oneloop.lab.columns import Index
@@ -16,9 +18,6 @@ from oneloop.lab.secrets import redacted
 from oneloop.lab.source import TABLES, Appended, Details, Line, Table
 from oneloop.lab.status import Status, status_of
 from oneloop.record.steps import StepTables
-
-if TYPE_CHECKING:  # slow to load
-    import pyarrow
 
 FILES: dict[Appended, str] = {
     "metrics": "metrics.jsonl",
@@ -50,7 +49,7 @@ FROM_CONFIG = (
 class OwnRun:
     """Implements `oneloop.lab.source.Source` for the folder that docs/run-folder.md describes."""
 
-    kind = "oneloop"
+    kind: Literal["oneloop"] = "oneloop"
 
     def __init__(self, folder: Folder) -> None:
         self.folder = folder

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
+
+import pyarrow
 
 from oneloop.lab.columns import Index
 from oneloop.lab.folders import Folder
 from oneloop.lab.lines import Page
 from oneloop.lab.status import Status
-
-if TYPE_CHECKING:  # slow to load
-    import pyarrow
 
 Table = Literal["rollouts", "ratios", "tokens", "pairs"]
 TABLES: tuple[Table, ...] = ("rollouts", "ratios", "tokens", "pairs")
@@ -56,7 +55,9 @@ class Source(Protocol):
     """
 
     folder: Folder
-    kind: Literal["oneloop", "trl", "verl"]
+
+    @property
+    def kind(self) -> Literal["oneloop", "trl", "verl"]: ...
 
     def line(self) -> Line: ...
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pyarrow
+from pyarrow import compute as _compute
+from pyarrow import types
 
 from oneloop.lab.answers import Refusal
 from oneloop.lab.lines import BLOCK, parsed, tail
 from oneloop.lab.own import FILES, LACKS, OwnRun
 from oneloop.lab.source import TABLES, Source, Table
 
-if TYPE_CHECKING:  # slow to load
-    import pyarrow
-
+compute: Any = _compute  # its functions are made at run time, where no type checker sees them
 SHORT = 300
 """Characters of a prompt or a completion in a list."""
 SEARCH = 1.0
@@ -32,7 +35,7 @@ def facts(source: Source) -> dict[Table, dict[str, int | None]]:
     found: dict[Table, dict[str, int | None]] = {}
     for name in TABLES:
         steps = source.steps(name)
-        gaps = [after - before for before, after in zip(steps, steps[1:], strict=False)]
+        gaps = [after - before for before, after in pairwise(steps)]
         found[name] = {
             "count": len(steps),
             "first": steps[0] if steps else None,
@@ -60,8 +63,6 @@ def rollout(source: Source, step: int | None, row: int) -> dict[str, Any]:
 
 def same_prompt(source: Source, step: int | None, row: int, limit: int) -> dict[str, Any]:
     """Completions of the same prompt in this step and in others, the nearest ones first, as far as a second goes."""
-    from pyarrow import compute
-
     at = _placed(source, "rollouts", step)["step"]
     asked = _read(source, "rollouts", at, ["prompt"])
     if row >= len(asked):
@@ -215,14 +216,10 @@ def _rounded(value: Any) -> Any:
 
 
 def _parts(table: pyarrow.Table) -> list[str]:
-    from pyarrow import types
-
     return [field.name for field in table.schema if field.name not in PLAIN and types.is_floating(field.type)]
 
 
 def _rows(table: pyarrow.Table, short: int | None) -> list[dict[str, Any]]:
-    from pyarrow import compute, types
-
     parts = _parts(table)
     extras = [field.name for field in table.schema if field.name not in PLAIN and types.is_string(field.type)]
     columns = {name: table.column(name) for name in table.column_names}

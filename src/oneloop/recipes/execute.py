@@ -23,6 +23,7 @@ from oneloop.model.save import save_merged, save_policy
 from oneloop.recipes.best import METRIC, Best
 from oneloop.recipes.build import Parts, assemble
 from oneloop.recipes.explain import explain
+from oneloop.recipes.explain import facts as objective_facts
 from oneloop.recipes.given import NOTHING, Given
 from oneloop.recipes.health import Healthy, watch_of
 from oneloop.recipes.inputs import Inputs
@@ -75,6 +76,7 @@ def execute(run: Run, observer: Observer, given: Given = NOTHING, inputs: Inputs
     record = recorded(run, out, inputs)
     facts = {"algorithm": algorithm.name, "model": run.model, "seed": run.seed, "steps": run.steps}
     facts |= {"data": inputs.fingerprint, "machine": machine(), "changed": not_default(run)}
+    facts |= {"explain": objective_facts(algorithm)}
     with (
         closing(inputs),
         RunFolder.open(out, resume=run.resume, config_text=run.to_toml(), facts=facts) as folder,
