@@ -34,7 +34,10 @@ def app(library: Library, door: Door, demo: Path | None = None) -> Guard:
         Route("/assets/{name}", _asset),
         Route("/{rest:path}", _page),
     ]
-    return Guard(Starlette(routes=routes), door)
+    # a path with a line break matches no route; nothing is ever sent on to another address
+    starlette = Starlette(routes=routes, exception_handlers={404: _missing})
+    starlette.router.redirect_slashes = False
+    return Guard(starlette, door)
 
 
 def _endpoint(answer: Callable[[Question], Any], library: Library, demo: Path | None) -> Any:
@@ -93,6 +96,10 @@ def _tried(answer: Callable[[Request], Any], request: Request) -> tuple[int, byt
 
 def _nothing() -> Any:
     raise Refusal(404, "there is no such route", "/api/runs")
+
+
+async def _missing(request: Request, error: Exception) -> Response:
+    return Response(encoded({"error": "there is nothing of that name", "fix": "/"}), 404, media_type="application/json")
 
 
 async def _asset(request: Request) -> Response:
