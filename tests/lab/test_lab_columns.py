@@ -96,13 +96,17 @@ def test_both_ways_of_reading_agree(seed):
         )
 
 
-def test_columns_grow_without_being_held_twice():
+def test_columns_grow_widen_and_have_gaps():
     columns = Columns()
     for start in range(0, 5000, 1000):
         columns.append({"x": numpy.arange(start, start + 1000, dtype=float)}, 1000)
+    early = columns.get("x")
     columns.append({"y": numpy.ones(10)}, 10)
-    assert columns.get("x")[:5000].tolist() == list(range(5000)) and numpy.isnan(columns.get("x")[5000:]).all()
-    assert columns.size() == 4 * 5010 + 4 * 10  # y has not been asked for as a whole
+    columns.append({"x": numpy.array([3.0**20]), "y": numpy.array([2.0])}, 1)
+    assert columns.get("x")[:5000].tolist() == list(range(5000)) and numpy.isnan(columns.get("x")[5000:5010]).all()
+    assert columns.get("x")[5010] == 3.0**20  # float32 would not hold it
+    assert numpy.isnan(columns.get("y")[:5000]).all() and columns.get("y")[5000:].tolist() == [1.0] * 10 + [2.0]
+    assert early.tolist() == list(range(5000))  # what was handed out stays as it was
 
 
 def test_an_index_goes_on_where_it_was(tmp_path, monkeypatch):

@@ -38,8 +38,8 @@ def verl_run(path: Path, *, steps: int = 3) -> Path:
     path.mkdir(parents=True)
     for step in range(1, steps + 1):
         rows = [
-            {"input": f"q{row % 2}", "output": f"o{step}{row}", "gts": str(row % 2), "score": float(row > 1), "step": step,
-             "acc": row > 1, "extra": 0.5, "pred": "7"}
+            {"input": f"q{row % 2}", "output": f"o{step}{row}", "gts": str(row % 2), "score": float(row > 1),
+             "step": step, "acc": row > 1, "extra": 0.5, "pred": "7"}
             for row in range(4)
         ]  # fmt: skip
         (path / f"{step}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

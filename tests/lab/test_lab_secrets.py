@@ -26,15 +26,16 @@ def test_what_looks_like_a_secret_is_hidden(text):
 
 @pytest.mark.parametrize(
     "text",
-    ["max_new_tokens = 64", "--max-tokens 4096", "the key is to train longer", "num_tokens", "tokens/s 716", "a token limit",
-     "40e889a152ab0d35a800392dd543b27e452ae6c5", "sk-learn", "hf_hub", "key figures"],
+    ["max_new_tokens = 64", "--max-tokens 4096", "the key is to train longer", "num_tokens", "tokens/s 716",
+     "a token limit", "40e889a152ab0d35a800392dd543b27e452ae6c5", "sk-learn", "hf_hub", "key figures"],
 )  # fmt: skip
 def test_what_is_none_stays(text):
     assert redacted(text) == text
 
 
 def test_by_name_and_by_flag():
-    assert redacted({"hf_token": "x", "max_tokens": "9", "nested": {"apiKey": "y", "password": "z"}, "n": [1, None]}) == {
+    given = {"hf_token": "x", "max_tokens": "9", "nested": {"apiKey": "y", "password": "z"}, "n": [1, None]}
+    assert redacted(given) == {
         "hf_token": HIDDEN, "max_tokens": "9", "nested": {"apiKey": HIDDEN, "password": HIDDEN}, "n": [1, None],
     }  # fmt: skip
     assert redacted(["train", "--hf-token", "x", "--steps", "3"]) == ["train", "--hf-token", HIDDEN, "--steps", "3"]
@@ -44,7 +45,7 @@ def test_the_canary_is_in_no_answer(tmp_path):
     run = make_run(
         tmp_path / "run", status="failed", failure=f"401 for token={CANARY} at https://u:{CANARY}@hub/x",
         model=f"https://u:{CANARY}@hub/model", changed={"reward": "", "api_key": ""},
-        config=f'algorithm = "grpo"\napi_key = "{CANARY}"\nreward = ["f.py:g", "--token", "{CANARY}"]\nmodel = "hf_{CANARY}"\n',
+        config=f'api_key = "{CANARY}"\nreward = ["f.py:g", "--token", "{CANARY}"]\nmodel = "hf_{CANARY}"\n',
     )  # fmt: skip
     info = json.loads((run / "run.json").read_text())
     info["argv"] = ["oneloop", "train", "--hub-token", CANARY, f"--key={CANARY}", "sk-" + CANARY]

@@ -11,8 +11,8 @@ from asking import Lab, make_run
 
 from oneloop.lab.status import Status, status_of
 
-ROUTES = ["", "/curves?names=reward", "/metrics?offset=0", "/events", "/evaluations", "/health", "/rollouts", "/rollouts/0",
-          "/prompt?row=0", "/ratios", "/ratios?tokens=1", "/tokens", "/pairs", "/memory"]  # fmt: skip
+ROUTES = ["", "/curves?names=reward", "/metrics?offset=0", "/events", "/evaluations", "/health", "/rollouts",
+          "/rollouts/0", "/prompt?row=0", "/ratios", "/ratios?tokens=1", "/tokens", "/pairs", "/memory"]  # fmt: skip
 
 
 def everything(lab: Lab, run: str = "run") -> dict[str, int]:
@@ -70,8 +70,8 @@ def deep(file: Path) -> None:
     file.write_bytes(b"[" * 100_000 + b"\n" + b'{"a":' * 50_000 + b"\n")
 
 
-FILES = ["run.json", "config.toml", "metrics.jsonl", "events.jsonl", "eval.jsonl", "memory.jsonl", "ratios.jsonl", "objective.txt",
-         "rollouts/step_000003.parquet", "ratios/step_000003.parquet", "tokens/step_000003.parquet",
+FILES = ["run.json", "config.toml", "metrics.jsonl", "events.jsonl", "eval.jsonl", "memory.jsonl", "ratios.jsonl",
+         "objective.txt", "rollouts/step_000003.parquet", "ratios/step_000003.parquet", "tokens/step_000003.parquet",
          "pairs/step_000003.parquet"]  # fmt: skip
 DAMAGES = [truncated, random_bytes, emptied, deleted, a_folder, a_pipe, a_link, other_json, deep]
 

@@ -14,8 +14,8 @@ from oneloop.lab.serve import door, is_loopback
 GOOD_HOSTS = [HOST, "localhost:8765", "LOCALHOST:8765"]
 BAD_HOSTS = [
     "evil.example", "evil.example:8765", "127.0.0.1", "127.0.0.1:80", "127.0.0.1:8765.evil.example", "127.0.0.1:87650",
-    "localhost", "0.0.0.0:8765", "[::1]:8765", "127.1:8765", "2130706433:8765", "", " 127.0.0.1:8765", "127.0.0.1:8765,x",
-    "user@127.0.0.1:8765",
+    "localhost", "0.0.0.0:8765", "[::1]:8765", "127.1:8765", "2130706433:8765", "", " 127.0.0.1:8765",
+    "127.0.0.1:8765,x", "user@127.0.0.1:8765",
 ]  # fmt: skip
 GOOD_ORIGINS = [None, f"http://{HOST}", "http://localhost:8765"]
 BAD_ORIGINS = [
@@ -137,9 +137,10 @@ def test_which_addresses_a_server_goes_by():
 
 
 PIECES = [
-    "..", ".", "%2e%2e", "%252e%252e", "..%2f", "%2f", "\\", "%5c", "%00", "\x00", "．．", "‥", "/", "//", "etc", "passwd",
-    "secret.txt", "link", "inside", "run.json", ".lock", "~", "a" * 300, "%ff", "\udcff", "é", "CON", "*", "?", "#", ";",
-    "run", "rollouts", "step_000000.parquet", "file:", "%u002e", "0", "-1", "'", '"', "<script>", "${HOME}", "|", "\n",
+    "..", ".", "%2e%2e", "%252e%252e", "..%2f", "%2f", "\\", "%5c", "%00", "\x00", "．．", "‥", "/", "//", "etc",
+    "passwd", "secret.txt", "link", "inside", "run.json", ".lock", "~", "a" * 300, "%ff", "\udcff",
+    "é", "CON", "*", "?", "#",
+    ";", "run", "rollouts", "step_000000.parquet", "file:", "%u002e", "0", "-1", "'", '"', "<script>", "${HOME}", "|", "\n",
 ]  # fmt: skip
 
 
@@ -175,8 +176,8 @@ def snapshot(folder: Path) -> dict[str, tuple[bytes, int]]:
 def test_no_request_changes_anything(tmp_path):
     run = make_run(tmp_path / "runs" / "run")
     before, lab = snapshot(tmp_path), Lab(tmp_path / "runs")
-    for path in ("", "/curves?names=reward", "/metrics", "/events", "/evaluations", "/health", "/rollouts", "/rollouts/0",
-                 "/prompt", "/ratios?tokens=1", "/tokens", "/pairs", "/memory"):  # fmt: skip
+    for path in ("", "/curves?names=reward", "/metrics", "/events", "/evaluations", "/health", "/rollouts",
+                 "/rollouts/0", "/prompt", "/ratios?tokens=1", "/tokens", "/pairs", "/memory"):  # fmt: skip
         for method in ("GET", "HEAD", "POST", "DELETE", "PUT"):
             lab.get(f"/api/runs/run{path}", method=method)
     for path in ("/api/runs", "/api/compare?runs=run,run", "/api/demo", "/api/code/clip", "/"):

@@ -151,7 +151,8 @@ def test_what_is_not_there_is_said(lab):
         "/nothing": 404, "/runs/grpo/curves?names=reward&x=moons": 400, "/runs/grpo/rollouts?step=x": 400,
         "/runs/grpo/metrics?offset=-1": 400, "/runs/grpo/curves?names=reward&points=9999": 400,
         "/runs/grpo/curves?names=reward&from=nan": 400, "/runs/grpo/prompt?row=99": 404, "/runs/grpo/rollouts/x": 400,
-        "/runs/grpo/ratios?step=99": 404, "/runs/grpo/metrics?offset=٣": 400, f"/runs/grpo/metrics?offset={'9' * 5000}": 400,
+        "/runs/grpo/ratios?step=99": 404, "/runs/grpo/metrics?offset=٣": 400,
+        f"/runs/grpo/metrics?offset={'9' * 5000}": 400,
     }.items():  # fmt: skip
         answer = lab.get(f"/api{path}")
         assert (

@@ -2,6 +2,7 @@
 
 import http.client
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -26,7 +27,8 @@ from oneloop.cli.lab import main
 try:
     main(sys.argv[1:])
 finally:
-    print("loaded:", " ".join(name for name in ("torch", "transformers", "matplotlib", "scipy") if name in sys.modules), flush=True)
+    heavy = ("torch", "transformers", "matplotlib", "scipy")
+    print("loaded:", " ".join(name for name in heavy if name in sys.modules), flush=True)
 """
 
 
@@ -35,7 +37,7 @@ class Server:
         command = [sys.executable, "-c", PROGRAM, *arguments, "--no-browser"]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         line = self.process.stdout.readline()
-        found = re.search(r"http://([\d.]+):(\d+)/(?:\?token=(\S+))?", line)
+        found = re.search(r"http://([^/]+):(\d+)/(?:\?token=(\S+))?", line)
         assert found, line + self.process.stdout.read()
         self.host, self.port, self.token = found[1], int(found[2]), found[3]
 
@@ -57,7 +59,7 @@ class Server:
         return socket.create_connection(("127.0.0.1", self.port), timeout=20)
 
     def stop(self) -> str:
-        self.process.terminate()
+        self.process.send_signal(signal.SIGINT)  # as Ctrl-C does
         said, _ = self.process.communicate(timeout=20)
         return said
 

@@ -1,0 +1,238 @@
+"""What the lab's server costs: charts of a million steps, fifty readers at once, and training beside it.
+
+    python benchmarks/single/lab.py charts | clients | beside | all      (--seconds 60 --steps 1000000)
+
+Prints the figures that docs/lab.md states, and the machine's load: another program beside it makes all of them worse.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import http.client
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+
+SERIES = [f"series/{number:02d}" for number in range(20)]
+CHARTS = ["", "&x=time", "&from={low}&to={high}"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["charts", "clients", "beside", "all"])
+    parser.add_argument("--steps", type=int, default=1_000_000)
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--clients", type=int, default=50)
+    flags = parser.parse_args()
+    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
+    print(f"{os.cpu_count()} cores, load {load} before")
+    with tempfile.TemporaryDirectory() as folder:
+        if flags.what in ("charts", "all"):
+            charts(Path(folder), flags.steps)
+        if flags.what in ("clients", "all"):
+            clients(Path(folder), flags.clients, flags.seconds)
+        if flags.what in ("beside", "all"):
+            beside(Path(folder), flags.clients, flags.seconds)
+
+
+def charts(folder: Path, steps: int) -> None:
+    """Start, first answer, indexing, and single charts once indexed."""
+    run = synthetic(folder / "large", steps)
+    size = (run / "metrics.jsonl").stat().st_size / 2**20
+    with server(folder / "large") as (port, pid, seconds):
+        print(f"start: {seconds:.2f} s until the first answer")
+        begin = time.perf_counter()
+        while (answer := ask(port, f"/api/runs/run/curves?names={SERIES[0]}&points=2000")[1])["ready"] < 1:
+            time.sleep(0.05)
+        print(f"index: {time.perf_counter() - begin:.1f} s for {steps:,} steps × {len(SERIES)} series ({size:.0f} MiB)")
+        assert answer["series"][0]["n"] == steps, answer["series"][0]["n"]
+        draw, taken = random.Random(0), []
+        for number in range(300):
+            low = draw.randrange(steps // 2)
+            query = CHARTS[number % 3].format(low=low, high=low + draw.randrange(1, steps // 2))
+            begin = time.perf_counter()
+            ask(port, f"/api/runs/run/curves?names={draw.choice(SERIES)}&points={1990 + number % 10}{query}")
+            taken.append(1e3 * (time.perf_counter() - begin))
+        taken.sort()
+        print(f"a chart: median {median(taken):.0f} ms, p95 {taken[285]:.0f} ms, worst {taken[-1]:.0f} ms")
+        print(f"memory: {memory(pid):.0f} MiB resident, {memory(pid, 'VmHWM'):.0f} MiB at most")
+    run = synthetic(folder / "middle", 20_000)
+    with server(folder / "middle") as (port, _, _):
+        begin = time.perf_counter()
+        for path in (
+            "/api/runs",
+            "/api/runs/run",
+            f"/api/runs/run/curves?names={','.join(SERIES[:8])}",
+            "/api/runs/run/health",
+        ):
+            ask(port, path)
+        print(f"open a run of 20,000 steps: {time.perf_counter() - begin:.2f} s for its four first answers")
+
+
+def clients(folder: Path, count: int, seconds: float) -> None:
+    """So many readers, four requests a second each, as pages that are open ask."""
+    synthetic(folder / "asked", 20_000)
+    with server(folder / "asked") as (port, pid, _):
+        ask(port, f"/api/runs/run/curves?names={SERIES[0]}")
+        taken, errors = asyncio.run(load(port, count, seconds))
+        taken.sort()
+        print(
+            f"{count} clients at 4 requests/s for {seconds:.0f} s: {len(taken) / seconds:.0f} answers/s, {errors} errors, "
+            f"median {1e3 * median(taken):.0f} ms, p99 {1e3 * taken[int(0.99 * len(taken))]:.0f} ms, {memory(pid):.0f} MiB"
+        )
+
+
+def beside(folder: Path, count: int, seconds: float) -> None:
+    """A training run alone and beside a page that follows it; then beside all clients. In turn, for a load drifts."""
+    alone, read, flooded = [], [], []
+    for number in range(3):
+        alone.append(trained(folder / f"alone{number}"))
+        with server(folder) as (port, _, _):
+            read.append(trained(folder / f"read{number}", ["--page", str(port)]))
+            flooded.append(trained(folder / f"flooded{number}", ["--flood", str(port), str(count)]))
+    base = median(alone)
+    print(
+        f"a step of training alone: {1e3 * base:.1f} ms (three runs: {', '.join(f'{1e3 * one:.1f}' for one in alone)})"
+    )
+    print(f"beside one open page: {100 * (median(read) / base - 1):+.1f} %")
+    print(f"beside {count} clients: {100 * (median(flooded) / base - 1):+.1f} %")
+
+
+def trained(out: Path, reader: list[str] | None = None) -> float:
+    """Seconds of a step, the median over a short run."""
+    asking = None
+    if reader:
+        port, count = int(reader[1]), 1 if reader[0] == "--page" else int(reader[2])
+        code = f"import asyncio, sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import lab; "
+        code += f"asyncio.run(lab.load({port}, {count}, 1e9, run={out.name!r}))"
+        asking = subprocess.Popen([sys.executable, "-c", code])
+    try:
+        command = [sys.executable, "-m", "oneloop", "train", "grpo", "--data", "task:addition", "--out", str(out)]
+        command += ["--steps", "60", "--prompts-per-step", "16", "--max-new-tokens", "8", "--eval-size", "8"]
+        subprocess.run(command, check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    finally:
+        if asking is not None:
+            asking.kill()
+            asking.wait()
+    times = [json.loads(line)["time"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return median(after - before for before, after in pairwise(times[10:]))
+
+
+async def load(port: int, count: int, seconds: float, run: str = "run") -> tuple[list[float], int]:
+    """Latencies and errors of clients that poll as the pages do: new lines by offset, now and then a chart."""
+    taken: list[float] = []
+    errors = 0
+
+    async def client(number: int) -> None:
+        nonlocal errors
+        draw = random.Random(number)
+        await asyncio.sleep(draw.random() / 4)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        offset, end, turn = 0, time.monotonic() + seconds, 0
+        while time.monotonic() < end:
+            path = (
+                f"/api/runs/{run}/metrics?offset={offset}&names=reward",
+                f"/api/runs/{run}/curves?names={draw.choice(SERIES)},reward&points=1000",
+                f"/api/runs/{run}/health",
+                "/api/runs",
+            )[turn % 4]
+            begin = time.monotonic()
+            try:
+                head = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n"
+                writer.write(head.encode())
+                header = (await reader.readuntil(b"\r\n\r\n")).decode()
+                length = int(re.search(r"content-length: (\d+)", header)[1])  # type: ignore[index]
+                body = await reader.readexactly(length)
+                errors += not header.startswith("HTTP/1.1 200")
+                if turn % 4 == 0:
+                    offset = json.loads(body).get("offset", 0)
+            except (OSError, asyncio.IncompleteReadError, TypeError):
+                errors += 1
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            taken.append(time.monotonic() - begin)
+            turn += 1
+            await asyncio.sleep(max(0.25 - (time.monotonic() - begin), 0))
+        writer.close()
+
+    await asyncio.gather(*(client(number) for number in range(count)))
+    return taken, errors
+
+
+@contextmanager
+def server(runs: Path) -> Iterator[tuple[int, int, float]]:
+    """Port, process and seconds until it answered."""
+    begin = time.perf_counter()
+    command = [sys.executable, "-m", "oneloop", "lab", str(runs), "--no-browser"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    found = re.search(r":(\d+)/", line)
+    assert found, line
+    port = int(found[1])
+    while True:
+        try:
+            ask(port, "/api/demo")
+            break
+        except OSError:
+            time.sleep(0.02)
+    try:
+        yield port, process.pid, time.perf_counter() - begin
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def ask(port: int, path: str) -> tuple[int, dict]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection.request("GET", path)
+    answer = connection.getresponse()
+    body = json.loads(answer.read())
+    connection.close()
+    assert answer.status == 200, (path, body)
+    return answer.status, body
+
+
+def synthetic(folder: Path, steps: int) -> Path:
+    """A run folder with noise for metrics."""
+    run = folder / "run"
+    run.mkdir(parents=True, exist_ok=True)
+    facts = {
+        "status": "finished",
+        "algorithm": "grpo",
+        "seed": 0,
+        "steps": steps,
+        "pid": 0,
+        "started": 1e9,
+        "heartbeat": 1e9,
+    }
+    (run / "run.json").write_text(json.dumps(facts))
+    draw = random.Random(0)
+    noise = [[repr(round(draw.gauss(0, 1), 9)) for _ in SERIES] for _ in range(997)]
+    texts = [", ".join(f'"{name}": {value}' for name, value in zip(SERIES, row, strict=True)) for row in noise]
+    with (run / "metrics.jsonl").open("w") as file:
+        for step in range(steps):
+            file.write(f'{{"step": {step}, "time": {1e9 + step}, "reward": {step / steps:.6f}, {texts[step % 997]}}}\n')
+    return run
+
+
+def memory(pid: int, what: str = "VmRSS") -> float:
+    """MiB of a process."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    found = re.search(rf"{what}:\s+(\d+) kB", status)
+    assert found
+    return int(found[1]) / 1024
+
+
+if __name__ == "__main__":
+    main()
