@@ -140,7 +140,8 @@ PIECES = [
     "..", ".", "%2e%2e", "%252e%252e", "..%2f", "%2f", "\\", "%5c", "%00", "\x00", "．．", "‥", "/", "//", "etc",
     "passwd", "secret.txt", "link", "inside", "run.json", ".lock", "~", "a" * 300, "%ff", "\udcff",
     "é", "CON", "*", "?", "#",
-    ";", "run", "rollouts", "step_000000.parquet", "file:", "%u002e", "0", "-1", "'", '"', "<script>", "${HOME}", "|", "\n",
+    ";", "run", "rollouts", "step_000000.parquet", "file:", "%u002e", "0", "-1", "'", '"', "<script>",
+    "${HOME}", "|", "\n",
 ]  # fmt: skip
 
 

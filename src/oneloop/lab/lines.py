@@ -8,7 +8,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from oneloop.lab.folders import Folder
 
-ROWS, BLOCK, LONGEST = 2000, 4 * 2**20, 64 * 2**20
+ROWS, BLOCK, LONGEST = 2000, 2**20, 64 * 2**20
 """Most lines of an answer; bytes that are read at once; the longest line that is waited for."""
 
 
