@@ -14,6 +14,7 @@ import json
 import os
 import random
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -43,7 +44,7 @@ def main() -> None:
         if flags.what in ("clients", "all"):
             clients(Path(folder), flags.clients, flags.seconds)
         if flags.what in ("beside", "all"):
-            beside(Path(folder), flags.clients, flags.seconds)
+            beside(Path(folder), flags.clients)
 
 
 def charts(folder: Path, steps: int) -> None:
@@ -94,40 +95,51 @@ def clients(folder: Path, count: int, seconds: float) -> None:
         )
 
 
-def beside(folder: Path, count: int, seconds: float) -> None:
-    """A training run alone and beside a page that follows it; then beside all clients. In turn, for a load drifts."""
-    alone, read, flooded = [], [], []
-    for number in range(3):
-        alone.append(trained(folder / f"alone{number}"))
-        with server(folder) as (port, _, _):
-            read.append(trained(folder / f"read{number}", ["--page", str(port)]))
-            flooded.append(trained(folder / f"flooded{number}", ["--flood", str(port), str(count)]))
-    base = median(alone)
-    print(
-        f"a step of training alone: {1e3 * base:.1f} ms (three runs: {', '.join(f'{1e3 * one:.1f}' for one in alone)})"
-    )
-    print(f"beside one open page: {100 * (median(read) / base - 1):+.1f} %")
-    print(f"beside {count} clients: {100 * (median(flooded) / base - 1):+.1f} %")
+def beside(folder: Path, count: int) -> None:
+    """Training runs beside one open page, and beside many clients, that ask and pause in turn."""
+    for readers in (1, count):
+        off, on = turns(folder, folder / f"beside{readers}", readers)
+        low, high = spread(off, on)
+        print(
+            f"a step of training: {1e3 * median(off):.1f} ms while {readers} clients pause, {1e3 * median(on):.1f} ms while "
+            f"they ask: {100 * (median(on) / median(off) - 1):+.1f} % (95 %: {100 * low:+.1f} to {100 * high:+.1f})"
+        )
 
 
-def trained(out: Path, reader: list[str] | None = None) -> float:
-    """Seconds of a step, the median over a short run."""
-    asking = None
-    if reader:
-        port, count = int(reader[1]), 1 if reader[0] == "--page" else int(reader[2])
+def turns(runs: Path, out: Path, count: int) -> tuple[list[float], list[float]]:
+    """Seconds of steps without and with readers. They change every few steps, for the load of a machine drifts."""
+    times: list[list[float]] = [[], []]
+    command = [sys.executable, "-m", "oneloop", "train", "grpo", "--data", "task:addition", "--out", str(out)]
+    command += ["--steps", "320", "--prompts-per-step", "8", "--max-new-tokens", "6", "--eval-size", "8"]
+    runs.mkdir(exist_ok=True)
+    with server(runs) as (port, _, _):
+        training = subprocess.Popen(command, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
         code = f"import asyncio, sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import lab; "
         code += f"asyncio.run(lab.load({port}, {count}, 1e9, run={out.name!r}))"
         asking = subprocess.Popen([sys.executable, "-c", code])
-    try:
-        command = [sys.executable, "-m", "oneloop", "train", "grpo", "--data", "task:addition", "--out", str(out)]
-        command += ["--steps", "60", "--prompts-per-step", "16", "--max-new-tokens", "8", "--eval-size", "8"]
-        subprocess.run(command, check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    finally:
-        if asking is not None:
-            asking.kill()
-            asking.wait()
-    times = [json.loads(line)["time"] for line in (out / "metrics.jsonl").read_text().splitlines()]
-    return median(after - before for before, after in pairwise(times[10:]))
+        try:
+            while training.poll() is None:
+                time.sleep(0.01)
+                done = (out / "metrics.jsonl").read_bytes().count(b"\n") if (out / "metrics.jsonl").exists() else 0
+                asking.send_signal(signal.SIGCONT if done // 8 % 2 else signal.SIGSTOP)
+        finally:
+            for process in (asking, training):
+                process.kill()
+                process.wait()
+    ends = [json.loads(line)["time"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+    for step, (before, after) in enumerate(pairwise(ends), start=1):
+        if step >= 16 and step % 8:  # the first step of a turn belongs to both
+            times[step // 8 % 2].append(after - before)
+    return times[0], times[1]
+
+
+def spread(off: list[float], on: list[float]) -> tuple[float, float]:
+    """Bootstrap interval of the ratio of medians, less 1."""
+    draw = random.Random(0)
+    ratios = sorted(
+        median(draw.choices(on, k=len(on))) / median(draw.choices(off, k=len(off))) - 1 for _ in range(2000)
+    )
+    return ratios[50], ratios[1949]
 
 
 async def load(port: int, count: int, seconds: float, run: str = "run") -> tuple[list[float], int]:
@@ -135,6 +147,8 @@ async def load(port: int, count: int, seconds: float, run: str = "run") -> tuple
     taken: list[float] = []
     errors = 0
     # a page draws its charts first, and asks for the lines after what they show
+    while not ask(port, f"/api/runs/{run}/curves?names=reward", wanted=None)[1].get("series"):
+        await asyncio.sleep(0.2)
     start = ask(port, f"/api/runs/{run}/curves?names=reward")[1]["offset"]
 
     async def client(number: int) -> None:
@@ -196,13 +210,13 @@ def server(runs: Path) -> Iterator[tuple[int, int, float]]:
         process.wait()
 
 
-def ask(port: int, path: str) -> tuple[int, dict]:
+def ask(port: int, path: str, wanted: int | None = 200) -> tuple[int, dict]:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     connection.request("GET", path)
     answer = connection.getresponse()
     body = json.loads(answer.read())
     connection.close()
-    assert answer.status == 200, (path, body)
+    assert wanted in (None, answer.status), (path, body)
     return answer.status, body
 
 

@@ -101,28 +101,34 @@ def ratio_tables(step: int) -> dict[str, pyarrow.Table]:
 
 
 def make_run(
-    path: Path, *, steps: int = 4, status: str | None = "finished", failure: str | None = None, **facts: Any
+    path: Path,
+    *,
+    steps: int = 4,
+    status: str | None = "finished",
+    failure: str | None = None,
+    lift: float = 0.0,
+    **facts: Any,
 ) -> Path:
-    """A small run folder with every file that a run can have; `status` None leaves it running."""
+    """A small run folder with every file that a run can have; `status` None leaves it running; `lift` is added to rewards."""
     facts = {"algorithm": "grpo", "model": "scratch:tiny", "seed": 7, "steps": steps, **facts}
     config = facts.pop("config", 'algorithm = "grpo"\ngroup_size = 2\nepochs = 1\nsteps = 4\n')
     with RunFolder.open(path, resume=False, config_text=config, facts=facts) as folder:
         (path / "objective.txt").write_text("ρ·Â\n", encoding="utf-8")
         for step in range(steps):
-            write_step(folder, step)
+            write_step(folder, step, lift)
         if status is not None:
             folder.finish(status, failure)
     return path
 
 
-def write_step(folder: RunFolder, step: int) -> None:
+def write_step(folder: RunFolder, step: int, lift: float = 0.0) -> None:
     folder.scalars(
         step,
         {"reward": step / 4, "reward_std": 0.5, "kl": float("nan"), "num_tokens": 100.0 * (step + 1),
          "frac_reward_zero_std": 0.75, "eval/reward": step / 8},
     )  # fmt: skip
     folder.memory(step, {"rss": 1000 + step, "peak_rss": 2000 + step})
-    rows = [trajectory(group, sample, f"answer {step}.{group}.{sample} " + "x" * 400 * sample, float(sample))
+    rows = [trajectory(group, sample, f"answer {step}.{group}.{sample} " + "x" * 400 * sample, sample + lift)
             for group in range(2) for sample in range(2)]  # fmt: skip
     folder.trajectories(step, rows)
     line = {"updates": 1, "epsilon": [0.2, 0.28], "positive": [{"51": 2}], "negative": [{}], "zero": [{"0": 1}]}

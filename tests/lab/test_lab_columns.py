@@ -125,6 +125,17 @@ def test_an_index_goes_on_where_it_was(tmp_path, monkeypatch):
     assert read == [b'{"step": 1, "reward": 2}\n'] and index.columns.rows == 2
 
 
+def test_an_index_sees_that_its_file_was_cut_and_grew_again(tmp_path):
+    file = tmp_path / "metrics.jsonl"
+    file.write_text("".join(f'{{"step": {step}, "reward": 1}}\n' for step in range(5)))
+    index = Index(Folder(tmp_path))
+    index.refresh(10.0)
+    with file.open("r+") as same:  # the same file, as long as before
+        same.write("".join(f'{{"step": {step}, "reward": 2}}\n' for step in range(5)))
+    index.refresh(10.0)
+    assert index.columns.rows == 5 and index.columns.get("reward").tolist() == [2.0] * 5
+
+
 def test_a_chart_is_made_once_until_there_is_more(tmp_path):
     file = tmp_path / "metrics.jsonl"
     file.write_text('{"step": 0}\n')

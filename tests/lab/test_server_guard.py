@@ -75,6 +75,7 @@ def test_every_answer_has_the_headers(lab, path):
 def test_nothing_but_reading(lab, method):
     answer = lab.get("/api/runs", method=method)
     assert answer.status == 405 and answer.headers["allow"] == "GET, HEAD"
+    assert "only something to read" in answer.json()["error"]
 
 
 def test_a_body_is_refused(lab):

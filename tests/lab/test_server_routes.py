@@ -136,6 +136,13 @@ def test_compare_says_what_is_no_evidence(lab):
         assert lab.get("/api/compare" + bad).status == 400
 
 
+def test_a_difference_is_the_second_run_minus_the_first(tmp_path):
+    lab = Lab(make_run(tmp_path / "a"), make_run(tmp_path / "b", lift=0.25))
+    found = lab.api("/compare?runs=a,b")["evaluation"]
+    assert found["difference"] == found["low"] == found["high"] == 0.25 and "0 is outside" in found["words"]
+    assert lab.api("/compare?runs=b,a")["evaluation"]["difference"] == -0.25
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_code_is_that_of_the_package(lab, name):
     answer = lab.api(f"/code/{name}")
