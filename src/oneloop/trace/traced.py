@@ -31,6 +31,10 @@ Keep = Callable[[int, "Mapping[str, pyarrow.Table]", Mapping[str, Any] | None], 
 """Told a step, its tables by folder, and its line of ratios.jsonl."""
 
 
+FIXED_EVERY = 4
+"""Steps on fixed data are short and many: one in four is kept."""
+
+
 class Traced:
     """Implements `oneloop.ports.Trace`.
 
@@ -61,6 +65,8 @@ class Traced:
     @torch.no_grad()
     def close(self, step: int, batch: Batch, trajectories: Sequence[Trajectory]) -> None:
         saws, self._saws = self._saws, []
+        if self._kind != "prompts" and step % FIXED_EVERY:
+            return
         try:
             self._keep(step, *self._step(step, batch.to("cpu"), saws, trajectories))
         except Exception as error:  # who looks on must not end what it looks at
