@@ -257,7 +257,6 @@ def test_a_step_without_actions_is_skipped_and_changes_no_bit():
     _, recorder, _ = run(algorithm, masked, models, steps=1)
     assert torch.equal(models.weights(), before) and models.steps == steps
     assert recorder.column("skipped_steps") == [4] and recorder.column("optimizer_steps") == [0]
-    assert [code for _, code in recorder.events] == ["A_SKIPPED"]
     # the mutant: an update with a gradient of 0 still moves the weights, by momentum
     for parameter in models.parameters():
         parameter.grad = torch.zeros_like(parameter)

@@ -54,6 +54,15 @@ def test_equal_rewards_and_no_rewards(start) -> None:
     assert (0, "A_UNSCORED") in events(execute(start("nothing", overwrite=True), Silent()))
 
 
+def test_steps_without_a_mixed_group_are_said_once_and_counted_each_time(start) -> None:
+    out = execute(start("constant", algorithm="dapo", max_refills=1, steps=3), Silent())
+    said = [code for _, code in events(out)]
+    assert said.count("A_REFILL") == said.count("A_SKIPPED") == 1
+    rows = read_run(out).metrics
+    assert [row["skipped_steps"] for row in rows] == [1.0] * 3
+    assert [row["frac_groups_kept"] * row["num_groups"] for row in rows] == [0.0] * 3
+
+
 def test_a_loss_of_zero_is_explained_once(start) -> None:
     out = execute(start("varied", steps=3), Silent())
     found = [event for event in read_run(out).events if event["code"] == "I_LOSS_ZERO"]

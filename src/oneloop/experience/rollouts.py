@@ -37,7 +37,7 @@ class Rollouts:
         prompts_per_step: groups of a batch.
         group_size: G, samples per prompt.
         keep: dynamic sampling: which groups are worth training on. The others are drawn again from new prompts.
-        max_refills: how often that is tried in a step; then training goes on with what there is, and says so.
+        max_refills: how often that is tried in a step; then training goes on with what there is.
         score_early: score each group as soon as it is complete, beside the sampling of the others.
         say: told how far the scoring is, while it is slow.
     """
@@ -79,14 +79,6 @@ class Rollouts:
             kept += sum(group[0].kept for group in groups)
             if kept == self._prompts_per_step:
                 break
-        else:
-            self._recorder.event(
-                step,
-                "A_REFILL",
-                f"{kept} of {self._prompts_per_step} groups have mixed rewards after {self._max_refills} refills "
-                f"({len(self._drawn)} groups drawn); training on those",
-                "prompts that are neither always right nor always wrong, a larger --group-size, or --max-refills",
-            )
         self._count_failures(step, [item for group in self._drawn for item in group])
         # with nothing kept, the rows stay for the record without an action: the step is skipped, not invented
         batch = collate([_row(item) for item in self._rows()], self._device)
