@@ -25,6 +25,40 @@ from toy_models import Memory, Silent
 NAMES = list(STYLES)
 
 
+MESSAGES = {
+    "grpo": {"prompt": [{"role": "user", "content": "1+1="}], "answer": "2"},
+    "sft": {"messages": [{"role": "user", "content": "1+1="}, {"role": "assistant", "content": "2"}]},
+    "dpo": {"prompt": [{"role": "user", "content": "1+1="}], "chosen": "2", "rejected": "3"},
+}
+
+
+@pytest.mark.parametrize("method", MESSAGES)
+def test_messages_without_a_template_are_told_before_weights_are_loaded(method, tmp_path, monkeypatch) -> None:
+    """For training's rows, its held-out rows, and those of an evaluation."""
+
+    def load(*arguments, **options):
+        raise AssertionError("weights are loaded")
+
+    monkeypatch.setattr("oneloop.recipes.build.load_policy", load)
+    monkeypatch.setattr("oneloop.recipes.evaluate.load_policy", load)
+    plain = {name: value if isinstance(value, str) else "1+1=" for name, value in MESSAGES[method].items()}
+    if method == "sft":
+        plain = {"prompt": "1+1=", "completion": "2"}
+    for name, rows in {"chat": [MESSAGES[method]], "text": [plain]}.items():
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    chats, texts = f"{tmp_path / 'chat.jsonl'}", f"{tmp_path / 'text.jsonl'}"
+    reward = ("exact_match",) if method == "grpo" else ()
+    run = replace(default_run(method), model="scratch:tiny", reward=reward, steps=1)
+    fixes = r"chat\.jsonl:1: .*--chat-template FILE\.jinja.*a chat model for --model.*--columns NAME=prompt"
+    for given in (replace(run, data=chats), replace(run, data=texts, eval_data=chats)):
+        with pytest.raises(DataError, match=fixes):
+            execute(replace(given, out=str(tmp_path / "run"), overwrite=True), Silent())
+    with pytest.raises(DataError, match=fixes):
+        evaluate("scratch:tiny", Exam(data=chats, reward=reward, kind=kind_of(resolved(run))))
+    with pytest.raises(AssertionError, match="weights are loaded"):
+        execute(replace(run, data=texts, out=str(tmp_path / "run"), overwrite=True), Silent())
+
+
 def said(role: str, content: str) -> dict[str, str]:
     return {"role": role, "content": content}
 

@@ -176,7 +176,9 @@ def test_gates_on_pairs_and_not_on_losses(models: Path, capsys) -> None:
 
 def test_models_that_cannot_do_what_is_asked(models: Path, tmp_path: Path) -> None:
     for kind in ("prompts", "demonstrations"):
-        with pytest.raises(ConfigError, match=f"--kind {kind}: --model .*scorer is a reward model and only ranks pairs"):
+        with pytest.raises(
+            ConfigError, match=f"--kind {kind}: --model .*scorer is a reward model and only ranks pairs"
+        ):
             evaluate(str(models / "scorer"), Exam(**TASK, kind=kind))
     first = evaluate("scratch:tiny", Exam(**TASK, kind="demonstrations"))
     second = evaluate("scratch:tiny", Exam(**{**TASK, "size": 5}, kind="demonstrations"))

@@ -95,6 +95,8 @@ def assemble(
     """
     device = device_of(run)
     tokenizer = templated(load_tokenizer(run.model), run.chat_template, run.chat_template_kwargs)
+    for rows in (inputs.rows, inputs.eval_rows or ()):
+        items.check_template(rows, inputs.kind, tokenizer)
     if run.teacher:
         same_vocabulary("--teacher", run.teacher, tokenizer, run)
     load = load_reward_model if scores(algorithm) else load_policy

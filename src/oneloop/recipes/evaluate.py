@@ -172,7 +172,9 @@ def _refuse_answers(model: str, exam: Exam, kind: Kind) -> None:
     """Raises: ConfigError for what belongs to prompts and their answers, where none are drawn."""
     scores = is_reward_model(model)
     if scores and kind != "preferences":
-        raise ConfigError(f"--kind {kind}: --model {model} is a reward model and only ranks pairs. Fix: --data with pairs, or {POLICY}")
+        raise ConfigError(
+            f"--kind {kind}: --model {model} is a reward model and only ranks pairs. Fix: --data with pairs, or {POLICY}"
+        )
     for flag, given in (("--reward", exam.reward), ("--pass-at", exam.pass_at), ("--samples", exam.samples > 1)):
         if given:
             raise ConfigError(
@@ -182,7 +184,7 @@ def _refuse_answers(model: str, exam: Exam, kind: Kind) -> None:
 
 
 def _answered(model: str, exam: Exam, data: Loaded, named: Sequence[NamedReward]) -> Evaluation:
-    policy, text = _loaded(load_policy, model, exam)
+    policy, text = _loaded(load_policy, model, exam, data)
     prompts, long = items.prompts(data.rows, text, _context(policy), exam.max_new_tokens, "skip")
     answers = Generation(
         engine=Engine(policy, text.end_ids, dtype=dtype_of(exam.run)),
@@ -217,8 +219,9 @@ def _failures(name: str, items: Sequence[Trajectory]) -> str:
     )
 
 
-def _loaded(load: Callable[..., PreTrainedModel], model: str, exam: Exam) -> tuple[PreTrainedModel, Text]:
+def _loaded(load: Callable[..., PreTrainedModel], model: str, exam: Exam, data: Loaded) -> tuple[PreTrainedModel, Text]:
     tokenizer = templated(load_tokenizer(model), exam.chat_template, exam.chat_template_kwargs)
+    items.check_template(data.rows, data.kind, tokenizer)
     policy: PreTrainedModel = load(model, seed=exam.seed).to(device_of(exam.run))  # pyright: ignore[reportArgumentType]
     return policy, Text(tokenizer, end_ids(policy, tokenizer))
 
@@ -241,9 +244,11 @@ def _read(model: str, exam: Exam, kind: Kind) -> Evaluation:
     scores, device, notes = is_reward_model(model), device_of(exam.run), []
     reading = exam.reading
     if scores:
-        reading = replace(reading, method="a reward model", instead=dict.fromkeys(reading.instead, f"--data with pairs, or {POLICY}"))
+        reading = replace(
+            reading, method="a reward model", instead=dict.fromkeys(reading.instead, f"--data with pairs, or {POLICY}")
+        )
     data = _opened(exam, kind, reading)
-    policy, text = _loaded(load_reward_model if scores else load_policy, model, exam)
+    policy, text = _loaded(load_reward_model if scores else load_policy, model, exam, data)
     learner = _reader(policy, exam)
     if kind == "demonstrations":
         shown, long = items.demonstrations(data.rows, text, _context(policy), "skip")
