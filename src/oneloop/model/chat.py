@@ -22,8 +22,8 @@ from oneloop.model.template import marks_answers, read_template, read_variables,
 from oneloop.types import Message, Tokens
 
 NO_TEMPLATE = (
-    "the row is a list of messages, but the tokenizer has no chat template. Fix: --chat-template FILE.jinja with one; or "
-    "a chat model for --model; or a column of text: --columns NAME=prompt"
+    "the row is a list of messages, but the tokenizer has no chat template. Fix: --chat-template FILE.jinja with one; "
+    "or a chat model for --model; or a column of text: --columns NAME=prompt"
 )
 Messages = Sequence[Message]
 Tools = Sequence[Any] | None

@@ -165,21 +165,19 @@ def kind_of_exam(model: str, exam: Exam) -> Kind:
     return "demonstrations" if "completion" in columns else "prompts"
 
 
-POLICY = "a policy for --model"
+PAIRS = "--data with pairs, or a policy for --model"
 
 
 def _refuse_answers(model: str, exam: Exam, kind: Kind) -> None:
     """Raises: ConfigError for what belongs to prompts and their answers, where none are drawn."""
     scores = is_reward_model(model)
     if scores and kind != "preferences":
-        raise ConfigError(
-            f"--kind {kind}: --model {model} is a reward model and only ranks pairs. Fix: --data with pairs, or {POLICY}"
-        )
+        raise ConfigError(f"--kind {kind}: --model {model} is a reward model and only ranks pairs. Fix: {PAIRS}")
     for flag, given in (("--reward", exam.reward), ("--pass-at", exam.pass_at), ("--samples", exam.samples > 1)):
         if given:
             raise ConfigError(
                 f"{flag}: {kind} are read, not answered, so it has nothing to say. Fix: leave it out, or "
-                + (POLICY if scores else "--kind prompts")
+                + ("a policy for --model" if scores else "--kind prompts")
             )
 
 
@@ -244,9 +242,7 @@ def _read(model: str, exam: Exam, kind: Kind) -> Evaluation:
     scores, device, notes = is_reward_model(model), device_of(exam.run), []
     reading = exam.reading
     if scores:
-        reading = replace(
-            reading, method="a reward model", instead=dict.fromkeys(reading.instead, f"--data with pairs, or {POLICY}")
-        )
+        reading = replace(reading, method="a reward model", instead=dict.fromkeys(reading.instead, PAIRS))
     data = _opened(exam, kind, reading)
     policy, text = _loaded(load_reward_model if scores else load_policy, model, exam, data)
     learner = _reader(policy, exam)
