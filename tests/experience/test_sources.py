@@ -16,7 +16,7 @@ from oneloop.types import Completion, Prompt, Reward, Sampling, StopReason, Toke
 
 
 def test_ten_items_in_batches_of_four() -> None:
-    """T30: every epoch sees all ten once, the batch that crosses its end included; nothing is dropped."""
+    """Every epoch sees all ten once, the batch that crosses its end included; nothing is dropped."""
     stream = Stream(list(range(10)), seed=0)
     drawn = [item for _ in range(5) for item in stream.take(4)]
     assert sorted(drawn[:10]) == sorted(drawn[10:]) == list(range(10))
@@ -109,7 +109,7 @@ def rollouts(rewards, engine=None, keep=None, prompts_per_step=2, group_size=2, 
 
 
 def test_each_completion_keeps_its_own_row() -> None:
-    """T7: prompt, reward and log-probs travel together through dropping, shuffling, splitting and packing."""
+    """Prompt, reward and log-probs travel together through dropping, shuffling, splitting and packing."""
     rewards = {"a": [0.0, 0.0], "b": [0.1, 0.2], "c": [0.3, 0.4], "d": [1.0, 1.0]}
     source, notes = rollouts(rewards, keep=MixedOutcome(), prompts_per_step=2, max_refills=10)
     batch = source.batch(0)
@@ -227,6 +227,6 @@ def test_the_stream_goes_on_after_a_restore() -> None:
 
 @pytest.mark.parametrize("sampling", [Sampling(top_p=0.8), Sampling(top_k=20), Sampling(temperature=0.0)])
 def test_truncated_sampling_is_refused_in_training(sampling: Sampling) -> None:
-    """T4: the trainer's log-probs are of the full distribution."""
+    """The trainer's log-probs are of the full distribution."""
     with pytest.raises(ConfigError, match="biased"):
         rollouts({"a": [0.0, 1.0]}, sampling=sampling)

@@ -123,7 +123,7 @@ def test_two_steps_end_in_a_model(name: str, algorithm: str, models, tmp_path) -
 
 @pytest.mark.parametrize("name", NAMES)
 def test_demonstrations_are_what_the_engine_would_have_read(name: str, models, tmp_path) -> None:
-    """T17, T18: before every trained turn stand the ids of the prompt of that turn; what is trained ends it."""
+    """Before every trained turn stand the ids of the prompt of that turn; what is trained ends it."""
     parts = parts_of(small(tmp_path, models[name], "sft"))
     rewrites = name == "qwen3"
     assert any("became 8 rows" in note for note in parts.notes) == rewrites
@@ -155,7 +155,7 @@ def test_pairs_begin_as_the_engine_reads_and_end_as_a_turn_ends(name: str, model
 
 @pytest.mark.parametrize("name", NAMES)
 def test_trained_ids_are_the_sampled_ids(name: str, models, tmp_path, monkeypatch) -> None:
-    """T17: nothing is decoded and encoded again on the way from the engine to the batch."""
+    """Nothing is decoded and encoded again on the way from the engine to the batch."""
     seen = []
     generate = Engine.generate
 
@@ -175,7 +175,7 @@ def test_trained_ids_are_the_sampled_ids(name: str, models, tmp_path, monkeypatc
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_end_stops_the_sampler(name: str, models, tmp_path) -> None:
-    """T11: the tokenizer's end, those of generation_config.json and the template's end of turn."""
+    """The tokenizer's end, those of generation_config.json and the template's end of turn."""
     parts = parts_of(small(tmp_path, models[name], "grpo"))
     ends = parts.text.end_ids
     wanted = {*STYLES[name].named_ends, STYLES[name].eos, STYLES[name].turn_end}
@@ -189,7 +189,7 @@ def test_every_end_stops_the_sampler(name: str, models, tmp_path) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_evaluation_reads_the_same(name: str, models, tmp_path, monkeypatch) -> None:
-    """T18, and what stops training's samples stops those of an evaluation."""
+    """The same prompts, and what stops training's samples stops those of an evaluation."""
     run = small(tmp_path, models[name], "grpo")
     parts, read, engines = parts_of(run), [], []
     generate = Engine.generate
@@ -208,7 +208,7 @@ def test_evaluation_reads_the_same(name: str, models, tmp_path, monkeypatch) -> 
 
 
 def test_what_is_sampled_is_the_models_own_distribution(models) -> None:
-    """T5: generation_config.json asks for 20 tokens and a repetition penalty, and gets neither.
+    """The file generation_config.json asks for 20 tokens and a repetition penalty, and gets neither.
 
     χ² of the first token over the vocabulary, one degree of freedom less than tokens; 6 σ above its mean is refused.
     """
@@ -230,7 +230,7 @@ def test_what_is_sampled_is_the_models_own_distribution(models) -> None:
 
 
 def test_generation_config_says_nothing_about_sampling(models, tmp_path) -> None:
-    """T5: its top_k and repetition_penalty are ignored, and named."""
+    """Its top_k and repetition_penalty are ignored, and named."""
     notes = parts_of(small(tmp_path, models["llama3"], "grpo")).notes
     assert any("ignored" in note and "repetition_penalty" in note and "top_k" in note for note in notes)
 
