@@ -136,6 +136,18 @@ def test_the_refill_is_bounded() -> None:
     assert {item.kept for item in report.trajectories} == {True, False}, "dropped groups are recorded too"
 
 
+def test_a_refill_is_sampling_again() -> None:
+    told: list[str] = []
+    source, _ = rollouts(
+        {"a": [1.0, 1.0], "b": [0.0, 0.0]},
+        keep=MixedOutcome(),
+        max_refills=1,
+        phase=lambda name, note: told.append(name),
+    )
+    source.batch(0)
+    assert [name for place, name in enumerate(told) if told[place - 1 : place] != [name]] == ["rollout", "score"] * 2
+
+
 def test_nothing_kept_leaves_nothing_to_train() -> None:
     source, _ = rollouts({"a": [1.0, 1.0], "b": [0.0, 0.0]}, keep=MixedOutcome(), max_refills=2)
     batch = source.batch(0)

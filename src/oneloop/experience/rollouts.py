@@ -14,7 +14,7 @@ from oneloop.batch import Batch
 from oneloop.errors import ConfigError, RewardError
 from oneloop.experience.episodes import Request, dead_scalars, length_scalars, reward_scalars
 from oneloop.experience.pack import Row, action_means, collate
-from oneloop.experience.scoring import drawn_and_scored, silent
+from oneloop.experience.scoring import Phase, drawn_and_scored, silent, unwatched
 from oneloop.experience.stream import Stream
 from oneloop.objective.select import GroupFilter
 from oneloop.ports import Models, Recorder, Report, RolloutEngine, Scorer
@@ -40,6 +40,7 @@ class Rollouts:
         max_refills: how often that is tried in a step; then training goes on with what there is.
         score_early: score each group as soon as it is complete, beside the sampling of the others.
         say: told how far the scoring is, while it is slow.
+        phase: told whether it is sampled, or rewards are waited for.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Rollouts:
         max_refills: int = 4,
         score_early: bool = False,
         say: Callable[[str], None] = silent,
+        phase: Phase = unwatched,
         device: torch.device | str = "cpu",
     ) -> None:
         check_sampling(sampling)
@@ -65,7 +67,7 @@ class Rollouts:
         self._stream, self._sampling, self._seed, self._device = Stream(prompts, seed), sampling, seed, device
         self._prompts_per_step, self._group_size = prompts_per_step, group_size
         self._keep, self._max_refills, self._score_early = keep, max_refills, score_early
-        self._say = say
+        self._say, self._phase = say, phase
         self._failed: list[tuple[int, int]] = []  # of the last steps: samples that a reward failed on, and all samples
         self._drawn: list[Group] = []
         self._scoring = 0.0
@@ -86,6 +88,7 @@ class Rollouts:
 
     def _draw(self, step: int, count: int) -> list[Group]:
         """Sample and score that many new groups; decide which are kept."""
+        self._phase("rollout", "")
         prompts = self._stream.take(count)
         asked = Counter(group[0].prompt.id for group in self._drawn)
         requests: list[Request] = []
@@ -106,6 +109,7 @@ class Rollouts:
             early=self._score_early,
             step=step,
             say=self._say,
+            phase=self._phase,
         )
         self._scoring += seconds
         size = self._group_size
