@@ -9,9 +9,9 @@ import torch
 
 from oneloop.algorithms import ALGORITHMS, DAPO, DPO, GRPO, PPO, REINFORCE, SFT, Preference, Unpaired
 from oneloop.batch import Batch
+from oneloop.loop import train
 from oneloop.objective.divergence import KL, AdaptiveKL
 from oneloop.seeds import named_seed
-from oneloop.train import train
 from toy_models import Bigram, Fixed, Memory, on_ranks, ragged_batch
 
 GOOD, LENGTH, ROWS = 5, 3, 32

@@ -12,12 +12,12 @@ from oneloop.algorithms import GRPO, PPO
 from oneloop.batch import Batch, Size
 from oneloop.errors import DivergedError
 from oneloop.experience.pack import Row, collate
+from oneloop.loop import train
 from oneloop.model.learner import Learner, Optimization
 from oneloop.model.load import load_policy
 from oneloop.model.save import shared_critic
 from oneloop.parallel.world import Distributed
 from oneloop.ports import Report
-from oneloop.train import train
 
 RANKS = 2
 

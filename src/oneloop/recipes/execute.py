@@ -18,6 +18,7 @@ from oneloop.batch import Batch
 from oneloop.config import Run, not_default
 from oneloop.errors import OneloopError, Stopped
 from oneloop.experience.pack import Row, collate
+from oneloop.loop import train
 from oneloop.model.learner import Learner
 from oneloop.model.save import save_merged, save_policy
 from oneloop.recipes.best import METRIC, Best
@@ -37,7 +38,6 @@ from oneloop.record.atomic import clean_temporaries, new_folder, write_text
 from oneloop.record.reader import RunRecord
 from oneloop.record.sinks import Opening, Sinks
 from oneloop.record.writer import RunFolder, remove_run
-from oneloop.train import train
 from oneloop.types import Sampling, Trajectory
 
 
