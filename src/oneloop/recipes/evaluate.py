@@ -91,7 +91,7 @@ class Exam:
     @property
     def reading(self) -> Reading:
         kinds: tuple[Kind, ...] = ("prompts", "demonstrations", "preferences")
-        instead = {kind: f"--kind {kind}" for kind in kinds}
+        instead: dict[Kind, str] = {kind: f"--kind {kind}" for kind in kinds}
         return Reading(
             columns=self.columns, split=self.split, on_bad_row=self.on_bad_row, method="eval", instead=instead
         )
