@@ -170,5 +170,5 @@ def papers_page() -> str:
     ]
     for name, algorithm in ALGORITHMS.items():
         source = SOURCES[name]
-        lines += [f"## `{name}`: {source.title}", "", source.reference + ".", "", "```", explain(algorithm), "```", ""]
+        lines += [f"## `{name}`: {source.title}", "", source.reference + ".", "", "```text", explain(algorithm), "```", ""]
     return "\n".join(lines)
