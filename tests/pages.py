@@ -18,7 +18,7 @@ def name_of(page: Path) -> str:
 
 @dataclass(frozen=True)
 class Block:
-    """One fenced block. `python file=rewards.py` behind the fence is the language and the file that the text goes into."""
+    """One fenced block. Behind the fence stand its language and the file it goes into: `python file=rewards.py`."""
 
     line: int
     language: str

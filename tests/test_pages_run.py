@@ -1,7 +1,7 @@
 """Every block of every page is carried out: in the page's order, in a folder of its own, at a size that learns nothing.
 
-Models, data and reward files that a page only names stand there beforehand: `Qwen/Qwen3-0.6B` is a folder of that name, for
-no test asks a hub. What needs hours, peers or a GPU of its own (`make`, `benchmarks/`) is looked up and not run.
+Models, data and reward files that a page only names stand there beforehand: `Qwen/Qwen3-0.6B` is a folder of that
+name, for no test asks a hub. What needs hours, peers or a GPU (`make`, `benchmarks/`) is looked up and not run.
 """
 
 import doctest
@@ -76,7 +76,8 @@ def _write(folder: Path, name: str, text: str) -> None:
 
 def small_fit(algorithm, **settings):
     """`oneloop.fit`, no larger than `LIMITS`."""
-    return FIT(algorithm, **{**settings, **{name: min(settings.get(name, most), most) for name, most in LIMITS.items()}})
+    small = {name: min(settings.get(name, most), most) for name, most in LIMITS.items()}
+    return FIT(algorithm, **{**settings, **small})
 
 
 FIT = oneloop.fit
