@@ -1,6 +1,7 @@
 /** Every page: the shape of its path, and what draws it. Named groups of the path become its properties. */
 import type { Component } from "svelte";
 import Home from "./Home.svelte";
+import Dpo from "./learn/dpo/Dpo.svelte";
 
 export interface Page {
   path: RegExp;
@@ -11,4 +12,7 @@ function page(path: RegExp, component: Component<any>): Page {
   return { path, component };
 }
 
-export const pages: readonly Page[] = [page(/^\/$/, Home)];
+export const pages: readonly Page[] = [
+  page(/^\/$/, Home),
+  page(/^\/learn\/dpo$/, Dpo),
+];
