@@ -48,12 +48,10 @@ export interface Standing {
   score: number;
   /** KL(π_θ ‖ π_ref) of whole answers, nats. */
   kl: number;
-  /** What PPO climbs: E[score] − β·KL. */
-  objective: number;
 }
 
-/** Exact, by going through all 64 answers. */
-export function standing(policy: readonly (readonly number[])[], reference: readonly (readonly number[])[], beta: number): Standing {
+/** Exact, by going through all 64 answers. PPO climbs score − β·kl. */
+export function standing(policy: readonly (readonly number[])[], reference: readonly (readonly number[])[]): Standing {
   let [mean, kl] = [0, 0];
   const visit = (written: number[], chance: number): void => {
     if (written.length === LENGTH) {
@@ -65,7 +63,7 @@ export function standing(policy: readonly (readonly number[])[], reference: read
     softmax(policy[state]!).forEach((p, word) => visit([...written, word], chance * p));
   };
   visit([], 1);
-  return { score: mean, kl, objective: mean - beta * kl };
+  return { score: mean, kl };
 }
 
 /** The highest objective there is: β log Σ_y π_ref(y) exp(score(y)/β); without a penalty, the highest score. */

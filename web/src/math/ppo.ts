@@ -129,8 +129,9 @@ export class Machine {
     while (this.done !== "sync");
   }
 
-  standing(beta: number): Standing {
-    return standing(this.policy, this.reference, beta);
+  /** How well the policy does, exactly. */
+  standing(): Standing {
+    return standing(this.policy, this.reference);
   }
 
   private sample(): void {
