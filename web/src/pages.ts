@@ -2,6 +2,7 @@
 import type { Component } from "svelte";
 import Home from "./Home.svelte";
 import Dpo from "./learn/dpo/Dpo.svelte";
+import Loop from "./learn/loop/Loop.svelte";
 
 export interface Page {
   path: RegExp;
@@ -15,4 +16,5 @@ function page(path: RegExp, component: Component<any>): Page {
 export const pages: readonly Page[] = [
   page(/^\/$/, Home),
   page(/^\/learn\/dpo$/, Dpo),
+  page(/^\/learn\/loop$/, Loop),
 ];

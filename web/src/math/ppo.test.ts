@@ -113,6 +113,17 @@ describe("the loop", () => {
     expect(Math.min(none!, the!, cat!)).toBeGreaterThan(0.85);
   });
 
+  test("what the page says to try: a larger β brings a trained policy back, λ = 0 starts slower", () => {
+    const after = (loops: number, settings: typeof SETTINGS, machine = new Machine(1)): Machine => {
+      for (let i = 0; i < loops; i++) machine.turn(settings);
+      return machine;
+    };
+    const machine = after(40, SETTINGS);
+    const kl = machine.standing().kl;
+    expect(after(100, { ...SETTINGS, beta: 0.5 }, machine).standing().kl).toBeLessThan(kl / 2);
+    expect(after(10, { ...SETTINGS, lam: 0 }).standing().score).toBeLessThan(after(10, SETTINGS).standing().score - 0.1);
+  });
+
   test("a seed gives one run; a learning rate of 0 learns nothing", () => {
     expect(batch(SETTINGS, 5).policy).toEqual(batch(SETTINGS, 5).policy);
     expect(batch(SETTINGS, 5).policy).not.toEqual(batch(SETTINGS, 6).policy);

@@ -41,9 +41,9 @@ export interface Action {
   advantage: number;
   whitened: number;
   return: number;
-  /** π_θ/π_old now. */
-  ratio: number;
-  /** The clip took the gradient in the newest update. */
+  /** π_θ/π_old as the newest update that saw it found it; null before the first. */
+  ratio: number | null;
+  /** The clip took its gradient there. */
   clipped: boolean;
 }
 
@@ -53,14 +53,22 @@ export interface Answer {
   actions: Action[];
 }
 
+export interface TokenStep {
+  ratio: number;
+  loss: number;
+  clipped: boolean;
+  /** In the logits of its state. */
+  gradient: number[];
+}
+
 /** One token's part of −min(ρÂ, clip(ρ)Â), and its gradient in the logits of its state. */
-export function policyGradient(logits: readonly number[], word: number, logpOld: number, advantage: number, epsilon: number): { loss: number; clipped: boolean; gradient: number[] } {
+export function policyGradient(logits: readonly number[], word: number, logpOld: number, advantage: number, epsilon: number): TokenStep {
   const ratio = Math.exp(logSoftmax(logits)[word]! - logpOld);
   const bounded = Math.min(Math.max(ratio, 1 - epsilon), 1 + epsilon);
   const clipped = bounded * advantage < ratio * advantage;
   const loss = -Math.min(ratio * advantage, bounded * advantage);
   const gradient = softmax(logits).map((p, v) => (clipped ? 0 : -ratio * advantage * (Number(v === word) - p)));
-  return { loss, clipped, gradient };
+  return { ratio, loss, clipped, gradient };
 }
 
 /** ½(V − R)² and its gradient in V. */
@@ -145,7 +153,7 @@ export class Machine {
         const state = stateOf(words);
         const logps = logSoftmax(this.policy[state]!);
         const word = draw(this.chance, logps.map(Math.exp));
-        actions.push({ state, word, logpOld: logps[word]!, logpRef: logSoftmax(this.reference[state]!)[word]!, reward: 0, value: 0, delta: 0, advantage: 0, whitened: 0, return: 0, ratio: 1, clipped: false });
+        actions.push({ state, word, logpOld: logps[word]!, logpRef: logSoftmax(this.reference[state]!)[word]!, reward: 0, value: 0, delta: 0, advantage: 0, whitened: 0, return: 0, ratio: null, clipped: false });
         words.push(word);
       }
       return { words, score: 0, actions };
@@ -187,21 +195,22 @@ export class Machine {
     const actions = answers.flatMap((i) => this.answers[i]!.actions);
     const policy = this.policy.map((logits) => logits.map(() => 0));
     const critic = this.critic.map(() => 0);
-    const now: Update = { answers, policyLoss: 0, valueLoss: 0, clipped: 0, ratios: actions.map((action) => this.ratio(action)) };
+    const now: Update = { answers, policyLoss: 0, valueLoss: 0, clipped: 0, ratios: [] };
     const weight = 1 / actions.length; // the mean over the tokens of the minibatch
     for (const action of actions) {
       const part = policyGradient(this.policy[action.state]!, action.word, action.logpOld, action.whitened, settings.epsilon);
       part.gradient.forEach((slope, v) => (policy[action.state]![v]! += weight * slope));
       const error = valueGradient(this.critic[action.state]!, action.return);
       critic[action.state]! += weight * error.gradient;
+      action.ratio = part.ratio;
       action.clipped = part.clipped;
+      now.ratios.push(part.ratio);
       now.policyLoss += weight * part.loss;
       now.valueLoss += weight * error.loss;
       now.clipped += weight * Number(part.clipped);
     }
     policy.forEach((row, state) => row.forEach((slope, v) => (this.policy[state]![v]! -= settings.rate * slope)));
     critic.forEach((slope, state) => (this.critic[state]! -= CRITIC_RATE * slope));
-    for (const action of this.actions) action.ratio = this.ratio(action);
     this.updates.push(now);
   }
 
@@ -212,10 +221,6 @@ export class Machine {
       for (let from = 0; from < order.length; from += size) this.queue.push(order.slice(from, from + size));
     }
     this.planned = this.queue.length;
-  }
-
-  private ratio(action: Action): number {
-    return Math.exp(logSoftmax(this.policy[action.state]!)[action.word]! - action.logpOld);
   }
 }
 

@@ -127,7 +127,7 @@ export function ofMachine(machine: Machine, settings: Settings): View {
         delta: has("gae") ? action.delta : null,
         advantage: has("gae") ? action.advantage : null,
         return: has("gae") ? action.return : null,
-        ratio: newest ? action.ratio : null,
+        ratio: action.ratio,
         clipped: action.clipped,
       })),
     })),
