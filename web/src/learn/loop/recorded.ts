@@ -1,6 +1,6 @@
 /** One recorded batch of a run, put into the boxes of the machine. */
 import { get, ofRun, Refusal } from "../../api";
-import { STAGES, type Stage } from "../../math/ppo";
+import type { Stage } from "../../math/ppo";
 import { fixed, percent, short, signed } from "../../ui/numbers";
 import type { Curves, Ratios, Run, TokenRow, TokenTable } from "../../types";
 import { rebinned } from "./bins";
@@ -24,7 +24,7 @@ export async function load(id: string, step: number | undefined): Promise<Record
   const tokens = await get<TokenTable>(ofRun(id, "/tokens", { step }));
   if (!tokens.rows.some((row) => row.kind === "rollout")) throw new Refusal(404, `This run (${run.algorithm}) samples nothing, so it has no such loop: it learns from fixed data.`, "oneloop train ppo --model M --data D --reward R --out runs/my-ppo");
   const [ratios, curves] = await Promise.all([
-    get<Ratios>(ofRun(id, "/ratios", { step: tokens.step })).catch(() => null),
+    run.tables.ratios.count ? get<Ratios>(ofRun(id, "/ratios", { step: tokens.step })).catch(() => null) : null,
     get<Curves>(ofRun(id, "/curves", { names: METRICS.join(","), x: "step", from: tokens.step, to: tokens.step, points: 4 })).catch(() => null),
   ]);
   return { run, tokens, ratios, metrics: Object.fromEntries((curves?.series ?? []).map((series) => [series.name, series.y.at(-1) ?? null])) };
@@ -32,6 +32,10 @@ export async function load(id: string, step: number | undefined): Promise<Record
 
 function number(value: unknown): number | null {
   return typeof value === "number" ? value : null;
+}
+
+function size(value: number | null): number | null {
+  return value === null ? null : Math.abs(value);
 }
 
 /** How many of a row's passes lie at or before an update; the last of them is what that update saw. */
@@ -83,8 +87,8 @@ export function facts(recorded: Recorded, update: number): Record<Stage, Fact[]>
   const average = (values: readonly (number | null)[], write: (value: number) => string): string => (known(values).length ? write(mean(known(values))) : "–");
   const of = (name: string, write: (value: number | null | undefined) => string): string => write(metrics[name]);
   const each = views.flatMap((view) => view.tokens);
-  const critic = rows.some((row) => row.value);
-  const all: Record<Stage, Fact[]> = {
+  const critic = has(recorded, "value");
+  return {
     sample: [
       { name: "groups", value: of("num_groups", (value) => short(value)), help: "Prompts of this step; each has one group of answers." },
       { name: "tokens", value: of("num_tokens", (value) => short(value)), help: "Action tokens of this step." },
@@ -102,14 +106,14 @@ export function facts(recorded: Recorded, update: number): Record<Stage, Fact[]>
         ]
       : [{ name: "no critic", value: "–", help: "This method compares the answers of a group instead." }],
     gae: [
-      { name: "mean |δ|", value: average(each.map((token) => token.delta && Math.abs(token.delta)), (value) => fixed(value, 3)), help: "Mean surprise over the recorded answers; only with a critic." },
-      { name: "mean |Â|", value: average(each.map((token) => token.advantage && Math.abs(token.advantage)), (value) => fixed(value, 3)), help: critic ? "Mean size of the advantages of the recorded answers, before whitening." : "Mean size of the advantages of the recorded answers, within their groups." },
+      ...(critic ? [{ name: "mean |δ|", value: average(each.map((token) => size(token.delta)), (value) => fixed(value, 3)), help: "Mean surprise over the recorded answers, units of reward." }] : []),
+      { name: "mean |Â|", value: average(each.map((token) => size(token.advantage)), (value) => fixed(value, 3)), help: critic ? "Mean size of the advantages of the recorded answers, before whitening." : "Mean size of the advantages of the recorded answers, within their groups." },
     ],
     update: [
       { name: "update", value: ratios ? `${update + 1} of ${ratios.updates}` : "–", help: "Optimizer steps on this batch." },
       { name: "largest ρ", value: of("ratio/max", (value) => fixed(value, 3)), help: "Largest π_θ/π_old of any token in any update of this step." },
       { name: "gradient 0", value: of("clip/gradient_zero", (value) => percent(value, 1)), help: "Share of tokens whose gradient the clip made 0, mean over the updates." },
-      { name: "value loss", value: of("value_loss", (value) => fixed(value, 4)), help: HELP.valueLoss },
+      ...(critic ? [{ name: "value loss", value: of("value_loss", (value) => fixed(value, 4)), help: HELP.valueLoss }] : []),
     ],
     sync: [
       { name: "move, nats", value: of("approx_kl", (value) => short(value)), help: "KL(π_old ‖ π_θ): how far the updates moved the policy from the one that sampled, mean per token." },
@@ -117,16 +121,33 @@ export function facts(recorded: Recorded, update: number): Record<Stage, Fact[]>
       { name: "learning rate", value: of("learning_rate", (value) => short(value)), help: "Of the policy in this step." },
     ],
   };
-  return Object.fromEntries(STAGES.map((stage) => [stage, all[stage]])) as Record<Stage, Fact[]>;
 }
 
-export function models({ run, tokens }: Recorded): Record<ModelName, { note: string; absent?: boolean }> {
-  const has = (column: "value" | "lp_ref" | "score"): boolean => tokens.rows.some((row) => row[column] !== null);
+function has({ tokens }: Recorded, column: "value" | "lp_ref"): boolean {
+  return tokens.rows.some((row) => row[column] !== null);
+}
+
+function setting({ run }: Recorded, name: string): string {
+  return run.config.find((one) => one.name === name)?.value ?? "";
+}
+
+export function models(recorded: Recorded): Record<ModelName, { note: string; absent?: boolean }> {
+  const reward = setting(recorded, "reward_model");
   return {
-    policy: { note: run.model ?? "" },
-    critic: has("value") ? { note: "trained with the policy" } : { note: "the group's mean takes its place", absent: true },
-    reference: has("lp_ref") ? { note: "the policy before training" } : { note: "no KL term", absent: true },
-    reward: has("score") ? { note: "scores whole answers" } : { note: "a rule gives the reward" },
+    policy: { note: recorded.run.model ?? "" },
+    critic: has(recorded, "value") ? { note: "learns beside the policy" } : { note: "a group's mean takes its place", absent: true },
+    reference: has(recorded, "lp_ref") ? { note: "the policy before training" } : { note: "no KL to it is taken", absent: true },
+    reward: reward ? { note: reward } : { note: "a rule gives the reward", absent: true },
+  };
+}
+
+/** What the boxes do in this run, where it is not what PPO does. */
+export function instead(recorded: Recorded): Partial<Record<Stage, string>> {
+  const score = setting(recorded, "reward_model") ? "reward model" : "a rule, not a model";
+  const place = recorded.run.explain.kl_at;
+  return {
+    score: place === "loss" ? `${score}; β·KL stands in the loss` : has(recorded, "lp_ref") ? `${score}, minus β·KL per token` : `${score}; no KL penalty`,
+    ...(has(recorded, "value") ? {} : { values: "no critic: nothing to ask", gae: "reward against the other answers of its group" }),
   };
 }
 
