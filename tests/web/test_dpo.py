@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from oneloop.config import default_run
-from oneloop.record.reader import read_run
 from oneloop.recipes.execute import execute
+from oneloop.record.reader import read_run
 
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True}
 TARGETS = {0.1: 1.383, 0.5: 0.818, 1.0: 0.377, 2.0: 0.122}

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from oneloop.config import default_run
-from oneloop.record.reader import read_run
 from oneloop.recipes.execute import execute
+from oneloop.record.reader import read_run
 
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True}
 

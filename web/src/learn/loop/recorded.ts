@@ -146,7 +146,7 @@ export function instead(recorded: Recorded): Partial<Record<Stage, string>> {
   const score = setting(recorded, "reward_model") ? "reward model" : "a rule, not a model";
   const place = recorded.run.explain.kl_at;
   return {
-    score: place === "loss" ? `${score}; β·KL stands in the loss` : has(recorded, "lp_ref") ? `${score}, minus β·KL per token` : `${score}; no KL penalty`,
+    score: place === "loss" ? `${score}; β·KL stands in the loss` : place === "reward" ? `${score}, minus β·KL per token` : score,
     ...(has(recorded, "value") ? {} : { values: "no critic: nothing to ask", gae: "reward against the other answers of its group" }),
   };
 }
