@@ -1,6 +1,8 @@
 /** Every page: the shape of its path, and what draws it. Named groups of the path become its properties. */
 import type { Component } from "svelte";
 import Home from "./Home.svelte";
+import Clip from "./learn/clip/Clip.svelte";
+import Groups from "./learn/groups/Groups.svelte";
 
 export interface Page {
   path: RegExp;
@@ -11,4 +13,8 @@ function page(path: RegExp, component: Component<any>): Page {
   return { path, component };
 }
 
-export const pages: readonly Page[] = [page(/^\/$/, Home)];
+export const pages: readonly Page[] = [
+  page(/^\/$/, Home),
+  page(/^\/learn\/clip$/, Clip),
+  page(/^\/learn\/groups$/, Groups),
+];
