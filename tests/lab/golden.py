@@ -11,7 +11,10 @@ from typing import Any
 
 import torch
 
-from oneloop.objective.advantage import AdvantageEstimator, GroupRelative, LeaveOneOut
+from oneloop.batch import Batch, PolicyOutput
+from oneloop.objective.advantage import GAE, AdvantageEstimator, GroupRelative, LeaveOneOut
+from oneloop.objective.divergence import exact_kl, kl_estimate
+from oneloop.objective.preference import ImplicitReward, LogSigmoid
 from oneloop.objective.select import MixedOutcome
 from oneloop.objective.surrogate import ClippedRatio
 
@@ -80,7 +83,112 @@ def groups() -> list[Case]:
     return cases
 
 
-TOPICS: dict[str, Callable[[], list[Case]]] = {"clip": clip, "groups": groups}
+def gae() -> list[Case]:
+    """Advantages, returns and whitened advantages of one response."""
+    responses: list[dict[str, Any]] = [
+        {"rewards": [0.0, 0.0, 1.0], "values": [0.1, 0.3, 0.6], "gamma": 1.0, "lam": 0.95, "bootstrap": 0.0},
+        {
+            "rewards": [0.2, -0.1, 0.0, 0.7],
+            "values": [0.5, 0.4, -0.2, 0.3],
+            "gamma": 0.99,
+            "lam": 0.9,
+            "bootstrap": 0.8,
+        },
+        {"rewards": [0.2, -0.1, 0.7], "values": [0.5, 0.4, -0.2], "gamma": 0.9, "lam": 0.0, "bootstrap": 0.0},
+        {"rewards": [0.2, -0.1, 0.7], "values": [0.5, 0.4, -0.2], "gamma": 1.0, "lam": 1.0, "bootstrap": 0.0},
+        {"rewards": [1.0], "values": [0.25], "gamma": 1.0, "lam": 0.95, "bootstrap": 0.0},
+        {"rewards": [0.0, 0.0], "values": [0.0, 0.0], "gamma": 1.0, "lam": 0.95, "bootstrap": 0.0},
+    ]
+    cases = []
+    for inputs in responses:
+        rewards, values = (torch.tensor([inputs[name]], dtype=torch.float64) for name in ("rewards", "values"))
+        mask, group = torch.ones_like(rewards, dtype=torch.bool), torch.zeros(1, dtype=torch.long)
+        bootstrap = torch.tensor([inputs["bootstrap"]], dtype=torch.float64)
+        raw, white = (
+            GAE(gamma=inputs["gamma"], lam=inputs["lam"], whiten=whiten)(
+                rewards, values, mask, group, bootstrap=bootstrap
+            )
+            for whiten in (False, True)
+        )
+        assert raw.returns is not None
+        cases.append(
+            case(
+                inputs,
+                advantages=raw.advantages[0].tolist(),
+                returns=raw.returns[0].tolist(),
+                whitened=white.advantages[0].tolist(),
+            )
+        )
+    return cases
+
+
+def kl() -> list[Case]:
+    """The three estimates of a token, and the exact sum over a vocabulary."""
+    estimates = [
+        case(
+            {"log_ratio": x},
+            **{name: float(kl_estimate(torch.tensor(x).double(), name)) for name in ("k1", "k2", "k3")},
+        )
+        for x in (-25.0, -1.3, -0.2, 0.0, 0.05, 0.9, 4.0)
+    ]
+    distributions = [
+        ([1.0, 0.0, -1.0], [0.0, 0.0, 0.0]),
+        ([0.0, 10.0, 20.0, 28.0], [0.0, 0.0, 0.0, 0.0]),
+        ([0.3, -0.7, 2.0, 0.1], [1.0, 0.2, -0.4, 0.5]),
+        ([0.5, 0.5], [0.5, 0.5]),
+    ]
+    exact = [
+        case(
+            {"logits": logits, "ref_logits": ref},
+            exact=float(exact_kl(torch.tensor(logits).double(), torch.tensor(ref).double())),
+        )
+        for logits, ref in distributions
+    ]
+    return [*estimates, *exact]
+
+
+def dpo() -> list[Case]:
+    """Margin, loss and the weight of the gradient of one pair; and KL(π* ‖ π_ref) at each β of the page."""
+    pairs = [
+        (-12.0, -11.0, -11.5, -11.2, 0.1),
+        (-3.0, -9.0, -5.0, -5.0, 0.5),
+        (-2.0, -1.0, -2.0, -2.0, 1.0),
+        (-40.0, -10.0, -20.0, -20.0, 2.0),
+    ]
+    cases = []
+    for *logprobs, beta in pairs:
+        names = ("logp_chosen", "logp_rejected", "ref_chosen", "ref_rejected")
+        rows = torch.tensor(logprobs, dtype=torch.float64).view(2, 2, 1)
+        batch = Batch(
+            tokens=torch.zeros(2, 1, dtype=torch.long),
+            mask=torch.ones(2, 1, dtype=torch.bool),
+            group=torch.zeros(2, dtype=torch.long),
+            rewards=torch.tensor([[1.0], [0.0]]),
+            truncated=torch.zeros(2, dtype=torch.bool),
+            ref_logprobs=rows[1],
+        )
+        out = PolicyOutput(logprobs=rows[0], entropy=torch.zeros(2, 1))
+        chosen, rejected = ImplicitReward(beta)(out, batch)
+        margin = (chosen - rejected).view(1).requires_grad_()
+        loss = LogSigmoid()(margin, beta)
+        loss.backward()
+        assert margin.grad is not None
+        cases.append(
+            case(
+                {**dict(zip(names, logprobs, strict=True)), "beta": beta},
+                margin=margin.item(),
+                loss=loss.item(),
+                weight=-margin.grad.item(),
+            )
+        )
+    quality = torch.tensor([0.0, 1.0, 2.0, 2.8], dtype=torch.float64)
+    return cases + [
+        case({"quality": quality.tolist(), "beta": beta}, kl=float(exact_kl(quality / beta, torch.zeros(4).double())))
+        for beta in (0.1, 0.5, 1.0, 2.0)
+    ]
+
+
+TOPICS: dict[str, Callable[[], list[Case]]] = {"clip": clip, "dpo": dpo, "gae": gae, "groups": groups, "kl": kl}
 
 
 def path(topic: str) -> Path:

@@ -2,6 +2,7 @@
 import type { Component } from "svelte";
 import Home from "./Home.svelte";
 import Clip from "./learn/clip/Clip.svelte";
+import Dpo from "./learn/dpo/Dpo.svelte";
 import Groups from "./learn/groups/Groups.svelte";
 
 export interface Page {
@@ -16,5 +17,6 @@ function page(path: RegExp, component: Component<any>): Page {
 export const pages: readonly Page[] = [
   page(/^\/$/, Home),
   page(/^\/learn\/clip$/, Clip),
+  page(/^\/learn\/dpo$/, Dpo),
   page(/^\/learn\/groups$/, Groups),
 ];
