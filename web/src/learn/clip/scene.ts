@@ -1,5 +1,9 @@
 /** What the plot and the tables of the clip page are drawn from. */
 import type { Band } from "../../math/clip";
+import type { Ratios, Run } from "../../types";
+
+/** ε of a side that is not cut. */
+export const OPEN = 100;
 
 /** The ratios of one inner update of a run, by the sign of the advantage. */
 export interface Histogram {
@@ -25,6 +29,22 @@ export function untouched({ edges, positive, negative, zero }: Histogram): numbe
   const all = [positive, negative, zero];
   const near = edges.flatMap((edge, i) => (edge === 0.99 || edge === 1 ? all.map((counts) => counts[i] ?? 0) : []));
   return total(near) / Math.max(1, total(all.map(total)));
+}
+
+/** The run's own trust region; an open side is drawn as a very wide one. */
+export function bandOf(epsilon: Ratios["epsilon"]): Band {
+  return { low: epsilon?.[0] ?? OPEN, high: epsilon?.[1] ?? OPEN };
+}
+
+/** What about this run is not as the drawing has it: sentences. */
+export function differs(explain: Run["explain"], ratios: Ratios): string[] {
+  const { surrogate, level, dual } = explain;
+  const out = [];
+  if (surrogate === "ClippedWeight") out.push("This run's objective (CISPO) clips the weight of a token and never its gradient: where the line is flat its gradient is alive.");
+  else if (ratios.epsilon === null || (ratios.epsilon[0] === null && ratios.epsilon[1] === null)) out.push("This run's objective has no clip: the trust region shown is one it could have had.");
+  if (level === "sequence") out.push("This run clips one ratio per answer; the bars are those of single tokens.");
+  if (typeof dual === "number") out.push(`This run also has a dual clip: for A < 0 the gradient is 0 above ρ = ${dual} as well, which is not drawn.`);
+  return out;
 }
 
 /** Why the ratios lie where they do. `update` counts from 0. */
