@@ -77,6 +77,7 @@ def test_dragging_the_ratio_lights_its_case(page: Any, at: Any) -> None:
     assert lit.get_attribute("data-case") == "good-inside"
     page.get_by_text("A < 0", exact=True).first.click()
     handle.press("ArrowLeft")
+    handle.press("ArrowLeft")  # 0.79
     assert lit.get_attribute("data-case") == "bad-below"
     assert value(page, "gradient") == "0"
     # the address holds all of it
@@ -154,10 +155,10 @@ def test_a_run_behind_the_curve(page: Any, at: Any) -> None:
     offer(page, updates=3)
     at("/learn/clip")
     page.get_by_label("Show").select_option("mine")
-    page.locator("#why").wait_for()
+    page.locator("#ratios-why").wait_for()
     # its own band, and nothing moved yet
     assert value(page, "region") == "[0.80, 1.28]"
-    assert "all mass is at ρ = 1" in page.inner_text("#why")
+    assert "all mass is at ρ = 1" in page.inner_text("#ratios-why")
     assert masses(page)["good-inside"] == "50.00 %" and masses(page)["bad-inside"] == "40.00 %"
     page.get_by_role("slider", name="inner update").press("End")
     expected = {
@@ -165,7 +166,7 @@ def test_a_run_behind_the_curve(page: Any, at: Any) -> None:
         "bad-below": "8.00 %", "bad-inside": "20.00 %", "bad-above": "12.00 %",
     }  # fmt: skip
     assert masses(page) == expected
-    assert "After 2 updates" in page.inner_text("#why")
+    assert "After 2 updates" in page.inner_text("#ratios-why")
     assert page.locator("svg rect.above").count() == 4 and page.locator("svg rect.below").count() == 3
     # ε moves the masses
     page.get_by_role("button", name="PPO .20").click()
@@ -179,8 +180,8 @@ def test_a_run_behind_the_curve(page: Any, at: Any) -> None:
 def test_one_update_never_clips_and_the_page_says_why(page: Any, at: Any) -> None:
     offer(page, updates=1)
     at("/learn/clip?run=mine")
-    page.locator("#why").wait_for()
-    assert "K = 1" in page.inner_text("#why") and "all mass is at ρ = 1" in page.inner_text("#why")
+    page.locator("#ratios-why").wait_for()
+    assert "K = 1" in page.inner_text("#ratios-why") and "all mass is at ρ = 1" in page.inner_text("#ratios-why")
     assert {case for case, share in masses(page).items() if share != "0.00 %"} == {"good-inside", "bad-inside"}
     # a region of one point holds them still
     page.get_by_role("button", name="0", exact=True).click()
