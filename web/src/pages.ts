@@ -1,7 +1,9 @@
 /** Every page: the shape of its path, and what draws it. Named groups of the path become its properties. */
 import type { Component } from "svelte";
 import Home from "./Home.svelte";
+import Clip from "./learn/clip/Clip.svelte";
 import Dpo from "./learn/dpo/Dpo.svelte";
+import Groups from "./learn/groups/Groups.svelte";
 import Loop from "./learn/loop/Loop.svelte";
 
 export interface Page {
@@ -15,6 +17,8 @@ function page(path: RegExp, component: Component<any>): Page {
 
 export const pages: readonly Page[] = [
   page(/^\/$/, Home),
+  page(/^\/learn\/clip$/, Clip),
   page(/^\/learn\/dpo$/, Dpo),
+  page(/^\/learn\/groups$/, Groups),
   page(/^\/learn\/loop$/, Loop),
 ];

@@ -40,7 +40,7 @@ test("mass of a histogram on each side", () => {
 });
 
 test("an untouched policy is inside even where the region is a point", () => {
-  expect(mass(EDGES, counts({ 0.99: 1, 1: 7, 1.01: 2 }), { low: 0, high: 0 })).toEqual({ below: 1, inside: 7, above: 2 });
+  expect(mass(EDGES, counts({ 0.98: 4, 0.99: 1, 1: 7, 1.01: 2 }), { low: 0, high: 0 })).toEqual({ below: 4, inside: 8, above: 2 });
 });
 
 test("a bound between two edges is told", () => {

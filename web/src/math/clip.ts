@@ -56,8 +56,8 @@ export type Mass = Record<Side, number>;
 
 /** A bin reaches from its edge to the next one, which it does not hold; the last reaches to ∞.
  *
- * A bin across a bound of the region is counted by its middle. All mass of an untouched policy lies at ρ = 1: the bin that
- * begins there counts as inside even when ε_high is 0.
+ * A bin across a bound of the region is counted by its middle. All mass of an untouched policy lies at ρ = 1, up to
+ * rounding: the two bins that meet there count as inside even when ε is 0.
  */
 export function mass(edges: readonly (number | null)[], counts: readonly number[], band: Band): Mass {
   const found: Mass = { below: 0, inside: 0, above: 0 };
@@ -65,7 +65,7 @@ export function mass(edges: readonly (number | null)[], counts: readonly number[
     const from = edges[i] ?? 0;
     const to = edges[i + 1];
     const middle = to === null || to === undefined ? from : (from + to) / 2;
-    found[from === 1 ? "inside" : side(middle, band)] += count;
+    found[from === 1 || to === 1 ? "inside" : side(middle, band)] += count;
   });
   return found;
 }
