@@ -11,7 +11,7 @@ from torch import Tensor
 
 from oneloop.algorithms import Algorithm
 from oneloop.batch import Batch, added
-from oneloop.ports import Experience, Measure, Models, Recorder, SingleProcess, World
+from oneloop.ports import Experience, Measure, Models, Recorder, SingleProcess, Trace, Untraced, World
 from oneloop.seeds import named_seed
 
 Hook = Callable[[int, Algorithm], None]
@@ -30,6 +30,7 @@ def train(
     seed: int,
     start: int = 0,
     world: World = SingleProcess(),  # noqa: B008
+    trace: Trace = Untraced(),  # noqa: B008
     measures: Sequence[Measure] = (),
     hooks: Sequence[Hook] = (),
     phase: Callable[[str], None] = lambda name: None,
@@ -40,6 +41,7 @@ def train(
         minibatch: groups per optimizer step.
         max_tokens: most tokens, padding included, in one forward and backward pass.
         seed: names the order of groups in each step.
+        trace: looks at every pass of the updates.
         measures: evaluations whose results are logged with the step.
         hooks: called after each step is recorded (save, stop).
         phase: told which part of a step begins: rollout, prepare, update.
@@ -57,16 +59,19 @@ def train(
             # π_old, π_ref, V_φ → Â        (no gradient; π_old only where the update's own forward pass is not it)
             batch = algorithm.prepare(batch, models, world, one_update=one_update)
         with clock("update"):
-            for mini in minibatches(batch, algorithm.epochs, minibatch, seed, step):  # one optimizer step each
+            minis = minibatches(batch, algorithm.epochs, minibatch, seed, step)
+            for update, mini in enumerate(minis):  # one optimizer step each
                 size = world.total(mini.size)  # the denominator: counted once, over every rank
                 if size.tokens == 0:  # nothing to learn from, and momentum alone must not move the weights
                     tally.skip()
                     continue
                 for micro in mini.microbatches(max_tokens):  # gradient accumulation: a sum, not a mean of means
-                    loss = algorithm.loss(models.policy(micro), micro, size)
+                    out = models.policy(micro)
+                    loss = algorithm.loss(out, micro, size)
                     loss.value.backward()
                     tally.add(loss.stats)
-                    del loss  # its graph, before the next one is built
+                    trace.saw(update, micro, out)
+                    del out, loss  # their graph, before the next one is built
                 if algorithm.too_far(tally.close(models.step())):  # finite check, clip, AdamW, schedule
                     break
             experience.update(models, step)  # μ ← π_θ
@@ -75,6 +80,7 @@ def train(
         for measure in measures:
             scalars |= measure(step)
         recorder.trajectories(step, report.trajectories)
+        trace.close(step, batch, report.trajectories)
         recorder.scalars(step, scalars)
         algorithm = algorithm.adapted(scalars.get("kl"), world.total(batch.size).sequences)
         for hook in hooks:  # save, stop: each knows when it is due

@@ -21,9 +21,12 @@ from oneloop.experience.pack import Row, collate
 from oneloop.loop import train
 from oneloop.model.learner import Learner
 from oneloop.model.save import save_merged, save_policy
+from oneloop.model.spelling import Spelling
+from oneloop.ports import Untraced
 from oneloop.recipes.best import METRIC, Best
 from oneloop.recipes.build import Parts, assemble
 from oneloop.recipes.explain import explain
+from oneloop.recipes.explain import facts as objective_facts
 from oneloop.recipes.given import NOTHING, Given
 from oneloop.recipes.health import Healthy, watch_of
 from oneloop.recipes.inputs import Inputs
@@ -38,6 +41,7 @@ from oneloop.record.atomic import clean_temporaries, new_folder, write_text
 from oneloop.record.reader import RunRecord
 from oneloop.record.sinks import Opening, Sinks
 from oneloop.record.writer import RunFolder, remove_run
+from oneloop.trace.traced import Traced
 from oneloop.types import Sampling, Trajectory
 
 
@@ -75,6 +79,7 @@ def execute(run: Run, observer: Observer, given: Given = NOTHING, inputs: Inputs
     record = recorded(run, out, inputs)
     facts = {"algorithm": algorithm.name, "model": run.model, "seed": run.seed, "steps": run.steps}
     facts |= {"data": inputs.fingerprint, "machine": machine(), "changed": not_default(run)}
+    facts |= {"explain": objective_facts(algorithm)}
     with (
         closing(inputs),
         RunFolder.open(out, resume=run.resume, config_text=run.to_toml(), facts=facts) as folder,
@@ -150,6 +155,7 @@ def _train(
                 max_tokens=run.max_tokens,
                 seed=run.seed,
                 start=start,
+                trace=_traced(run, algorithm, inputs, parts, folder, watched) if run.trace else Untraced(),
                 measures=(
                     *(partial(_in_phase, watched.phase, "evaluation", measure) for measure in parts.measures),
                     *parts.counts,
@@ -164,6 +170,14 @@ def _train(
             _rescue(saver, error)
             raise
     _save_result(run, parts, folder, observer)
+
+
+def _traced(
+    run: Run, algorithm: Algorithm, inputs: Inputs, parts: Parts, folder: RunFolder, watched: Watched
+) -> Traced:
+    spell, decode = Spelling(parts.text.tokenizer), parts.text.decode
+    kind, keep = inputs.kind, folder.traced
+    return Traced(algorithm, kind, keep=keep, recorder=watched, spell=spell, decode=decode, seed=run.seed)
 
 
 def _before_training(run: Run, parts: Parts, watched: Watched, best: Sequence[Best]) -> None:
