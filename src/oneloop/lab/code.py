@@ -34,7 +34,7 @@ NAMES = {
     "truncated_importance": ("objective/correction.py", "TruncatedImportance.__call__"),
     "loss": ("algorithms/policy_gradient.py", "PolicyGradient.loss"),
     "prepare": ("algorithms/policy_gradient.py", "PolicyGradient.prepare"),
-    "loop": ("train.py", "train"),
+    "loop": ("loop.py", "train"),
 }
 """What may be asked for: a file of the package, and a function in it. Nothing of a request becomes part of a path."""
 

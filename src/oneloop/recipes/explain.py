@@ -201,5 +201,6 @@ def papers_page() -> str:
     ]
     for name, algorithm in ALGORITHMS.items():
         source = SOURCES[name]
-        lines += [f"## `{name}`: {source.title}", "", source.reference + ".", "", "```", explain(algorithm), "```", ""]
+        lines += [f"## `{name}`: {source.title}", "", source.reference + ".", ""]
+        lines += ["```text", explain(algorithm), "```", ""]
     return "\n".join(lines)

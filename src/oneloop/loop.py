@@ -82,7 +82,6 @@ def train(
         recorder.trajectories(step, report.trajectories)
         trace.close(step, batch, report.trajectories)
         recorder.scalars(step, scalars)
-        tally.alert(recorder, step)
         algorithm = algorithm.adapted(scalars.get("kl"), world.total(batch.size).sequences)
         for hook in hooks:  # save, stop: each knows when it is due
             hook(step, algorithm)
@@ -126,16 +125,6 @@ class Tally:
             values = [stats[name] for stats in self._closed if name in stats]
             out[name] = max(values) if name.endswith("/max") else sum(values) / len(values)
         return out
-
-    def alert(self, recorder: Recorder, step: int) -> None:
-        if self._skipped:
-            recorder.event(
-                step,
-                "A_SKIPPED",
-                f"{self._skipped} optimizer step(s) were skipped: no action token to learn from, or a gradient that "
-                "was not finite",
-                "look at completions/clipped_ratio, grad_norm and the rollouts of this step",
-            )
 
 
 class Clock:
