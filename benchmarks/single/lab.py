@@ -86,12 +86,14 @@ def clients(folder: Path, count: int, seconds: float) -> None:
     synthetic(folder / "asked", 20_000)
     with server(folder / "asked") as (port, pid, _):
         ask(port, f"/api/runs/run/curves?names={SERIES[0]}")
+        before = busy(pid)
         taken, errors = asyncio.run(load(port, count, seconds))
+        share = (busy(pid) - before) / seconds
         taken.sort()
         print(
             f"{count} clients at 4 requests/s for {seconds:.0f} s: {len(taken) / seconds:.0f} answers/s, "
             f"{errors} errors, median {1e3 * median(taken):.0f} ms, p99 {1e3 * taken[int(0.99 * len(taken))]:.0f} ms, "
-            f"{memory(pid):.0f} MiB"
+            f"{memory(pid):.0f} MiB, {100 * share:.1f} % of a core"
         )
 
 
@@ -100,9 +102,10 @@ def beside(folder: Path, count: int) -> None:
     for readers in (1, count):
         off, on = turns(folder, folder / f"beside{readers}", readers)
         low, high = spread(off, on)
+        more = median(on) / median(off) - 1
         print(
-            f"a step of training: {1e3 * median(off):.1f} ms while {readers} clients pause, {1e3 * median(on):.1f} ms while "
-            f"they ask: {100 * (median(on) / median(off) - 1):+.1f} % (95 %: {100 * low:+.1f} to {100 * high:+.1f})"
+            f"a step of training: {1e3 * median(off):.1f} ms while {readers} clients pause, {1e3 * median(on):.1f} ms "
+            f"while they ask: {100 * more:+.1f} % (95 %: {100 * low:+.1f} to {100 * high:+.1f})"
         )
 
 
@@ -249,6 +252,12 @@ def memory(pid: int, what: str = "VmRSS") -> float:
     found = re.search(rf"{what}:\s+(\d+) kB", status)
     assert found
     return int(found[1]) / 1024
+
+
+def busy(pid: int) -> float:
+    """Seconds of CPU that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 if __name__ == "__main__":

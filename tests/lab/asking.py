@@ -109,7 +109,12 @@ def make_run(
     lift: float = 0.0,
     **facts: Any,
 ) -> Path:
-    """A small run folder with every file that a run can have; `status` None leaves it running; `lift` is added to rewards."""
+    """A small run folder with every file that a run can have.
+
+    Args:
+        status: None leaves it running.
+        lift: added to every reward.
+    """
     facts = {"algorithm": "grpo", "model": "scratch:tiny", "seed": 7, "steps": steps, **facts}
     config = facts.pop("config", 'algorithm = "grpo"\ngroup_size = 2\nepochs = 1\nsteps = 4\n')
     with RunFolder.open(path, resume=False, config_text=config, facts=facts) as folder:
