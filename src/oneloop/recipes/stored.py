@@ -42,6 +42,7 @@ class Stored(Sequence[Item], Generic[Item]):
         try:
             if isinstance(self._file, BytesIO) and end > IN_MEMORY:
                 self._move()
+            self._file.seek(self._ends[-1])
             self._file.write(written)
         except OSError as error:
             raise DataError(
