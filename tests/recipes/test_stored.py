@@ -67,13 +67,20 @@ SHOWN = [
     {"text": "1+2=3"},
     {"messages": turns("1+1=", "<think>1</think>2", "2+1=", "3")},
     {"messages": turns("5", "5", "6"), "tools": [{"name": "t"}]},
+    {"messages": turns("5", "5", "6")},
 ]
+TWICE = {"messages": [*turns("5", "5"), {"role": "assistant", "content": "6"}]}
+"""An answer after an answer: the same turns are shown as a whole and with a turn that begins."""
+
+
+def shown(text: Text) -> list[dict]:
+    return SHOWN if "alternate" in str(text.tokenizer.chat_template) else [*SHOWN, TWICE]
 
 
 def one_by_one(kind: str, text: Text) -> list:
     """What `items` gives where nothing is cut: each row by itself."""
     if kind == "demonstrations":
-        return [turn for row in SHOWN for turn in text.demonstrations(row) if any(turn.trained)]
+        return [turn for row in shown(text) for turn in text.demonstrations(row) if any(turn.trained)]
     found = []
     for number, row in enumerate(ROWS):
         ids, answers = text.answers(row, COLUMNS[kind])
@@ -82,16 +89,16 @@ def one_by_one(kind: str, text: Text) -> list:
         elif kind == "unpaired":
             found.append(Rated(ids, answers[0], row["label"]))
         else:
-            _, shown = text.prompt(row["prompt"])
+            _, read = text.prompt(row["prompt"])
             columns = {name: value for name, value in row.items() if name != "prompt"}
             messages = None if isinstance(row["prompt"], str) else tuple(row["prompt"])
-            found.append(Prompt(id=str(number), text=shown, tokens=ids, columns=columns, messages=messages))
+            found.append(Prompt(id=str(number), text=read, tokens=ids, columns=columns, messages=messages))
     return found
 
 
 def together(kind: str, text: Text) -> Stored:
     if kind == "demonstrations":
-        return items.demonstrations(SHOWN, text, None)[0]
+        return items.demonstrations(shown(text), text, None)[0]
     if kind == "prompts":
         return items.prompts(ROWS, text, None, 5)[0]
     return (items.pairs if kind == "preferences" else items.unpaired)(ROWS, text, None)[0]
