@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from array import array
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -40,6 +41,7 @@ from oneloop.recipes.inputs import Inputs
 from oneloop.recipes.meter import settle_malloc
 from oneloop.recipes.reference_cache import Kept
 from oneloop.recipes.resolve import Algorithm, ReferenceFrom, entropy_of, reference_from, scores
+from oneloop.recipes.stored import Stored
 from oneloop.rewards import NamedReward, RewardScorer
 from oneloop.rollout.engine import Engine
 from oneloop.types import Sampling
@@ -316,12 +318,12 @@ class _Builder:
             ),
         )
 
-    def _kept(self, fitted: tuple[list[items.Item], items.TooLong | None]) -> list[items.Item]:
+    def _kept(self, fitted: tuple[Stored[items.Item], items.TooLong | None]) -> Stored[items.Item]:
         kept, long = fitted
         if long is not None:
             self.notes.append(str(long))
-            self.long_skipped += len(long.skipped)
-            self.long_truncated += len(long.truncated)
+            self.long_skipped += long.skipped.count
+            self.long_truncated += long.truncated.count
         return kept
 
     def counts(self) -> tuple[Measure, ...]:
@@ -338,9 +340,10 @@ class _Builder:
         """Whether the data's margins are meant for this method: they are differences of a reward model's scores."""
         return isinstance(self.algorithm, Preference) and isinstance(self.algorithm.reward, RewardHead)
 
-    def _note_margins(self, pairs: list[Pair]) -> None:
-        if any(pair.margin for pair in pairs):
-            mean = fmean(pair.margin for pair in pairs)
+    def _note_margins(self, pairs: Sequence[Pair]) -> None:
+        margins = array("d", (pair.margin for pair in pairs)) if self._margins else ()
+        if any(margins):
+            mean = fmean(margins)
             self.notes.append(f"column margin: the chosen answer's score must lead by it (mean {mean:.3g})")
         elif not self._margins and "margin" in self.inputs.data.columns | self.inputs.data.partial:
             self.notes.append(f"column margin is not read: {self.algorithm.name} trains no reward model")
