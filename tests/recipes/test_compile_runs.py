@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch._dynamo.utils import counters
 from transformers import AutoModelForCausalLM
 
 from oneloop.cli.main import run as command
 from oneloop.config import Run, default_run
 from oneloop.forward import compiled
+from oneloop.model.load import load_policy
 from oneloop.recipes import build
 from oneloop.recipes.execute import execute
 from oneloop.record.reader import read_run
@@ -18,6 +20,11 @@ from toy_models import Silent
 
 # torch warns itself while it traces what it compiles; as errors, these would end the tracing
 pytestmark = [pytest.mark.filterwarnings(f"ignore::{kind}") for kind in ("DeprecationWarning", "UserWarning")]
+
+REWARD = """
+def share(completions, **columns):
+    return [sum(character.islower() for character in text) / 5 for text in completions]
+"""
 
 
 @pytest.fixture
@@ -28,7 +35,9 @@ def eager(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def small(out: Path, **changes) -> Run:
+    (out.parent / "lower.py").write_text(REWARD)  # graded, so that weights move from the first step on
     run = replace(default_run("ppo"), data="task:addition", out=str(out), steps=4, prompts_per_step=4, group_size=2)
+    run = replace(run, reward=(f"{out.parent / 'lower.py'}:share",))
     run = replace(run, compile=True, max_new_tokens=5, learning_rate=1e-3, data_size=12, eval_size=4, save_every=2)
     return replace(run, **changes)
 
@@ -41,7 +50,9 @@ def numbers(out: Path) -> list[dict[str, float]]:
 
 def test_a_run_is_that_without_and_resumes_bit_for_bit(eager: None, tmp_path: Path) -> None:
     watcher = Silent()
+    before = counters["stats"]["unique_graphs"]
     whole = execute(small(tmp_path / "whole"), watcher)
+    assert counters["stats"]["unique_graphs"] > before
     assert any(line.startswith("--compile: layers tried out and compiled in ") for line in watcher.lines)
     assert any("ratio − 1 = " in line for line in watcher.lines)
     half = small(tmp_path / "half", steps=2)
@@ -53,7 +64,9 @@ def test_a_run_is_that_without_and_resumes_bit_for_bit(eager: None, tmp_path: Pa
     # another execution of the same weights: the same tokens, and numbers within rounding
     plain = execute(small(tmp_path / "plain", compile=False), Silent())
     without = load_file(plain / "final" / "model.safetensors")
-    assert theirs.keys() == without.keys()
+    start = load_policy("scratch:tiny").state_dict()
+    assert theirs.keys() == without.keys() == start.keys()
+    assert max(float((theirs[name] - value).abs().max()) for name, value in start.items()) > 1e-3
     for name, value in without.items():
         torch.testing.assert_close(theirs[name], value, rtol=1e-3, atol=1e-4)
     assert "compile = true" in (whole / "config.toml").read_text()
