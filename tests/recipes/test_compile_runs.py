@@ -30,6 +30,7 @@ def share(completions, **columns):
 @pytest.fixture
 def eager(monkeypatch: pytest.MonkeyPatch) -> None:
     """Traced like any other, run without a compiler of C++."""
+    torch._dynamo.reset()
     monkeypatch.setattr(build, "INDUCTOR", "eager")
     monkeypatch.setattr(compiled, "INDUCTOR", "eager")
 
@@ -52,7 +53,7 @@ def test_a_run_is_that_without_and_resumes_bit_for_bit(eager: None, tmp_path: Pa
     watcher = Silent()
     before = counters["stats"]["unique_graphs"]
     whole = execute(small(tmp_path / "whole"), watcher)
-    assert counters["stats"]["unique_graphs"] > before
+    assert counters["stats"]["unique_graphs"] >= before + 1 + 8  # something small, and a layer's parts both ways
     assert any(line.startswith("--compile: layers tried out and compiled in ") for line in watcher.lines)
     assert any("ratio − 1 = " in line for line in watcher.lines)
     half = small(tmp_path / "half", steps=2)
