@@ -80,7 +80,10 @@ def token_table(
             "sample": whole_numbers(samples),
             "kind": words(kinds),
             "prompt": words(
-                [decode(ids.tolist()) if item is None else item.prompt.text for ids, item in zip(prompts, items, strict=True)]
+                [
+                    decode(ids.tolist()) if item is None else item.prompt.text
+                    for ids, item in zip(prompts, items, strict=True)
+                ]
             ),
             "prompt_tokens": spelled(batch.tokens[asked], starts, spell),
             "text": spelled(batch.tokens[mask], mask.sum(1), spell),
