@@ -214,7 +214,7 @@ def _footer(path: Path) -> _Footer:
 @lru_cache(maxsize=4096)
 def _known_footer(path: Path, changed: int, size: int) -> _Footer:
     with _opened(path) as file:
-        facts = json.loads((file.schema_arrow.metadata or {}).get(b"steps", b"null"))
+        facts = json.loads((file.metadata.metadata or {}).get(b"steps", b"null"))
     if facts is None:
         raise DataError(f"{path} does not say which steps it holds. Fix: rm {path}; nothing but the page needs it")
     return _Footer(tuple(facts["steps"]), facts["stride"], facts["absent"])
@@ -267,7 +267,9 @@ def _write(path: Path, tables: Mapping[int, pyarrow.Table], stride: int) -> None
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".tmp-{path.name}-{os.getpid()}")
     try:
-        with parquet.ParquetWriter(temporary, schema.with_metadata({"steps": about})) as writer:
+        # pyarrow's own copy of the schema would double a small file, and says nothing more
+        with parquet.ParquetWriter(temporary, schema, store_schema=False) as writer:
+            writer.add_key_value_metadata({"steps": about})
             for table in tables.values():
                 if table.schema.names != schema.names:
                     table = pyarrow.concat_tables([schema.empty_table(), table], promote_options="default")

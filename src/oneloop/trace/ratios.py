@@ -1,4 +1,4 @@
-"""How far the policy moved within a step: log ρ of every trained token, and counts of ρ by the sign of its advantage."""
+"""How far the policy moved within a step: log ρ of every trained token, and counts of ρ by sign of the advantage."""
 
 from __future__ import annotations
 

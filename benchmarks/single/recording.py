@@ -1,8 +1,8 @@
-"""What it costs to record ratios and tokens: `python benchmarks/single/trace.py [pairs of runs]`.
+"""What it costs to record ratios and tokens: `python benchmarks/single/recording.py [pairs of runs]`.
 
 The same run with `--trace` and with `--no-trace`, one after the other, in changing order, on one thread. A step's time
 is the processor's, so that what else the machine does counts little; recording is in it. Prints for each method the
-median step without, the median over pairs of with/without (the goal is 1.02 at most), what the trace took by its own
+mean step without, the median over pairs of with/without (the goal is 1.02 at most), what the trace took by its own
 clock, which is steadier, and the bytes a step leaves.
 """
 
@@ -10,19 +10,20 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from time import process_time
-from typing import Any
 
 import torch
 
 import oneloop.recipes.execute as execute_module
+from oneloop.batch import Batch, PolicyOutput
 from oneloop.config import Run, default_run
 from oneloop.recipes.execute import execute
 from oneloop.trace.traced import Traced
+from oneloop.types import Trajectory
 
 STEPS = 12
 METHODS = {"grpo": {"minibatch": 16, "epochs": 2}, "grpo one update": {}, "ppo": {}, "dpo": {}, "sft": {}}
@@ -33,14 +34,14 @@ class Timed(Traced):
 
     spent = 0.0
 
-    def saw(self, *arguments: Any) -> None:
+    def saw(self, update: int, micro: Batch, out: PolicyOutput) -> None:
         start = process_time()
-        super().saw(*arguments)
+        super().saw(update, micro, out)
         Timed.spent += process_time() - start
 
-    def close(self, *arguments: Any) -> None:
+    def close(self, step: int, batch: Batch, trajectories: Sequence[Trajectory]) -> None:
         start = process_time()
-        super().close(*arguments)
+        super().close(step, batch, trajectories)
         Timed.spent += process_time() - start
 
 
@@ -59,14 +60,14 @@ class Stopwatch:
 
 
 def seconds(run: Run) -> tuple[float, float]:
-    """The median step after the first two, and the median of what the trace took of it."""
+    """A step after the first four, and what the trace took of it: means, since fixed data is kept every fourth step."""
     watch = Stopwatch()
     execute(run, watch)
-    return _median_step(watch.times), _median_step(watch.spent)
+    return _mean_step(watch.times), _mean_step(watch.spent)
 
 
-def _median_step(clock: list[float]) -> float:
-    return median(after - before for before, after in zip(clock[1:-1], clock[2:], strict=True))
+def _mean_step(clock: list[float]) -> float:
+    return (clock[-1] - clock[3]) / (len(clock) - 4)
 
 
 def main() -> None:
@@ -87,10 +88,11 @@ def main() -> None:
                 own.append(found[True][1])
             files = (path for name in ("ratios", "tokens", "pairs") for path in Path(folder, "True", name).glob("*"))
             kept = sum(path.stat().st_size for path in files) / STEPS
+            ratio = f"{median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})"
+            alone = f"{median(own) * 1e3:.1f} ms = {median(own) / median(plain):.1%}"
             print(
-                f"{name:<16} step {median(plain) * 1e3:7.1f} ms   with/without {median(ratios):.3f} "
-                f"({min(ratios):.3f} to {max(ratios):.3f}), "
-                f"in the trace itself {median(own) * 1e3:.1f} ms = {median(own) / median(plain):.1%}   {kept / 1024:.1f} KiB a step"
+                f"{name:<16} step {median(plain) * 1e3:7.1f} ms   with/without {ratio}   the trace alone {alone}   "
+                f"{kept / 1024:.1f} KiB a step"
             )
 
 
