@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -89,6 +89,7 @@ def _glibc() -> ctypes.CDLL | None:
     return ctypes.CDLL(None)
 
 
+@runtime_checkable
 class Folder(Protocol):
     """Where the lines go: a run folder."""
 
