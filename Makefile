@@ -6,7 +6,7 @@ PEERS := .venv-peers
 # one thread: a model this small gains nothing from a second one, and everyone gets the same numbers
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test lint mutants bench bench-quick bench-step bench-peers papers clean
+.PHONY: demo test lint mutants bench bench-quick bench-step bench-peers papers web web-test clean
 
 demo: $(VENV)/installed
 	$(BIN)/oneloop demo
@@ -18,6 +18,16 @@ lint: $(VENV)/installed
 	$(BIN)/ruff check src tests benchmarks examples
 	$(BIN)/ruff format --check src tests benchmarks examples
 	$(BIN)/pyright
+
+# the lab's page from its sources in web/; needs Node 20.19 or newer. What is built is committed: users need no Node
+web: $(VENV)/installed
+	cd web && npm ci --no-audit --no-fund && npm run check && npm test && npm run build
+	$(BIN)/python tests/lab/built.py
+
+# the lab, operated in a real browser; `make test` leaves this out where there is none
+web-test: $(VENV)/installed
+	test -n "$$(command -v chromium || command -v google-chrome)" || (apt-get update && apt-get install --yes chromium)
+	ONELOOP_WEB_TESTS=1 $(BIN)/python -m pytest tests/web
 
 # small changes to the source that a test must notice, one at a time; takes minutes
 mutants: $(VENV)/installed

@@ -117,16 +117,16 @@ def test_a_prompt_is_a_beginning_also_where_the_tokenizer_ends_every_text() -> N
 def test_a_row_may_fill_the_context() -> None:
     rows = [{"prompt": "1" * 8, "completion": "2"}, {"prompt": "1" * 9, "completion": "2"}]
     kept, long = demonstrations(rows, chat(), 10, "skip")
-    assert len(kept) == 1 and long is not None and long.skipped == ("row 2",)
+    assert len(kept) == 1 and long is not None and long.skipped.first == ["row 2"]
 
 
 def test_rows_beyond_the_context_are_counted_and_named() -> None:
-    """T30: the run ends unless it is told to leave rows out; those are named; when none is left, that is an error."""
+    """The run ends unless it is told to leave rows out; those are named; when none is left, that is an error."""
     rows = [{"prompt": "1" * n, "completion": "2"} for n in (3, 30, 4, 40)]
     with pytest.raises(DataError, match=r"row 2: .* context of 10 tokens \(32\)\. Fix: --long-prompts skip"):
         demonstrations(rows, chat(), 10)
     kept, long = demonstrations(rows, chat(), 10, "skip")
-    assert len(kept) == 2 and long is not None and long.skipped == ("row 2", "row 4")
+    assert len(kept) == 2 and long is not None and long.skipped.first == ["row 2", "row 4"]
     assert "2 of 4 rows skipped (row 2, row 4)" in str(long)
     assert [prompt.id for prompt in prompts(rows, chat(), 10, 5, "skip")[0]] == ["0", "2"]
     with pytest.raises(DataError, match="all 4 rows are too long"):

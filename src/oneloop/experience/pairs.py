@@ -1,8 +1,9 @@
 """Preference pairs: a group of two, the chosen answer with reward 1 and the rejected one with 0."""
 
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import overload
 
 import torch
 from jaxtyping import Float
@@ -12,6 +13,9 @@ from oneloop.batch import Batch
 from oneloop.experience.pack import Row, collate
 from oneloop.experience.stream import FixedData, Stream
 
+Answers = tuple[Sequence[float], Sequence[float]]
+"""A number for each token of the chosen and of the rejected answer."""
+
 
 @dataclass(frozen=True, slots=True)
 class Pair:
@@ -20,8 +24,8 @@ class Pair:
     prompt: Sequence[int]
     chosen: Sequence[int]
     rejected: Sequence[int]
-    reference: tuple[Sequence[float], Sequence[float]] | None = None
-    """log π_ref of each token of the two answers, nats; None: to be asked for at every step."""
+    reference: Answers | None = None
+    """log π_ref, nats; None: to be asked for at every step."""
     margin: float = 0.0
     """What a reward model's score of the chosen answer must lead by."""
 
@@ -61,24 +65,42 @@ def with_reference(
     seed: int,
     steps: int,
     device: torch.device | str = "cpu",
-) -> list[Pair]:
+) -> Sequence[Pair]:
     """The pairs with π_ref's log-probs in those that `Pairs` will draw in so many steps: nobody asks for them again.
 
     Each is read in the batch of the step that draws it first, so that the numbers are those of a run that asks at every
     step, and do not depend on how long the run is.
     """
-    known = list(items)
+    known: dict[int, Answers] = {}
     places = Stream(range(len(items)), seed)
-    unread = set(range(len(items)))
     for _ in range(steps):
-        if not unread:
+        if len(known) == len(items):
             break
         drawn = places.take(per_step)
-        if not unread.isdisjoint(drawn):
+        if any(place not in known for place in drawn):
             batch = pair_batch([items[place] for place in drawn], device)
             rows = [array("f", row[acted].tolist()) for row, acted in zip(reference(batch), batch.mask, strict=True)]
-            for member, place in enumerate(drawn):
-                if place in unread:
-                    known[place] = replace(items[place], reference=(rows[2 * member], rows[2 * member + 1]))
-            unread.difference_update(drawn)
-    return known
+            answers = zip(rows[0::2], rows[1::2], strict=True)
+            known |= {place: both for place, both in zip(drawn, answers, strict=True) if place not in known}
+    return _Referred(items, known)
+
+
+@dataclass(frozen=True)
+class _Referred(Sequence[Pair]):
+    """Pairs with what is known of the reference, by their place."""
+
+    items: Sequence[Pair]
+    known: Mapping[int, Answers]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @overload
+    def __getitem__(self, place: int) -> Pair: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Pair]: ...
+    def __getitem__(self, place: int | slice) -> Pair | list[Pair]:
+        if isinstance(place, slice):
+            return [self[number] for number in range(len(self))[place]]
+        number = range(len(self))[place]
+        return replace(self.items[number], reference=self.known.get(number))

@@ -1,5 +1,8 @@
 """An endless stream over a data set: each epoch in its own order, nothing dropped, resumed from one number."""
 
+from __future__ import annotations
+
+from array import array
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from random import Random
@@ -39,8 +42,8 @@ class Stream(Generic[T]):
         """Passes over the data so far."""
         return self.drawn / len(self._items)
 
-    def _make_order(self, epoch: int) -> list[int]:
-        order = list(range(len(self._items)))
+    def _make_order(self, epoch: int) -> array[int]:
+        order = array("q", range(len(self._items)))
         Random(named_seed(self._seed, "order", epoch)).shuffle(order)
         return order
 

@@ -18,11 +18,18 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from oneloop.errors import ConfigError, DataError
+from oneloop.model.encoder import Encoder, Piece
 from oneloop.model.template import marks_answers, read_template, read_variables, with_defaults
 from oneloop.types import Message, Tokens
 
+NO_TEMPLATE = (
+    "the row is a list of messages, but the tokenizer has no chat template. Fix: --chat-template FILE.jinja with one; "
+    "or a chat model for --model; or a column of text: --columns NAME=prompt"
+)
 Messages = Sequence[Message]
 Tools = Sequence[Any] | None
+Shown = tuple[str, list[tuple[int, int]]]
+"""A conversation as the template writes it, and the stretches it marks as generated."""
 
 
 def templated(
@@ -64,6 +71,12 @@ class Chat:
     tokenizer: PreTrainedTokenizerBase
     end_ids: tuple[int, ...]
     counts: Counter[str] = field(default_factory=Counter, compare=False)
+    written: dict[str, Shown] = field(default_factory=dict, compare=False, repr=False)
+    """Conversations that `piece` has looked at, by what they are."""
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        return Encoder(self.tokenizer)
 
     @cached_property
     def turn_end(self) -> tuple[int, ...]:
@@ -86,7 +99,7 @@ class Chat:
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Ids of a piece that stands inside a text; nothing is added."""
-        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])  # pyright: ignore[reportArgumentType]
+        return tuple(self.encoder(text, whole=False))
 
     def prompt(self, messages: Messages, tools: Tools = None) -> tuple[tuple[int, ...], str]:
         """Ids and readable form of a conversation that the assistant is to go on with."""
@@ -131,11 +144,11 @@ class Chat:
         gives one row for each turn, each as it stood when that turn was generated. A first message by the assistant
         answers nothing and is read only.
         """
-        places = [n for n, message in enumerate(messages) if message["role"] == "assistant" and n >= max(first, 1)]
+        places = answering(messages, first)
         if not places:
             ids = self._ids(self._shown(messages, tools)[0])
             return [Tokens(ids, (False,) * len(ids))]
-        rowed = self._marked if marks_answers(self._template(tools)) else self._turns
+        rowed = self._marked if self.marks(tools) else self._turns
         rows = rowed(messages, tools, places)
         if len(rows) > 1:
             self.counts["split"] += 1
@@ -161,6 +174,10 @@ class Chat:
             return [self._flagged(whole, [span for span in spans if span[0] >= begin])]
         return [self._flagged(shown, marks[-1:]) for shown, marks in steps]
 
+    def marks(self, tools: Tools = None) -> bool:
+        """Whether the template says itself which of its text is generated."""
+        return marks_answers(self._template(tools))
+
     @staticmethod
     def _open(shown: str, spans: Sequence[tuple[int, int]]) -> str:
         """A conversation up to the end of what its last turn generates."""
@@ -182,8 +199,18 @@ class Chat:
         trained = (*(False,) * lead, *inside) if lead >= 0 else tuple(inside[-lead:])
         return Tokens(whole, trained)
 
-    def _shown(self, messages: Messages, tools: Tools, *, opened: bool = False) -> tuple[str, list[tuple[int, int]]]:
-        """A conversation as the template writes it, and the stretches it marks as generated.
+    def piece(self, messages: Messages, tools: Tools, *, opened: bool) -> Piece:
+        """What is to be encoded of a conversation that will be asked for; kept in `written` until then."""
+        shown = self._shown(messages, tools, opened=opened)
+        self.written[_key(messages, tools, opened)] = shown
+        return shown[0], False
+
+    def _shown(self, messages: Messages, tools: Tools, *, opened: bool = False) -> Shown:
+        known = self.written.get(_key(messages, tools, opened)) if self.written else None
+        return self._rendered(messages, tools, opened) if known is None else known
+
+    def _rendered(self, messages: Messages, tools: Tools, opened: bool) -> Shown:
+        """A conversation through the template.
 
         Args:
             opened: with the beginning of the assistant's next turn.
@@ -212,14 +239,20 @@ class Chat:
     def _template(self, tools: Tools) -> str:
         """The template; a tokenizer may have another one for tools."""
         if getattr(self.tokenizer, "chat_template", None) is None:
-            raise DataError(
-                "the row is a list of messages, but the tokenizer has no chat template. Fix: --chat-template "
-                "FILE.jinja with one; or a chat model for --model; or a column of text: --columns NAME=prompt"
-            )
+            raise DataError(NO_TEMPLATE)
         try:
             return self.tokenizer.get_chat_template(None, list(tools) if tools else None)
         except ValueError as error:  # several templates, and none by the name of default
             raise DataError(f"{error} Fix: --chat-template FILE.jinja") from error
+
+
+def answering(messages: Messages, first: int = 0) -> list[int]:
+    """Places of the assistant's turns from number `first` on, without one that answers nothing."""
+    return [n for n, message in enumerate(messages) if message["role"] == "assistant" and n >= max(first, 1)]
+
+
+def _key(messages: Messages, tools: Tools, opened: bool) -> str:
+    return repr((messages, tools, opened))
 
 
 def _differing(text: str, other: str) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from array import array
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import fmean
+from time import perf_counter
 
 import torch
 from jaxtyping import Float
@@ -22,8 +24,9 @@ from oneloop.experience.evaluation import Every, Generation, generation_scalars,
 from oneloop.experience.pairs import Pair, Pairs, Reference, pair_batch, with_reference
 from oneloop.experience.ratings import Ratings, rated_batch
 from oneloop.experience.rollouts import Rollouts
-from oneloop.experience.scoring import silent
+from oneloop.experience.scoring import Phase, silent, unwatched
 from oneloop.experience.unjudged import unjudged
+from oneloop.forward.compiled import INDUCTOR
 from oneloop.forward.recompute import layers_of
 from oneloop.model.chat import templated
 from oneloop.model.learner import Critic, Learner, Optimization
@@ -40,6 +43,7 @@ from oneloop.recipes.inputs import Inputs
 from oneloop.recipes.meter import settle_malloc
 from oneloop.recipes.reference_cache import Kept
 from oneloop.recipes.resolve import Algorithm, ReferenceFrom, entropy_of, reference_from, scores
+from oneloop.recipes.stored import Stored
 from oneloop.rewards import NamedReward, RewardScorer
 from oneloop.rollout.engine import Engine
 from oneloop.types import Sampling
@@ -76,6 +80,15 @@ def recompute_of(run: Run, policy: PreTrainedModel) -> bool:
     return run.gradient_checkpointing
 
 
+def compiler_of(run: Run, policy: PreTrainedModel) -> str | None:
+    if run.compile and not layers_of(policy):
+        raise ConfigError(
+            f"--compile: transformers marks no layers in {type(policy).__name__} that could be compiled one by one. "
+            "Fix: leave it out"
+        )
+    return INDUCTOR if run.compile else None
+
+
 def lora_of(run: Run) -> Lora | None:
     return Lora(rank=run.lora, alpha=run.lora_alpha, targets=run.lora_targets) if run.lora else None
 
@@ -87,14 +100,18 @@ def assemble(
     recorder: Recorder,
     checkpoint: Path | None = None,
     say: Callable[[str], None] = silent,
+    phase: Phase = unwatched,
 ) -> Parts:
     """Load exactly the models that the algorithm needs, from `checkpoint` where one is given.
 
     Args:
         say: told what happens while a step takes long.
+        phase: told what a step that is sampled waits for.
     """
     device = device_of(run)
     tokenizer = templated(load_tokenizer(run.model), run.chat_template, run.chat_template_kwargs)
+    for rows in (inputs.rows, inputs.eval_rows or ()):
+        items.check_template(rows, inputs.kind, tokenizer)
     if run.teacher:
         same_vocabulary("--teacher", run.teacher, tokenizer, run)
     load = load_reward_model if scores(algorithm) else load_policy
@@ -103,6 +120,9 @@ def assemble(
     if tokenizer.chat_template is not None:
         name_ends(policy, text.end_ids)
     refers = reference_from(run, algorithm)
+    begin = perf_counter()
+    if run.compile:
+        say("compiling the layers, which takes seconds to minutes")
     learner = Learner(
         policy,
         optimization=_optimization(run, algorithm),
@@ -113,18 +133,20 @@ def assemble(
         dtype=dtype_of(run),
         entropy=entropy_of(run, algorithm),
         recompute=recompute_of(run, policy),
+        compiler=compiler_of(run, policy),
     )
+    compiling = f"--compile: layers tried out and compiled in {perf_counter() - begin:.0f} s" if run.compile else ""
     if run.device == "cpu":
         largest = max(parameter.nbytes for parameter in policy.parameters())
         settle_malloc(largest, sparing=run.gradient_checkpointing)
     reference = _passing_reference(run, learner, checkpoint) if refers == "start" else None
-    builder = _Builder(run, algorithm, inputs, recorder, text, learner, device, say)
+    builder = _Builder(run, algorithm, inputs, recorder, text, learner, device, say, phase)
     experience = builder.experience(reference)
     measures = builder.measures(reference)
     if isinstance(reference, Kept):
         builder.notes.append(str(reference))
     engine_note = builder.engine.note if inputs.kind == "prompts" else ""
-    notes = [*inputs.notes, *builder.notes, *text.notes, learner.note, engine_note]
+    notes = [*inputs.notes, *builder.notes, *text.notes, learner.note, compiling, engine_note]
     if run.lora:
         notes.append(_lora_note(run, policy, refers))
     if ignored := ignored_sampling(policy):
@@ -168,7 +190,12 @@ def _passing_reference(run: Run, learner: Learner, checkpoint: Path | None) -> R
     if checkpoint is not None:
         start: PreTrainedModel = load_policy(run.model, seed=run.seed).to(learner.device)  # pyright: ignore[reportArgumentType]
         learner = Learner(
-            start, optimization=learner.optimization, max_tokens=run.max_tokens, dtype=dtype_of(run), entropy="none"
+            start,
+            optimization=learner.optimization,
+            max_tokens=run.max_tokens,
+            dtype=dtype_of(run),
+            entropy="none",
+            compiler=compiler_of(run, start),
         )
 
     @torch.no_grad()
@@ -217,8 +244,9 @@ class _Builder:
         learner: Learner,
         device: torch.device,
         say: Callable[[str], None],
+        phase: Phase,
     ) -> None:
-        self.say = say
+        self.say, self.phase = say, phase
         self.run, self.algorithm, self.inputs, self.recorder = run, algorithm, inputs, recorder
         self.text, self.learner, self.device = text, learner, device
         self.context = getattr(learner.model.config, "max_position_embeddings", None)
@@ -255,6 +283,7 @@ class _Builder:
             max_refills=run.max_refills,
             score_early=run.score_early and not run.reward_model,
             say=self.say,
+            phase=self.phase,
             device=self.device,
         )
 
@@ -310,12 +339,12 @@ class _Builder:
             ),
         )
 
-    def _kept(self, fitted: tuple[list[items.Item], items.TooLong | None]) -> list[items.Item]:
+    def _kept(self, fitted: tuple[Stored[items.Item], items.TooLong | None]) -> Stored[items.Item]:
         kept, long = fitted
         if long is not None:
             self.notes.append(str(long))
-            self.long_skipped += len(long.skipped)
-            self.long_truncated += len(long.truncated)
+            self.long_skipped += long.skipped.count
+            self.long_truncated += long.truncated.count
         return kept
 
     def counts(self) -> tuple[Measure, ...]:
@@ -332,9 +361,10 @@ class _Builder:
         """Whether the data's margins are meant for this method: they are differences of a reward model's scores."""
         return isinstance(self.algorithm, Preference) and isinstance(self.algorithm.reward, RewardHead)
 
-    def _note_margins(self, pairs: list[Pair]) -> None:
-        if any(pair.margin for pair in pairs):
-            mean = fmean(pair.margin for pair in pairs)
+    def _note_margins(self, pairs: Sequence[Pair]) -> None:
+        margins = array("d", (pair.margin for pair in pairs)) if self._margins else ()
+        if any(margins):
+            mean = fmean(margins)
             self.notes.append(f"column margin: the chosen answer's score must lead by it (mean {mean:.3g})")
         elif not self._margins and "margin" in self.inputs.data.columns | self.inputs.data.partial:
             self.notes.append(f"column margin is not read: {self.algorithm.name} trains no reward model")

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from functools import partial
 from math import isfinite
 from typing import Generic, Literal, TypeVar
 
-from oneloop.data import Row, Rows
+from transformers import PreTrainedTokenizerBase
+
+from oneloop.data import Kind, Row, Rows
 from oneloop.errors import DataError
 from oneloop.experience.pairs import Pair
 from oneloop.experience.ratings import Rated
+from oneloop.model.chat import NO_TEMPLATE
 from oneloop.model.text import Text
+from oneloop.recipes.stored import Stored
 from oneloop.types import Prompt, Tokens
 
 Item = TypeVar("Item")
@@ -20,23 +25,39 @@ Ids = tuple[int, ...]
 LongPrompts = Literal["error", "skip", "truncate-left"]
 
 
+NAMED = 5
+"""Rows that are named; the others are counted."""
+
+
+@dataclass
+class Places:
+    """Rows to which one thing happened: how many, and where the first of them stand."""
+
+    count: int = 0
+    first: list[str] = field(default_factory=list)
+
+    def add(self, place: str) -> None:
+        self.count += 1
+        if len(self.first) < NAMED:
+            self.first.append(place)
+
+    def __str__(self) -> str:
+        return ", ".join(self.first) + (", …" if self.count > len(self.first) else "")
+
+
 @dataclass(frozen=True)
 class TooLong:
     """Rows beyond the limit that were left out or cut: counted and named, never silent."""
 
-    skipped: tuple[str, ...]
-    truncated: tuple[str, ...]
+    skipped: Places
+    truncated: Places
     total: int
     reason: str
 
     def __str__(self) -> str:
         said = [(self.skipped, "skipped"), (self.truncated, "cut at the left of the prompt")]
-        parts = [f"{len(rows)} of {self.total} rows {how} ({_named(rows)})" for rows, how in said if rows]
+        parts = [f"{rows.count} of {self.total} rows {how} ({rows})" for rows, how in said if rows.count]
         return f"{', '.join(parts)}: {self.reason}"
-
-
-def _named(rows: Sequence[str]) -> str:
-    return ", ".join(rows[:5]) + (", …" if len(rows) > 5 else "")
 
 
 @dataclass(frozen=True)
@@ -54,9 +75,22 @@ class Part(Generic[Item]):
     make: Callable[[Ids], Item]
 
 
+def check_template(rows: Sequence[Row], kind: Kind, tokenizer: PreTrainedTokenizerBase) -> None:
+    """What encoding would find too, but after the weights are loaded.
+
+    Raises: DataError for the first row of messages where there is no chat template.
+    """
+    if getattr(tokenizer, "chat_template", None) is not None:
+        return
+    for number, row in enumerate(rows):
+        names = ("messages", "text", "prompt") if kind == "demonstrations" else ("prompt",)
+        if not isinstance(next(row[name] for name in names if name in row), str):
+            raise DataError(f"{place(rows, number)}: {NO_TEMPLATE}")
+
+
 def prompts(
     rows: Sequence[Row], text: Text, context: int | None, max_new_tokens: int, long: LongPrompts = "error"
-) -> tuple[list[Prompt], TooLong | None]:
+) -> tuple[Stored[Prompt], TooLong | None]:
     def build(number: int, row: Row) -> list[Part[Prompt]]:
         tokens, shown = text.prompt(row["prompt"], row.get("tools"))
         columns = {name: value for name, value in row.items() if name != "prompt"}
@@ -68,17 +102,18 @@ def prompts(
 
         return [Part(tokens, max_new_tokens, make)]
 
-    return _fitting(rows, build, text, context, long, f"prompt and max_new_tokens={max_new_tokens}")
+    return _fitting(rows, ("prompt",), build, text, context, long, f"prompt and max_new_tokens={max_new_tokens}")
 
 
 def demonstrations(
     rows: Sequence[Row], text: Text, context: int | None, long: LongPrompts = "error"
-) -> tuple[list[Tokens], TooLong | None]:
+) -> tuple[Stored[Tokens], TooLong | None]:
     def build(number: int, row: Row) -> list[Part[Tokens]]:
         # `Text.notes` says how many have nothing to train on
         return [_turn(turn) for turn in text.demonstrations(row) if any(turn.trained)]
 
-    kept, found = _fitting(rows, build, text, context, long, "prompt and completion")
+    columns = ("messages", "text", "prompt", "completion")
+    kept, found = _fitting(rows, columns, build, text, context, long, "prompt and completion")
     if not kept:
         raise DataError(
             f"none of the {len(rows)} rows has a word of the assistant: nothing would be trained. "
@@ -98,7 +133,7 @@ def _turn(turn: Tokens) -> Part[Tokens]:
 
 def pairs(
     rows: Sequence[Row], text: Text, context: int | None, long: LongPrompts = "error", *, margins: bool = False
-) -> tuple[list[Pair], TooLong | None]:
+) -> tuple[Stored[Pair], TooLong | None]:
     """`margins`: read the column `margin`, which is in all rows or in none."""
     margins = margins and any("margin" in row for row in rows)
 
@@ -108,7 +143,7 @@ def pairs(
         make = partial(_pair, chosen=chosen, rejected=rejected, margin=margin)
         return [Part(tokens, max(len(chosen), len(rejected)), make)]
 
-    return _fitting(rows, build, text, context, long, "prompt and answer")
+    return _fitting(rows, ("prompt", "chosen", "rejected"), build, text, context, long, "prompt and answer")
 
 
 def _pair(kept: Ids, chosen: Ids, rejected: Ids, margin: float) -> Pair:
@@ -127,38 +162,39 @@ def _margin(row: Row) -> float:
 
 def unpaired(
     rows: Sequence[Row], text: Text, context: int | None, long: LongPrompts = "error"
-) -> tuple[list[Rated], TooLong | None]:
+) -> tuple[Stored[Rated], TooLong | None]:
     def build(number: int, row: Row) -> list[Part[Rated]]:
         tokens, (completion,) = text.answers(row, ("completion",))
         return [Part(tokens, len(completion), lambda kept: Rated(kept, completion, row["label"]))]
 
-    return _fitting(rows, build, text, context, long, "prompt and completion")
+    return _fitting(rows, ("prompt", "completion"), build, text, context, long, "prompt and completion")
 
 
 def _fitting(
     rows: Sequence[Row],
+    columns: Sequence[str],
     build: Callable[[int, Row], list[Part[Item]]],
     text: Text,
     context: int | None,
     long: LongPrompts,
     what: str,
-) -> tuple[list[Item], TooLong | None]:
+) -> tuple[Stored[Item], TooLong | None]:
     """Items of the rows, with what `long` says about those beyond the context.
+
+    Args:
+        columns: what is encoded of a row.
 
     Raises: DataError naming the row, and where no row is left.
     """
-    items: list[Item] = []
-    skipped: list[str] = []
-    truncated: list[str] = []
+    items: Stored[Item] = Stored()
+    skipped, truncated = Places(), Places()
     reason = f"{what} exceed the model's context of {context} tokens"
-    for number, row in enumerate(rows):
-        try:
+    for number, row in enumerate(text.ahead(rows, columns)):
+        with _placed(rows, number):
             parts = build(number, row)
-        except DataError as error:
-            raise DataError(f"{place(rows, number)}: {error}") from error
         over = 0 if context is None else max((len(part.prompt) + part.rest for part in parts), default=0) - context
         if over > 0 and long == "skip":
-            skipped.append(place(rows, number))
+            skipped.add(place(rows, number))
             continue
         if over > 0:
             if long == "error":
@@ -167,12 +203,23 @@ def _fitting(
                     "counts and names such rows, or --long-prompts truncate-left, which cuts the prompt's beginning"
                 )
             parts = [_cut(part, context or 0, text, place(rows, number), reason) for part in parts]
-            truncated.append(place(rows, number))
-        items += [part.make(part.prompt) for part in parts]
-    if len(skipped) == len(rows):
+            truncated.add(place(rows, number))
+        for part in parts:
+            with _placed(rows, number):
+                items.add(part.make(part.prompt))
+    if skipped.count == len(rows):
         raise DataError(f"all {len(rows)} rows are too long: {reason}. Fix: shorter rows or --max-new-tokens")
-    found = TooLong(tuple(skipped), tuple(truncated), len(rows), reason)
-    return items, found if skipped or truncated else None
+    found = TooLong(skipped, truncated, len(rows), reason)
+    return items, found if skipped.count or truncated.count else None
+
+
+@contextmanager
+def _placed(rows: Sequence[Row], number: int) -> Iterator[None]:
+    """What is wrong with a row, with its place."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{place(rows, number)}: {error}") from error
 
 
 def _cut(part: Part[Item], context: int, text: Text, where: str, reason: str) -> Part[Item]:

@@ -1,0 +1,170 @@
+/** What the server answers. Steps are indices from 0; numbers that are not finite are null. */
+
+export type Status = "starting" | "running" | "finished" | "failed" | "stopped" | "killed" | "gone" | "unreadable";
+
+export interface RunLine {
+  id: string;
+  name: string;
+  path: string;
+  kind: "oneloop" | "trl" | "verl";
+  status: Status;
+  words: string;
+  algorithm: string | null;
+  model: string | null;
+  seed: number | null;
+  steps_done: number;
+  steps_total: number | null;
+  started: number | null;
+  heartbeat: number | null;
+  alerts: number;
+  spark: (number | null)[];
+  spark_name: string | null;
+}
+
+export interface TableFacts {
+  count: number;
+  first: number | null;
+  last: number | null;
+  stride: number | null;
+}
+
+export interface Run extends RunLine {
+  info: Record<string, unknown>;
+  config: { name: string; value: string; default: string | null; changed: boolean }[];
+  objective: string | null;
+  lacks: string[];
+  tables: Record<"rollouts" | "ratios" | "tokens" | "pairs", TableFacts>;
+  metrics: string[];
+  x: { tokens: boolean };
+  explain: Record<string, string | number | boolean | null>;
+}
+
+export interface Series {
+  name: string;
+  x: number[];
+  y: (number | null)[];
+  low: (number | null)[] | null;
+  high: (number | null)[] | null;
+  n: number;
+}
+
+export interface Curves {
+  offset: number;
+  x: "step" | "tokens" | "time";
+  ready: number;
+  series: Series[];
+}
+
+export interface Event {
+  step: number;
+  level: "alert" | "info";
+  code: string;
+  text: string;
+  fix: string;
+}
+
+export interface Light {
+  name: string;
+  level: "ok" | "warn" | "bad" | "none";
+  value: number | null;
+  unit: string;
+  words: string;
+  code: string | null;
+  fix: string | null;
+}
+
+export interface RolloutRow {
+  row: number;
+  group: number;
+  sample: number;
+  prompt: string;
+  completion: string;
+  cut: boolean;
+  rewards: Record<string, number | null>;
+  reward: number | null;
+  advantage: number | null;
+  length: number;
+  stop: string;
+  kept: boolean;
+  answer: string | null;
+  target: string | null;
+  extras: Record<string, string | null>;
+}
+
+interface Stepped {
+  step: number;
+  previous: number | null;
+  next: number | null;
+}
+
+export interface Rollouts extends Stepped {
+  columns: string[];
+  rows: RolloutRow[];
+}
+
+export interface RatioRow {
+  group: number;
+  sample: number;
+  truncated: boolean;
+  update: number[];
+  advantage: number[];
+  log_ratio: number[][];
+  ref_gap: number[] | null;
+  mismatch: number[] | null;
+}
+
+export interface Ratios extends Stepped {
+  updates: number;
+  /** null as a whole where nothing is cut, on one side where that side is open. */
+  epsilon: [number | null, number | null] | null;
+  edges: (number | null)[];
+  positive: number[][];
+  negative: number[][];
+  zero: number[][];
+  rows: RatioRow[] | null;
+}
+
+export interface TokenRow {
+  group: number;
+  sample: number;
+  kind: "rollout" | "chosen" | "rejected" | "demonstration" | "rated";
+  prompt: string;
+  text: string[];
+  id: number[];
+  lp_sampler: number[] | null;
+  lp_old: number[] | null;
+  lp_ref: number[] | null;
+  entropy: number[] | null;
+  value: number[] | null;
+  return: number[] | null;
+  advantage: number[] | null;
+  update: number[];
+  lp_new: number[][];
+  outcome: number[][];
+  reward: number | null;
+  stop: string | null;
+  score: number | null;
+}
+
+export interface TokenTable extends Stepped {
+  rows: TokenRow[];
+}
+
+export interface PairRow {
+  pair: number;
+  prompt: string;
+  chosen: string;
+  rejected: string;
+  logp_chosen: number;
+  logp_rejected: number;
+  ref_chosen: number | null;
+  ref_rejected: number | null;
+  chosen_tokens: number;
+  rejected_tokens: number;
+  margin: number | null;
+  weight: number | null;
+}
+
+export interface Pairs extends Stepped {
+  rows: PairRow[];
+}
