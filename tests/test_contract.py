@@ -9,10 +9,12 @@ from ast import literal_eval
 from dataclasses import replace
 from importlib import import_module
 from math import inf, log, nan
+from pathlib import Path
 
 import pytest
 import torch
 
+import oneloop
 from oneloop import algorithms
 from oneloop.algorithms import ALGORITHMS, DPO, GRPO, IPO, PPO, REINFORCE, Preference
 from oneloop.batch import Batch, PolicyOutput, Size
@@ -398,3 +400,10 @@ def test_token_logprobs():
         logprobs, entropy = token_logprobs(hidden, weight, targets, **options)
         assert logprobs.exp().tolist() == pytest.approx(probabilities)
         assert entropy.tolist() == pytest.approx([spread] * 2, abs=1e-6)
+
+
+def test_no_exported_name_is_a_modules_too() -> None:
+    """Importing a submodule puts it on the package: `oneloop.train` would be the function or the module, by chance."""
+    folder = Path(oneloop.__file__).parent
+    modules = {path.stem for path in folder.iterdir()}
+    assert not modules & set(oneloop.__all__)

@@ -3,14 +3,15 @@
 import doctest
 import importlib
 import re
+import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from oneloop.cli.main import run
+from pages import PAGES, ROOT, answers, name_of
 
-ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 WITH_EXAMPLES = [
     str(path.relative_to(ROOT / "src")).removesuffix(".py").removesuffix("/__init__").replace("/", ".")
     for path in (ROOT / "src").rglob("*.py")
@@ -24,28 +25,18 @@ def test_docstring_examples(name: str) -> None:
     assert count > 0 and failures == 0
 
 
-def commands() -> list[tuple[str, str]]:
-    """Commands of every page's console blocks with the output printed under them."""
-    text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
-    blocks = re.findall(r"```console\n(.*?)```", text, re.DOTALL)
-    return [
-        (command.strip(), output.strip())
-        for block in blocks
-        for command, output in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n?)*)", block, re.MULTILINE)
-    ]
-
-
-@pytest.mark.parametrize(("command", "output"), commands(), ids=lambda text: text[:30])
+@pytest.mark.parametrize(
+    ("command", "output"), [pair for page in PAGES for pair in answers(page)], ids=lambda text: text[:30]
+)
 def test_pages_show_the_real_output(command: str, output: str, capsys) -> None:
-    assert run(command.removeprefix("oneloop ").split()) == 0
-    assert capsys.readouterr().out.strip() == output
+    tool, *words = shlex.split(command)
+    assert tool == "oneloop"
+    code = run(words)
+    said = capsys.readouterr()
+    assert (code, (said.err if code else said.out).strip()) == (2 if said.err else 0, output)
 
 
-def test_there_are_commands_to_check() -> None:
-    assert len(commands()) >= 2
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_links_and_paths_lead_somewhere(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     links = re.findall(r"\]\((?!http)([^)#]+)", text)
@@ -58,3 +49,28 @@ def test_the_papers_page_is_up_to_date() -> None:
     from oneloop.recipes.explain import papers_page
 
     assert (ROOT / "docs" / "papers.md").read_text(encoding="utf-8") == papers_page()
+
+
+def test_every_dependency_has_its_reason() -> None:
+    """docs/dependencies.md: a row for each package and for each extra, which names all that it brings; no others."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    text = (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8")
+    packages, extras = (
+        {name: cells for name, *cells in re.findall(r"^\| (.+) \| (.+) \| (.+) \|$", part, re.MULTILINE)}
+        for part in text.partition("|---")[2].split("| extra |")
+    )
+    named = {re.split(r"[\[<>=]", requirement)[0] for requirement in project["dependencies"]}
+    assert set(packages) == named
+    rows = {name: cells for row, cells in extras.items() for name in row.split(", ")}
+    assert set(rows) == set(project["optional-dependencies"])
+    for extra, requirements in project["optional-dependencies"].items():
+        brought = {re.split(r"[\[<>=]", requirement)[0] for requirement in requirements} - {"oneloop"}
+        brings, reason = rows[extra]
+        assert reason.strip()
+        assert brought == {extra} or all(re.search(rf"\b{name}\b", brings) for name in brought), extra
+
+
+def test_the_map_of_the_source_leads_somewhere() -> None:
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").partition("\nsrc/oneloop/\n")[2].partition("```")[0]
+    named = re.findall(r"\b([a-z]+(?:/|\.py))", lines)
+    assert len(named) > 15 and [name for name in named if not (ROOT / "src" / "oneloop" / name).exists()] == []

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import runpy
 import sys
 from pathlib import Path
@@ -107,16 +106,6 @@ def test_the_stop_button_ends_a_run_and_the_cell_has_it(notebook) -> None:
     assert printed == ["stopped 2 True\n"]
     assert "stopped by signal 2 after step 2" in data_of(cells[-1], "text/html")[0]
     assert (home / "runs" / "stopped" / "checkpoints" / "step_000002" / "policy").is_dir()
-
-
-def test_the_python_page_runs_as_written(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    page = (EXAMPLES.parent / "docs" / "python.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    assert len(blocks) >= 8 and all(len(block.strip().splitlines()) < 20 for block in blocks[1:])
-    (tmp_path / "page.py").write_text("\n".join(blocks), encoding="utf-8")
-    runpy.run_path("page.py", run_name="__main__")
-    assert {folder.name for folder in Path("runs").iterdir()} == set(re.findall(r'out="runs/(\w+)"', page))
 
 
 def test_every_example_is_named_on_the_page() -> None:

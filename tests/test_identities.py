@@ -26,13 +26,13 @@ from oneloop.algorithms import (
     RLOO,
     SFT,
 )  # fmt: skip
+from oneloop.loop import minibatches
 from oneloop.objective.advantage import GAE
 from oneloop.objective.aggregate import TokenMean
 from oneloop.objective.correction import TruncatedImportance
 from oneloop.objective.divergence import KL
 from oneloop.objective.preference import Hinge, ImplicitReward, LogSigmoid
 from oneloop.objective.surrogate import ClippedRatio
-from oneloop.train import minibatches
 from toy_models import Bigram, gradient, on_ranks, ragged_batch, rows_for
 
 VALUES = [

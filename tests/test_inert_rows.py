@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from oneloop.algorithms import ALGORITHMS, DAPO, DR_GRPO, GRPO, PPO, REINFORCE, Preference, Unpaired
+from oneloop.loop import train
 from oneloop.objective.select import OverlongFilter
 from oneloop.objective.surrogate import ScoreFunction
-from oneloop.train import train
 from toy_models import Bigram, Fixed, Memory, gradient, ragged_batch, rows_for
 
 FREE = replace(GRPO, name="grpo, no pull", kl=None)

@@ -1,58 +1,47 @@
-"""docs/methods: every value is the one in the code, and every command runs, at the smallest size."""
+"""docs/methods: a page for each method, with all that a page has. That its blocks run is in tests/test_pages_run.py."""
 
-import doctest
 import re
-import shlex
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from oneloop.algorithms import ALGORITHMS
-from oneloop.cli.parse import parse_run
-from oneloop.recipes.execute import execute
+from oneloop.health import CODES
 from oneloop.recipes.explain import SOURCES
-from toy_models import Silent
+from pages import ROOT, blocks, commands
 
-PAGES = sorted((Path(__file__).parents[1] / "docs" / "methods").glob("*.md"))
-page = pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
-
-
-def commands(page: Path) -> list[list[str]]:
-    blocks = re.findall(r"```bash\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
-    return [shlex.split(line) for block in blocks for line in block.splitlines()]
+FOLDER = ROOT / "docs" / "methods"
+OVERVIEW = FOLDER / "README.md"
 
 
-@page
-def test_values_are_those_of_the_code(page: Path) -> None:
-    failures, count = doctest.testfile(str(page), module_relative=False, encoding="utf-8")
-    assert count > 0 and failures == 0
+def page_of(name: str) -> Path:
+    return FOLDER / f"{name}.md"
 
 
-@page
-def test_commands_run(page: Path, tmp_path: Path, monkeypatch) -> None:
-    """In order, in one folder: later ones take up what earlier ones made."""
-    monkeypatch.chdir(tmp_path)
-    for tool, verb, *words in commands(page):
-        assert (tool, verb) == ("oneloop", "train")
-        run = parse_run(words, "usage")
-        tiny = {
-            "steps": 1,
-            "prompts_per_step": 2,
-            "data_size": 6,
-            "eval_size": 2,
-            "max_new_tokens": 5,
-            "max_refills": 0,
-        }
-        execute(replace(run, **tiny, minibatch=min(run.minibatch, 1)), Silent())
-        assert (tmp_path / run.out / "final").is_dir()
+def test_each_method_has_its_page_and_its_line_in_the_overview() -> None:
+    assert {path.stem for path in FOLDER.glob("*.md")} == {*ALGORITHMS, "README"}
+    overview = OVERVIEW.read_text(encoding="utf-8")
+    assert [name for name in ALGORITHMS if f"| [`{name}`]({name}.md) |" not in overview] == []
 
 
-def test_every_method_has_its_section_with_a_command() -> None:
-    text = "\n".join(path.read_text(encoding="utf-8") for path in PAGES)
-    headings = set(re.findall(r"^##? (\w+)$", text, re.MULTILINE))
-    trained = {words[2] for path in PAGES for words in commands(path)}
-    assert set(ALGORITHMS) == set(SOURCES) <= headings and set(ALGORITHMS) == trained
-    overview = (PAGES[0].parents[1] / "algorithms.md").read_text(encoding="utf-8")
-    assert all(f"| `{name}` |" in overview for name in ALGORITHMS)
-    assert all(f"(methods/{path.name})" in overview for path in PAGES)
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_a_page_says_what_where_from_and_what_goes_wrong(name: str) -> None:
+    text, source = page_of(name).read_text(encoding="utf-8"), SOURCES[name]
+    assert text.startswith(f"# {name}: {source.title}\n")
+    assert re.findall("^## (.*)$", text, re.MULTILINE) == ["Value", "Recipe", "Watch", "What goes wrong", "Source"]
+    assert " ".join(source.reference.split()) in " ".join(text.partition("## Source")[2].split())
+    if source.parent:
+        assert f"]({source.parent}.md)" in text
+    wrong = text.partition("## What goes wrong")[2].partition("## ")[0]
+    codes = set(re.findall(r"`([AI]_[A-Z_]+)`", wrong))
+    assert codes and codes <= set(CODES)
+    assert 40 <= len(text.splitlines()) <= 90
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_a_page_has_the_value_and_a_recipe_of_it(name: str) -> None:
+    found = blocks(page_of(name))
+    values = "".join(block.text for block in found if block.language == "python")
+    assert re.search(rf">>> (print\()?{name.upper()}( == |\.)", values)
+    trained = [words[2] for block in found if block.language == "bash" for words in commands(block.text)]
+    assert name in trained

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from oneloop.algorithms import GRPO
+from oneloop.loop import train
 from oneloop.objective.divergence import KL, AdaptiveKL
-from oneloop.train import train
 from toy_models import Bigram, Fixed, Memory, on_ranks, ragged_batch
 
 

@@ -2,8 +2,8 @@
 
 import torch
 
+from oneloop.loop import Tally
 from oneloop.ports import SingleProcess
-from oneloop.train import Tally
 
 
 def test_sums_means_and_maxima() -> None:

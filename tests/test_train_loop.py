@@ -9,9 +9,9 @@ import torch
 
 from oneloop.algorithms import ALGORITHMS, DAPO, DPO, GRPO, PPO, REINFORCE, SFT, Preference, Unpaired
 from oneloop.batch import Batch
+from oneloop.loop import train
 from oneloop.objective.divergence import KL, AdaptiveKL
 from oneloop.seeds import named_seed
-from oneloop.train import train
 from toy_models import Bigram, Fixed, Memory, on_ranks, ragged_batch
 
 GOOD, LENGTH, ROWS = 5, 3, 32
@@ -257,7 +257,6 @@ def test_a_step_without_actions_is_skipped_and_changes_no_bit():
     _, recorder, _ = run(algorithm, masked, models, steps=1)
     assert torch.equal(models.weights(), before) and models.steps == steps
     assert recorder.column("skipped_steps") == [4] and recorder.column("optimizer_steps") == [0]
-    assert [code for _, code in recorder.events] == ["A_SKIPPED"]
     # the mutant: an update with a gradient of 0 still moves the weights, by momentum
     for parameter in models.parameters():
         parameter.grad = torch.zeros_like(parameter)

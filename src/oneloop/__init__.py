@@ -24,7 +24,7 @@ _HOME = {
         "REINFORCE", "REINFORCE_PP", "REWARD_MODEL", "RLOO", "SFT", "SIMPO", "Critic", "PolicyGradient", "Preference",
         "Unpaired",
     ],
-    "oneloop.train": ["train"],
+    "oneloop.loop": ["train"],
     "oneloop.config": ["Run"],
     "oneloop.fitting": ["fit"],
     "oneloop.recipes.result": ["FinishedRun", "open_run"],

@@ -89,6 +89,8 @@ class Batch:
             They count in the loss's denominators like every row, and no pass of the update is spent on them.
         lengths: tokens of each row without padding; left out, a row ends with its last action.
         offset: taken off a row's reward before it is judged: what a pair's chosen answer must lead by, KTO's z_ref.
+        place: each row's number in the step's batch, which it keeps through shuffles, minibatches and microbatches;
+            left out, the order of the rows.
     """
 
     tokens: Int[Tensor, "B T"]
@@ -105,11 +107,14 @@ class Batch:
     inert: Bool[Tensor, " B"] | None = None
     lengths: Int[Tensor, " B"] = None  # pyright: ignore[reportAssignmentType]  # filled below, never None after
     offset: Float[Tensor, " B"] | None = None
+    place: Int[Tensor, " B"] = None  # pyright: ignore[reportAssignmentType]  # filled below, never None after
 
     def __post_init__(self) -> None:
         if self.lengths is None:
             position = torch.arange(1, self.mask.shape[1] + 1, device=self.mask.device)
             object.__setattr__(self, "lengths", (self.mask * position).amax(1))
+        if self.place is None:
+            object.__setattr__(self, "place", torch.arange(len(self), device=self.mask.device))
 
     def __len__(self) -> int:
         return self.tokens.shape[0]

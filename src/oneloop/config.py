@@ -96,6 +96,8 @@ class Run:
     everything, after it. A reward model always scores after it."""
     log_entropy: bool = True
     """Compute the policy's entropy for the log when training on rollouts."""
+    trace: bool = True
+    """Keep what the updates saw for pages that show the mathematics: ratios/, tokens/ and pairs/ in the run folder."""
     max_new_tokens: int = 64
     """Length limit of a completion, in tokens."""
     temperature: float = 1.0
@@ -246,6 +248,7 @@ MAY_CHANGE_ON_RESUME = frozenset(
         "device",
         "score_early",
         "log_entropy",
+        "trace",
         "reward_timeout",
         "reward_workers",
         "on_reward_error",

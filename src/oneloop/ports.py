@@ -152,5 +152,29 @@ class Recorder(Protocol):
     def event(self, step: int, code: str, text: str, fix: str = "") -> None: ...
 
 
+@runtime_checkable
+class Trace(Protocol):
+    """Looks on while a step is trained. It changes nothing, and its failures are its own."""
+
+    def saw(self, update: int, micro: Batch, out: PolicyOutput) -> None:
+        """A microbatch and its forward pass, after its gradient was taken and before it is applied.
+
+        `update` counts the minibatches of the step; `micro.place` leads back to the rows of its batch.
+        """
+        ...
+
+    def close(self, step: int, batch: Batch, trajectories: Sequence[Trajectory]) -> None:
+        """The step is over; `batch` is what its passes were of, prepared."""
+        ...
+
+
+class Untraced:
+    """Nobody looks."""
+
+    def saw(self, update: int, micro: Batch, out: PolicyOutput) -> None: ...
+
+    def close(self, step: int, batch: Batch, trajectories: Sequence[Trajectory]) -> None: ...
+
+
 Measure = Callable[[int], Mapping[str, float]]
 """Called after each step; what it returns is logged with the step (evaluation)."""

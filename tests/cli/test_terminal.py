@@ -41,7 +41,12 @@ def test_the_panel_fits_and_breaks_no_number(width) -> None:
         wanted = "0.500" if label == "reward" else form.format(full().last[_].values[-1])
         assert f" {wanted} " in line + " "
     if width >= 80:
-        assert re.search(r"step 99999/100000  99%  ETA 1:40  sampling and scoring", lines[0])
+        assert re.search(r"step 99999/100000  99%  ETA 1:40  sampling", lines[0])
+
+
+def test_the_panel_says_how_far_the_scoring_is() -> None:
+    board = full().in_phase("score", 9_999_800.0, "1023 of 1024")
+    assert picture(board, 9_999_800.0)[0].endswith("ETA 1:40  scoring 1023 of 1024")
 
 
 def test_the_panel_in_a_narrow_terminal_keeps_the_numbers() -> None:

@@ -34,7 +34,7 @@ def source_of(count, **options):
 
 
 def test_a_failed_sample_leaves_its_group_as_it_would_be_without_it() -> None:
-    """T13: one sample of ten has no value: the others' advantages are those of a group of nine, its own is 0."""
+    """One sample of ten has no value: the others' advantages are those of a group of nine, its own is 0."""
     source, notes = source_of(lambda step: 1)
     batch = source.batch(0)
     assert int(batch.mask[0].sum()) == 0 and bool(batch.mask[1:].any(1).all())

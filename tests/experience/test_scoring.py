@@ -141,6 +141,31 @@ def test_slow_scoring_says_how_far_it_is(early: bool, monkeypatch) -> None:
     assert re.fullmatch(rf"scoring: {count} of 6 after 0 s", said[0])
 
 
+@pytest.mark.parametrize("early", [False, True], ids=["after", "beside"])
+def test_the_phase_is_scoring_while_rewards_alone_are_waited_for(early: bool) -> None:
+    """Every sample counts once; what is scored beside the sampling is there when the waiting begins."""
+    told, sampled, waiting = [], Event(), Event()
+
+    def phase(name: str, note: str) -> None:
+        assert sampled.is_set()
+        told.append((name, note))
+        waiting.set()
+
+    def reward(completions, name, **columns):
+        assert "c" not in name or waiting.wait(timeout=20)
+        return [1.0] * len(completions)
+
+    def gate(place: int) -> None:
+        sampled.set() if place == 5 else None
+
+    drawn_and_scored(Engine(range(6), gate), str, scorer(reward), REQUESTS, Sampling(), early=early, phase=phase)
+    assert {name for name, _ in told} == {"score"} and told[-1] == ("score", "6 of 6")
+    counts = [int(note.split()[0]) for _, note in told]
+    assert counts == sorted(counts) and len(told) > 1
+    if not early:
+        assert counts == [0, 6]
+
+
 def test_the_step_reaches_the_reward() -> None:
     seen = []
 

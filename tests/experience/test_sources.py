@@ -16,7 +16,7 @@ from oneloop.types import Completion, Prompt, Reward, Sampling, StopReason, Toke
 
 
 def test_ten_items_in_batches_of_four() -> None:
-    """T30: every epoch sees all ten once, the batch that crosses its end included; nothing is dropped."""
+    """Every epoch sees all ten once, the batch that crosses its end included; nothing is dropped."""
     stream = Stream(list(range(10)), seed=0)
     drawn = [item for _ in range(5) for item in stream.take(4)]
     assert sorted(drawn[:10]) == sorted(drawn[10:]) == list(range(10))
@@ -109,7 +109,7 @@ def rollouts(rewards, engine=None, keep=None, prompts_per_step=2, group_size=2, 
 
 
 def test_each_completion_keeps_its_own_row() -> None:
-    """T7: prompt, reward and log-probs travel together through dropping, shuffling, splitting and packing."""
+    """Prompt, reward and log-probs travel together through dropping, shuffling, splitting and packing."""
     rewards = {"a": [0.0, 0.0], "b": [0.1, 0.2], "c": [0.3, 0.4], "d": [1.0, 1.0]}
     source, notes = rollouts(rewards, keep=MixedOutcome(), prompts_per_step=2, max_refills=10)
     batch = source.batch(0)
@@ -126,22 +126,32 @@ def test_each_completion_keeps_its_own_row() -> None:
     assert notes.codes == []
 
 
-def test_the_refill_is_bounded_and_says_so() -> None:
+def test_the_refill_is_bounded() -> None:
     rewards = {"a": [0.0, 0.0], "b": [0.1, 0.2], "c": [0.0, 0.0], "d": [1.0, 1.0]}
-    source, notes = rollouts(rewards, keep=MixedOutcome(), prompts_per_step=3, max_refills=1)
+    source, _ = rollouts(rewards, keep=MixedOutcome(), prompts_per_step=3, max_refills=1)
     batch = source.batch(0)
-    assert notes.codes == ["A_REFILL"]
     assert 1 <= batch.num_groups < 3 and batch.size.tokens > 0
     report = source.report(batch)
     assert report.scalars["frac_groups_kept"] < 1 and report.scalars["frac_reward_zero_std"] > 0
     assert {item.kept for item in report.trajectories} == {True, False}, "dropped groups are recorded too"
 
 
+def test_a_refill_is_sampling_again() -> None:
+    told: list[str] = []
+    source, _ = rollouts(
+        {"a": [1.0, 1.0], "b": [0.0, 0.0]},
+        keep=MixedOutcome(),
+        max_refills=1,
+        phase=lambda name, note: told.append(name),
+    )
+    source.batch(0)
+    assert [name for place, name in enumerate(told) if told[place - 1 : place] != [name]] == ["rollout", "score"] * 2
+
+
 def test_nothing_kept_leaves_nothing_to_train() -> None:
-    source, notes = rollouts({"a": [1.0, 1.0], "b": [0.0, 0.0]}, keep=MixedOutcome(), max_refills=2)
+    source, _ = rollouts({"a": [1.0, 1.0], "b": [0.0, 0.0]}, keep=MixedOutcome(), max_refills=2)
     batch = source.batch(0)
     assert not any(batch.size) and len(batch) > 0
-    assert notes.codes == ["A_REFILL"]
     scalars = source.report(batch).scalars
     assert scalars["frac_reward_zero_std"] == 1 and scalars["frac_groups_all_wrong"] == 0.5
     assert scalars["frac_groups_all_right"] == 0.5
@@ -229,6 +239,6 @@ def test_the_stream_goes_on_after_a_restore() -> None:
 
 @pytest.mark.parametrize("sampling", [Sampling(top_p=0.8), Sampling(top_k=20), Sampling(temperature=0.0)])
 def test_truncated_sampling_is_refused_in_training(sampling: Sampling) -> None:
-    """T4: the trainer's log-probs are of the full distribution."""
+    """The trainer's log-probs are of the full distribution."""
     with pytest.raises(ConfigError, match="biased"):
         rollouts({"a": [0.0, 1.0]}, sampling=sampling)

@@ -188,7 +188,7 @@ def learner():
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_architecture_packs_as_it_stands_alone(name):
-    """T20: windows shorter than the rows, grouped heads, learned and rotary positions, mixed layers."""
+    """Windows shorter than the rows, grouped heads, learned and rotary positions, mixed layers."""
     parity(make_learner(make(CONFIGS[name])), layout(LAYOUTS["everything"]))
 
 
@@ -208,7 +208,7 @@ def test_a_window_reaches_into_a_shared_prompt():
 
 @pytest.mark.parametrize("max_tokens", [1, 17, 60, 150])
 def test_any_split_gives_the_same_gradient(learner, max_tokens):
-    """T1: microbatches of single rows, cut groups, whole groups; the sum of their gradients is that of the whole."""
+    """Microbatches of single rows, cut groups, whole groups; the sum of their gradients is that of the whole."""
     batch = layout(LAYOUTS["everything"])
     whole = gradients(learner, objective(learner.policy(batch), batch))
     micros = list(batch.microbatches(max_tokens))
@@ -246,7 +246,7 @@ def test_any_ragged_layout_packs_as_it_stands_alone(drawn):
 
 
 def test_rewards_read_after_the_last_token():
-    """T20: scores, and `LearnedReward`, which groups equal prompts of its own accord."""
+    """Scores, and `LearnedReward`, which groups equal prompts of its own accord."""
     torch.manual_seed(0)
     for config in (CONFIGS["llama"], CONFIGS["mistral"], CONFIGS["gpt2"]):
         one_label = type(config)(**config.to_dict() | {"num_labels": 1})

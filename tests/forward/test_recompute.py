@@ -110,7 +110,7 @@ def test_a_forward_that_somebody_put_on_a_layer_stays() -> None:
 
 
 def test_sampling_keeps_its_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    """T28: so many layers run while sampling as without checkpointing, and training afterwards is the same."""
+    """So many layers run while sampling as without checkpointing, and training afterwards is the same."""
     model = decided(CONFIGS["gemma3, modules"])
     calls: list[int] = []
     attend = attention._attention

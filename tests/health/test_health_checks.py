@@ -25,7 +25,7 @@ HEALTHY = {
     "completions/clipped_ratio": 0.05, "completions/max_terminated_length": 244.0, "num_groups": 8.0,
     "frac_reward_zero_std": 0.25, "frac_groups_all_wrong": 0.25, "frac_groups_all_right": 0.0, "loss": 0.01,
     "grad_norm": 0.8, "entropy": 0.5, "kl": 0.01, "approx_kl": 0.01, "ratio/max": 3.0, "rollout/logprob_gap": 1e-7,
-    "optimizer_steps": 1.0,
+    "optimizer_steps": 1.0, "skipped_steps": 0.0,
 }  # fmt: skip
 """One step of a run that has nothing."""
 
@@ -69,6 +69,7 @@ ILL = [
     ("I_LOSS_ZERO", 0, steps(1, loss=3.7e-9)),
     ("A_STILL", 4, steps(5, grad_norm=0.0)),
     ("A_STILL", 4, steps(5, grad_norm=None, optimizer_steps=0.0)),
+    ("A_SKIPPED", 1, steps(3, skipped_steps=[0.0, 1.0, 1.0])),
     ("A_ENTROPY_LOW", 14, steps(15, entropy=[0.5] * 12 + [0.04] * 3)),
     ("A_ENTROPY_HIGH", 12, steps(15, entropy=[0.5] * 10 + [2.0] * 5)),
     ("A_KL", 9, steps(10, kl=[0.01] * 9 + [3.0])),
@@ -132,7 +133,7 @@ def test_a_well_run_is_left_in_peace(what, rows) -> None:
 
 def test_every_check_has_an_ill_run() -> None:
     assert {code for code, _, _ in ILL} == set(CODES) - {
-        "A_REFILL", "A_SKIPPED", "A_CHECKPOINT", "A_MACHINE", "A_ROLLOUTS", "A_MEMORY", "A_HEARTBEAT", "A_BEST",
+        "A_REFILL", "A_CHECKPOINT", "A_MACHINE", "A_ROLLOUTS", "A_MEMORY", "A_HEARTBEAT", "A_BEST",
         "A_LOGGER", "A_REWARD",
     }  # fmt: skip
 
@@ -206,6 +207,18 @@ def test_resampling_alarms_only_when_nothing_is_left() -> None:
     assert said(steps(3, frac_reward_zero_std=0.95), resamples) == []
     (alert,) = alerts(steps(1, **ALL_DEAD, reward=0.02, reward_std=0.14), resamples)
     assert alert.code == "A_DEAD" and "dapo" not in alert.fix
+
+
+def test_a_spent_refill_is_said_once_and_again_when_it_is_twice_as_bad() -> None:
+    """8 groups wanted; 10 drawn, of which 6 are kept, later 3: a quarter is missing, then five eighths."""
+    resamples = Setting(group_size=8, resamples=True, prompts_per_step=8)
+    kept = [0.8] + [0.6] * 10 + [0.3] * 10
+    assert said(steps(21, num_groups=10.0, frac_groups_kept=kept), resamples) == [(1, "A_REFILL"), (11, "A_REFILL")]
+    (alert,) = alerts(steps(1, num_groups=10.0, frac_groups_kept=0.6), resamples)
+    assert alert.text.startswith("6 of 8 groups have mixed rewards after all --max-refills (10 groups drawn)")
+    assert said(steps(3, num_groups=6.0, frac_groups_kept=1.0), Setting(prompts_per_step=8)) == [], (
+        "nothing is drawn again"
+    )
 
 
 def test_one_cause_is_told_once() -> None:

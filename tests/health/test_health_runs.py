@@ -54,6 +54,15 @@ def test_equal_rewards_and_no_rewards(start) -> None:
     assert (0, "A_UNSCORED") in events(execute(start("nothing", overwrite=True), Silent()))
 
 
+def test_steps_without_a_mixed_group_are_said_once_and_counted_each_time(start) -> None:
+    out = execute(start("constant", algorithm="dapo", max_refills=1, steps=3), Silent())
+    said = [code for _, code in events(out)]
+    assert said.count("A_REFILL") == said.count("A_SKIPPED") == 1
+    rows = read_run(out).metrics
+    assert all(row["skipped_steps"] > 0 for row in rows)
+    assert [row["frac_groups_kept"] * row["num_groups"] for row in rows] == [0.0] * 3
+
+
 def test_a_loss_of_zero_is_explained_once(start) -> None:
     out = execute(start("varied", steps=3), Silent())
     found = [event for event in read_run(out).events if event["code"] == "I_LOSS_ZERO"]
@@ -82,13 +91,14 @@ def test_an_interrupted_run_gives_the_same_alerts(start) -> None:
 
 def test_phases_are_told_in_order(start) -> None:
     class Listens(Silent):
-        def phase(self, name):
-            self.lines.append(f"phase {name}")
+        def phase(self, name, note=""):
+            if f"phase {name}" != self.lines[-1]:
+                self.lines.append(f"phase {name}")
 
     watcher = Listens()
     execute(start("varied", steps=2), watcher)
     told = [line.removeprefix("phase ") for line in watcher.lines if line.startswith("phase ")]
-    assert told == ["rollout", "prepare", "update", "evaluation", "saving"] * 2
+    assert told == ["rollout", "score", "prepare", "update", "evaluation", "saving"] * 2
 
 
 def test_the_objective_stands_in_the_folder(start) -> None:

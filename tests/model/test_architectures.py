@@ -132,7 +132,7 @@ def test_values_describe_the_state_before_each_token() -> None:
 
 
 def test_reward_scores_are_transformers_own(tmp_path) -> None:
-    """The score after the last token, found by length: the same as transformers finds by its pad token (T11), and
+    """The score after the last token, found by length: the same as transformers finds by its pad token, and
     right even where the last token *is* the pad token, which transformers' search would miss.
     """
     make("llama").save_pretrained(tmp_path / "policy")

@@ -69,7 +69,7 @@ WANTED = {
 
 @pytest.mark.parametrize("name", WANTED)
 def test_what_the_assistant_says_is_trained_and_nothing_else(name: str) -> None:
-    """T19: no template here has generation marks."""
+    """No template here has generation marks."""
     text = text_of(name)
     (row,) = text.demonstrations({"messages": TALK})
     assert marked(text, row) == WANTED[name]
@@ -80,7 +80,7 @@ def test_what_the_assistant_says_is_trained_and_nothing_else(name: str) -> None:
 
 
 def test_a_template_that_rewrites_history_gives_a_row_a_turn() -> None:
-    """T17: each turn is trained on the conversation as it stood when it was generated, its own thinking included."""
+    """Each turn is trained on the conversation as it stood when it was generated, its own thinking included."""
     text = text_of("qwen3")
     rows = text.demonstrations({"messages": THOUGHT})
     assert [marked(text, row) for row in rows] == [
@@ -134,7 +134,7 @@ def test_prompts_pairs_and_demonstrations_are_one_text(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("writes", [True, False], ids=["template writes it", "template does not"])
 def test_one_beginning_of_sequence_everywhere(name: str, writes: bool) -> None:
-    """T18: none doubled, none lost, whether template, tokenizer or text brings it."""
+    """None doubled, none lost, whether template, tokenizer or text brings it."""
     template = STYLES[name].template if writes else STYLES[name].template.replace("{{ bos_token }}", "")
     text = text_of(name, chat_template=template)
     bos = text.tokenizer.bos_token_id

@@ -65,7 +65,7 @@ def test_two_learning_rates_and_decay_of_matrices_only() -> None:
 
 
 def test_every_named_end_token_counts_and_sampling_settings_do_not() -> None:
-    """T11: the tokenizer's own first, then those of generation_config and config; T5: the rest is ignored by name."""
+    """The tokenizer's own first, then those of generation_config and config; the rest is ignored by name."""
     model, tokenizer = load_policy("scratch:tiny"), load_tokenizer("scratch:tiny")
     model.generation_config.update(eos_token_id=[7, 1, 9], repetition_penalty=1.1, top_k=20)
     assert end_ids(model, tokenizer) == (1, 7, 9)
@@ -79,7 +79,7 @@ def test_every_named_end_token_counts_and_sampling_settings_do_not() -> None:
 
 
 def test_pad_may_be_the_end_token() -> None:
-    """T11: nothing is read off token values, so a pad that equals the end token hides nothing."""
+    """Nothing is read off token values, so a pad that equals the end token hides nothing."""
     tokenizer = load_tokenizer("scratch:tiny")
     tokenizer.pad_token = tokenizer.eos_token
     text = Text(tokenizer, (tokenizer.eos_token_id,))

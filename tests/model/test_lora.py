@@ -130,7 +130,7 @@ def test_saved_adapters_are_pefts_own_and_the_merged_model_is_plain(folder, tmp_
     for other in (theirs, by_transformers, AutoModelForCausalLM.from_pretrained(tmp_path / "merged"),
                   load_policy(tmp_path / "adapter")):  # fmt: skip
         torch.testing.assert_close(logits(other.eval()), wanted, rtol=1e-4, atol=1e-4)
-    # T10: neither of the two touched the matrices that the adapters stand beside
+    # neither of the two touched the matrices that the adapters stand beside
     assert all(torch.equal(value, before[name]) for name, value in frozen(model).items())
 
 
@@ -245,7 +245,7 @@ def test_adapters_come_back_on_after_a_failure(llama) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_thousand_rounds_leave_the_frozen_matrices_bit_for_bit(dtype, tmp_path) -> None:
-    """T10. A round makes what sampling, the reference and an export read; peers merge and unmerge in it."""
+    """A round makes what sampling, the reference and an export read; peers merge and unmerge in it."""
     decided(LlamaConfig(**SIZES | {"num_hidden_layers": 1})).save_pretrained(tmp_path)
     model = adapted(tmp_path, rank=2, targets=("up_proj", "down_proj"))
     settings = settings_of(model)

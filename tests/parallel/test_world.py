@@ -12,12 +12,12 @@ from oneloop.algorithms import GRPO, PPO
 from oneloop.batch import Batch, Size
 from oneloop.errors import DivergedError
 from oneloop.experience.pack import Row, collate
+from oneloop.loop import train
 from oneloop.model.learner import Learner, Optimization
 from oneloop.model.load import load_policy
 from oneloop.model.save import shared_critic
 from oneloop.parallel.world import Distributed
 from oneloop.ports import Report
-from oneloop.train import train
 
 RANKS = 2
 
@@ -101,7 +101,7 @@ def work(rank: int, folder: str) -> None:
 
 
 def broken(rank: int, world: Distributed) -> dict:
-    """T16: rank 1's gradient is NaN."""
+    """Rank 1's gradient is NaN."""
     models = learner(GRPO, world)
     before = [p.detach().clone() for p in models.named_parameters().values()]
     outcomes = []
@@ -134,7 +134,7 @@ def test_sizes_rows_and_statistics_add_up(found) -> None:
 
 @pytest.mark.parametrize("name", ["ppo", "grpo"])
 def test_two_ranks_learn_what_one_process_learns(found, name: str) -> None:
-    """T1 over real processes: whitening, groups and denominators span the ranks, gradients are summed."""
+    """One gradient over real processes: whitening, groups and denominators span the ranks, gradients are summed."""
     torch.set_num_threads(1)
     alone, scalars = trained({"ppo": PPO, "grpo": GRPO}[name], 0, 1, None)
     for weights, row in (found[0][name], found[1][name]):
@@ -147,7 +147,7 @@ def test_two_ranks_learn_what_one_process_learns(found, name: str) -> None:
 
 
 def test_a_bad_gradient_on_one_rank_stops_every_rank(found) -> None:
-    """T16: no rank steps, weights and moments stay as they were, and the third time in a row ends the run."""
+    """No rank steps, weights and moments stay as they were, and the third time in a row ends the run."""
     for mine in found:
         assert mine["outcomes"] == [1, 1, "stopped"]
         assert mine["unchanged"] and mine["moments"] == 0

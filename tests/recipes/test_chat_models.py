@@ -25,6 +25,40 @@ from toy_models import Memory, Silent
 NAMES = list(STYLES)
 
 
+MESSAGES = {
+    "grpo": {"prompt": [{"role": "user", "content": "1+1="}], "answer": "2"},
+    "sft": {"messages": [{"role": "user", "content": "1+1="}, {"role": "assistant", "content": "2"}]},
+    "dpo": {"prompt": [{"role": "user", "content": "1+1="}], "chosen": "2", "rejected": "3"},
+}
+
+
+@pytest.mark.parametrize("method", MESSAGES)
+def test_messages_without_a_template_are_told_before_weights_are_loaded(method, tmp_path, monkeypatch) -> None:
+    """For training's rows, its held-out rows, and those of an evaluation."""
+
+    def load(*arguments, **options):
+        raise AssertionError("weights are loaded")
+
+    monkeypatch.setattr("oneloop.recipes.build.load_policy", load)
+    monkeypatch.setattr("oneloop.recipes.evaluate.load_policy", load)
+    plain = {name: value if isinstance(value, str) else "1+1=" for name, value in MESSAGES[method].items()}
+    if method == "sft":
+        plain = {"prompt": "1+1=", "completion": "2"}
+    for name, rows in {"chat": [MESSAGES[method]], "text": [plain]}.items():
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    chats, texts = f"{tmp_path / 'chat.jsonl'}", f"{tmp_path / 'text.jsonl'}"
+    reward = ("exact_match",) if method == "grpo" else ()
+    run = replace(default_run(method), model="scratch:tiny", reward=reward, steps=1)
+    fixes = r"chat\.jsonl:1: .*--chat-template FILE\.jinja.*a chat model for --model.*--columns NAME=prompt"
+    for given in (replace(run, data=chats), replace(run, data=texts, eval_data=chats)):
+        with pytest.raises(DataError, match=fixes):
+            execute(replace(given, out=str(tmp_path / "run"), overwrite=True), Silent())
+    with pytest.raises(DataError, match=fixes):
+        evaluate("scratch:tiny", Exam(data=chats, reward=reward, kind=kind_of(resolved(run))))
+    with pytest.raises(AssertionError, match="weights are loaded"):
+        execute(replace(run, data=texts, out=str(tmp_path / "run"), overwrite=True), Silent())
+
+
 def said(role: str, content: str) -> dict[str, str]:
     return {"role": role, "content": content}
 
@@ -89,7 +123,7 @@ def test_two_steps_end_in_a_model(name: str, algorithm: str, models, tmp_path) -
 
 @pytest.mark.parametrize("name", NAMES)
 def test_demonstrations_are_what_the_engine_would_have_read(name: str, models, tmp_path) -> None:
-    """T17, T18: before every trained turn stand the ids of the prompt of that turn; what is trained ends it."""
+    """Before every trained turn stand the ids of the prompt of that turn; what is trained ends it."""
     parts = parts_of(small(tmp_path, models[name], "sft"))
     rewrites = name == "qwen3"
     assert any("became 8 rows" in note for note in parts.notes) == rewrites
@@ -121,7 +155,7 @@ def test_pairs_begin_as_the_engine_reads_and_end_as_a_turn_ends(name: str, model
 
 @pytest.mark.parametrize("name", NAMES)
 def test_trained_ids_are_the_sampled_ids(name: str, models, tmp_path, monkeypatch) -> None:
-    """T17: nothing is decoded and encoded again on the way from the engine to the batch."""
+    """Nothing is decoded and encoded again on the way from the engine to the batch."""
     seen = []
     generate = Engine.generate
 
@@ -141,7 +175,7 @@ def test_trained_ids_are_the_sampled_ids(name: str, models, tmp_path, monkeypatc
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_end_stops_the_sampler(name: str, models, tmp_path) -> None:
-    """T11: the tokenizer's end, those of generation_config.json and the template's end of turn."""
+    """The tokenizer's end, those of generation_config.json and the template's end of turn."""
     parts = parts_of(small(tmp_path, models[name], "grpo"))
     ends = parts.text.end_ids
     wanted = {*STYLES[name].named_ends, STYLES[name].eos, STYLES[name].turn_end}
@@ -155,7 +189,7 @@ def test_every_end_stops_the_sampler(name: str, models, tmp_path) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_evaluation_reads_the_same(name: str, models, tmp_path, monkeypatch) -> None:
-    """T18, and what stops training's samples stops those of an evaluation."""
+    """The same prompts, and what stops training's samples stops those of an evaluation."""
     run = small(tmp_path, models[name], "grpo")
     parts, read, engines = parts_of(run), [], []
     generate = Engine.generate
@@ -174,7 +208,7 @@ def test_evaluation_reads_the_same(name: str, models, tmp_path, monkeypatch) -> 
 
 
 def test_what_is_sampled_is_the_models_own_distribution(models) -> None:
-    """T5: generation_config.json asks for 20 tokens and a repetition penalty, and gets neither.
+    """The file generation_config.json asks for 20 tokens and a repetition penalty, and gets neither.
 
     χ² of the first token over the vocabulary, one degree of freedom less than tokens; 6 σ above its mean is refused.
     """
@@ -196,7 +230,7 @@ def test_what_is_sampled_is_the_models_own_distribution(models) -> None:
 
 
 def test_generation_config_says_nothing_about_sampling(models, tmp_path) -> None:
-    """T5: its top_k and repetition_penalty are ignored, and named."""
+    """Its top_k and repetition_penalty are ignored, and named."""
     notes = parts_of(small(tmp_path, models["llama3"], "grpo")).notes
     assert any("ignored" in note and "repetition_penalty" in note and "top_k" in note for note in notes)
 

@@ -175,14 +175,38 @@ def test_gates_on_pairs_and_not_on_losses(models: Path, capsys) -> None:
 
 
 def test_models_that_cannot_do_what_is_asked(models: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="answers nothing"):
-        evaluate(str(models / "scorer"), Exam(**TASK, kind="prompts"))
-    with pytest.raises(ConfigError, match="no loss"):
-        evaluate(str(models / "scorer"), Exam(**TASK, kind="demonstrations"))
+    for kind in ("prompts", "demonstrations"):
+        with pytest.raises(
+            ConfigError, match=f"--kind {kind}: --model .*scorer is a reward model and only ranks pairs"
+        ):
+            evaluate(str(models / "scorer"), Exam(**TASK, kind=kind))
     first = evaluate("scratch:tiny", Exam(**TASK, kind="demonstrations"))
     second = evaluate("scratch:tiny", Exam(**{**TASK, "size": 5}, kind="demonstrations"))
     with pytest.raises(DataError, match="one tokenizer"):
         first.against(second)
+
+
+def test_a_reward_model_on_prompts_is_sent_to_what_works(models: Path, tmp_path: Path, capsys) -> None:
+    """It can rank pairs and nothing else: no fix names a --kind or a reward."""
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "1+1=", "answer": "2"}\n')
+    words = ["eval", "--model", str(models / "scorer"), "--data", str(tmp_path / "rows.jsonl")]
+    assert command(words) == 2
+    message = capsys.readouterr().err
+    assert "a reward model needs prompt + chosen + rejected" in message
+    assert message.endswith("Fix: --data with pairs, or a policy for --model\n")
+    assert command([*words, "--reward", "exact_match"]) == 2
+    assert capsys.readouterr().err.endswith("Fix: leave it out, or a policy for --model\n")
+    (tmp_path / "pairs.jsonl").write_text('{"prompt": "1+1=", "chosen": "2", "rejected": "3"}\n')
+    assert command([*words[:-1], str(tmp_path / "pairs.jsonl")]) == 0
+    policy = ["eval", "--model", "scratch:tiny", "--max-new-tokens", "4", *words[3:], "--reward", "exact_match"]
+    assert command(policy) == 0
+
+
+def test_other_rows_than_the_kind_says_name_the_kind_that_fits(tmp_path: Path, capsys) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "1+1=", "answer": "2"}\n')
+    words = ["eval", "--model", "scratch:tiny", "--data", str(tmp_path / "rows.jsonl"), "--kind", "preferences"]
+    assert command(words) == 2
+    assert capsys.readouterr().err.endswith("Fix: --kind prompts\n")
 
 
 def test_a_mean_over_tokens_has_rows_for_clusters() -> None:

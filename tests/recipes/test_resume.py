@@ -1,4 +1,4 @@
-"""T21: killed at any moment and resumed, a run is the uninterrupted one: metrics, weights, order, random numbers."""
+"""Killed at any moment and resumed, a run is the uninterrupted one: metrics, weights, order, random numbers."""
 
 import json
 import os

@@ -125,3 +125,10 @@ def test_rewards_that_come_with_oneloop_run_in_this_process(folder: Path) -> Non
     inputs = read_inputs(run, kind_of(resolved(run)))
     assert [reward.name for reward in inputs.rewards] == ["exact_match", "format"]
     assert inputs.rewards[0].function(["3", "4"], answer=["3", "3"]) == [1.0, 0.0]
+
+
+def test_held_out_prompts_without_a_grader_name_their_own_flag(folder: Path) -> None:
+    """A learned reward scores training only: --reward would be trained on too."""
+    run = run_of(reward_model="runs/rm/final", eval_data="train.jsonl")
+    with pytest.raises(ConfigError, match=r"train\.jsonl has no grader of its own\. Fix: --eval-reward"):
+        read_inputs(run, kind_of(resolved(run)))

@@ -121,7 +121,7 @@ def test_a_row_may_fill_the_context() -> None:
 
 
 def test_rows_beyond_the_context_are_counted_and_named() -> None:
-    """T30: the run ends unless it is told to leave rows out; those are named; when none is left, that is an error."""
+    """The run ends unless it is told to leave rows out; those are named; when none is left, that is an error."""
     rows = [{"prompt": "1" * n, "completion": "2"} for n in (3, 30, 4, 40)]
     with pytest.raises(DataError, match=r"row 2: .* context of 10 tokens \(32\)\. Fix: --long-prompts skip"):
         demonstrations(rows, chat(), 10)

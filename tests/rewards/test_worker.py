@@ -60,6 +60,17 @@ def hang(completions):
 def sleep(completions):
     time.sleep(1000)
 
+def escape(completions):
+    for place, environment in enumerate([None, {}][: len(completions)]):
+        child = subprocess.Popen(["sleep", "1000"], start_new_session=True, env=environment)
+        with open(f"child{place}", "w") as file:
+            file.write(str(child.pid))
+    if completions[0] == "hang":
+        time.sleep(1000)
+    if completions[0] == "die":
+        os._exit(7)
+    return [1.0] * len(completions)
+
 def pid(completions):
     return [float(os.getpid())] * len(completions)
 
@@ -164,6 +175,19 @@ def test_a_hang_is_killed_with_what_it_started_and_told_by_its_line(folder: Path
     assert f"was not done after 3 s, at {folder / 'mine.py'}:{line}, and its process was killed" in str(caught.value)
     assert "Fix: --reward-timeout" in str(caught.value)
     assert gone(int((folder / "child").read_text()))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a session's processes are found in Linux's /proc")
+@pytest.mark.parametrize("what", ["hang", "die", "return"])
+def test_what_left_for_a_session_of_its_own_is_killed_too(folder: Path, what: str) -> None:
+    """Beside a hang; when its parent is dead already; and at the end of a run in which nothing went wrong."""
+    count = 1 if what == "die" else 2  # the second has cleared its environment: without a parent it is nobody's
+    items = scored("escape", trajectories(*[what] * count), Limits(timeout=3), "unscored")
+    assert [item.reward.value for item in items] == [1.0 if what == "return" else None] * count
+    left = [pid for place in range(count) if not gone(pid := int((folder / f"child{place}").read_text()), 5)]
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert not left
 
 
 def test_state_lives_from_call_to_call_and_ends_with_the_process(folder: Path) -> None:

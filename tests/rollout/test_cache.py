@@ -270,7 +270,7 @@ def make_learner(model):
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("kind", PROMPTS)
 def test_new_weights_are_used_at_once(name, kind):
-    """T8, T3: after an update the same engine draws as a new one does, and the trainer scores it alike."""
+    """After an update the same engine draws as a new one does, and the trainer scores it alike."""
     model, prompts, sampling = make(name).eval(), PROMPTS[kind], Sampling(max_new_tokens=12)
     engine, learner = Engine(model, [1], max_rows=3), make_learner(model)
     before = engine.generate(prompts, sampling, range(5))
@@ -291,7 +291,7 @@ def test_new_weights_are_used_at_once(name, kind):
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("kind", PROMPTS)
 def test_generating_leaves_no_trace(name, kind):
-    """T28: in train mode, with dropout and checkpointing on; and the draws are those of evaluation mode."""
+    """In train mode, with dropout and checkpointing on; and the draws are those of evaluation mode."""
     sampling, prompts = Sampling(max_new_tokens=12), PROMPTS[kind]
     wanted = Engine(make(name).eval(), [1], max_rows=3).generate(prompts, sampling, range(5))
     model = make(name).train()

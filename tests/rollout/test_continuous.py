@@ -148,7 +148,7 @@ def test_scattered_members_of_a_group(tiny):
 
 @pytest.mark.parametrize("kind", PROMPTS)
 def test_samples_do_not_depend_on_the_batch(tiny, drawn, kind):
-    """T25: any subset in any order, each request with its own seed."""
+    """Any subset in any order, each request with its own seed."""
     engine, prompts = Engine(tiny, ENDS, max_rows=4), PROMPTS[kind]
     order = torch.randperm(len(prompts), generator=torch.Generator().manual_seed(1)).tolist()
     for places in (order, order[:5], order[::-1][:3], *[[place] for place in order[:3]]):

@@ -43,7 +43,7 @@ def rows(prompts, completions):
 
 @pytest.mark.parametrize("temperature", [1.0, 0.6, 1.7])
 def test_sampler_and_trainer_agree_at_every_token(model, temperature) -> None:
-    """T3: without an update the ratio is 1 at every token, the first one included, also away from temperature 1."""
+    """Without an update the ratio is 1 at every token, the first one included, also away from temperature 1."""
     batch = rows(PROMPTS, generate(model, temperature=temperature))
     learner = Learner(model, optimization=optimization(), temperature=temperature)
     with torch.no_grad():
@@ -53,7 +53,7 @@ def test_sampler_and_trainer_agree_at_every_token(model, temperature) -> None:
 
 
 def test_a_trainer_at_another_temperature_would_not_agree(model) -> None:
-    """The mutant of T3."""
+    """The test above can fail: at another temperature the same tokens have other log-probs."""
     batch = rows(PROMPTS, generate(model, temperature=0.6))
     with torch.no_grad():
         logprobs = Learner(model, optimization=optimization(), temperature=1.0).policy(batch).logprobs
@@ -61,7 +61,7 @@ def test_a_trainer_at_another_temperature_would_not_agree(model) -> None:
 
 
 def test_samples_do_not_depend_on_the_batch(model) -> None:
-    """T25: any slice, order or chunk size gives each (prompt, seed) the same completion."""
+    """Any slice, order or chunk size gives each (prompt, seed) the same completion."""
     together = generate(model)
     alone = [generate(model, [p], [seed])[0] for seed, p in enumerate(PROMPTS)]
     backwards = generate(model, PROMPTS[::-1], range(len(PROMPTS))[::-1])[::-1]
@@ -71,7 +71,7 @@ def test_samples_do_not_depend_on_the_batch(model) -> None:
 
 
 def test_eight_samples_over_any_number_of_ranks(model) -> None:
-    """T25: 8 distinct completions of one prompt, the same set again however the samples are dealt out."""
+    """8 distinct completions of one prompt, the same set again however the samples are dealt out."""
     from oneloop.seeds import named_seed
 
     seeds = [named_seed(0, 3, "prompt", sample) for sample in range(8)]
@@ -88,7 +88,7 @@ def test_eight_samples_over_any_number_of_ranks(model) -> None:
 
 
 def test_new_weights_are_used_at_once(model) -> None:
-    """T8: the second call matches a fresh engine on the new weights; nothing of the first one is reused."""
+    """The second call matches a fresh engine on the new weights; nothing of the first one is reused."""
     engine = Engine(model, [EOS])
     options = Sampling(max_new_tokens=12)
     before = engine.generate(PROMPTS, options, range(5))
@@ -105,7 +105,7 @@ def test_new_weights_are_used_at_once(model) -> None:
 
 
 def test_every_end_token_stops_and_is_kept(model) -> None:
-    """T11: with many end tokens, each stops its row, stays in the tokens, and nothing is called truncated."""
+    """With many end tokens, each stops its row, stays in the tokens, and nothing is called truncated."""
     ends = list(range(2, 100))
     completions = generate(model, ends=ends, max_new_tokens=40)
     assert all(c.tokens[-1] in ends and c.stop is StopReason.EOS for c in completions)
@@ -120,7 +120,7 @@ def test_the_length_limit_truncates(model) -> None:
 
 
 def test_modes_cache_setting_and_random_state_come_back(model) -> None:
-    """T28: generating in the middle of training leaves no trace, and uses the cache although checkpointing is on."""
+    """Generating in the middle of training leaves no trace, and uses the cache although checkpointing is on."""
     model.train()
     getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()  # the newer name first
     model.lm_head.eval()
@@ -138,7 +138,7 @@ def test_modes_cache_setting_and_random_state_come_back(model) -> None:
 
 
 def test_training_after_generating_is_bitwise_the_same(model) -> None:
-    """T28: later training is unaffected."""
+    """Later training is the same as if nobody had sampled in between."""
     weights = []
     for between in (lambda m: None, lambda m: generate(m, max_new_tokens=6)):
         copy = load_policy("scratch:tiny", seed=3)
@@ -153,7 +153,7 @@ def test_training_after_generating_is_bitwise_the_same(model) -> None:
 
 
 def test_sampling_follows_the_configured_distribution(model) -> None:
-    """T5: what a checkpoint's generation_config says about sampling changes nothing (χ² on the first token)."""
+    """What a checkpoint's generation_config says about sampling changes nothing (χ² on the first token)."""
     model.generation_config.update(repetition_penalty=1.5, top_k=2, temperature=0.1)
     count = 4000
     drawn = Counter(c.tokens[0] for c in generate(model, [[5, 6]] * count, range(count), max_new_tokens=1))

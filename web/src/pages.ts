@@ -1,6 +1,10 @@
 /** Every page: the shape of its path, and what draws it. Named groups of the path become its properties. */
 import type { Component } from "svelte";
 import Home from "./Home.svelte";
+import Clip from "./learn/clip/Clip.svelte";
+import Dpo from "./learn/dpo/Dpo.svelte";
+import Groups from "./learn/groups/Groups.svelte";
+import Loop from "./learn/loop/Loop.svelte";
 
 export interface Page {
   path: RegExp;
@@ -11,4 +15,10 @@ function page(path: RegExp, component: Component<any>): Page {
   return { path, component };
 }
 
-export const pages: readonly Page[] = [page(/^\/$/, Home)];
+export const pages: readonly Page[] = [
+  page(/^\/$/, Home),
+  page(/^\/learn\/clip$/, Clip),
+  page(/^\/learn\/dpo$/, Dpo),
+  page(/^\/learn\/groups$/, Groups),
+  page(/^\/learn\/loop$/, Loop),
+];

@@ -115,7 +115,8 @@ export interface RatioRow {
 
 export interface Ratios extends Stepped {
   updates: number;
-  epsilon: [number, number] | null;
+  /** null as a whole where nothing is cut, on one side where that side is open. */
+  epsilon: [number | null, number | null] | null;
   edges: (number | null)[];
   positive: number[][];
   negative: number[][];

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from oneloop.algorithms.protocol import Need, knowing_reference
@@ -68,10 +68,10 @@ class Preference:
         return knowing_reference(batch, models, self.needs)
 
     def loss(self, out: PolicyOutput, batch: Batch, size: Size) -> Loss:
-        chosen, rejected = pairs(batch.group, _labels(batch))
+        chosen, rejected = pairs(batch.group, labels(batch))
         rewards = self.reward(out, batch)
         margin = rewards[chosen] - rewards[rejected]
-        lead = margin if batch.offset is None else margin - (batch.offset[chosen] - batch.offset[rejected])
+        lead = leads(margin, batch, chosen, rejected)
         share = 1 / max(size.pairs, 0.5)  # one over the pairs of the whole step
         value = self.weight * share * self.link(lead, self.reward.beta).sum()
         stats = {
@@ -80,6 +80,9 @@ class Preference:
             "rewards/chosen": share * rewards[chosen].sum(),
             "rewards/rejected": share * rewards[rejected].sum(),
         }
+        if not isinstance(self.reward, RewardHead):  # which has no log-probs
+            total = torch.where(batch.mask, out.logprobs, 0.0).sum(1)
+            stats |= {"logps/chosen": share * total[chosen].sum(), "logps/rejected": share * total[rejected].sum()}
         if self.sft:
             stats["nll_loss"] = -share * mean_logprobs(out, batch)[chosen].sum()
             value = value + self.sft * stats["nll_loss"]
@@ -97,6 +100,13 @@ class Preference:
         return self
 
 
-def _labels(batch: Batch) -> Float[Tensor, " B"]:
+def leads(
+    margin: Float[Tensor, " P"], batch: Batch, chosen: Int[Tensor, " P"], rejected: Int[Tensor, " P"]
+) -> Float[Tensor, " P"]:
+    """What the link sees: the margin without what the data says it should be."""
+    return margin if batch.offset is None else margin - (batch.offset[chosen] - batch.offset[rejected])
+
+
+def labels(batch: Batch) -> Float[Tensor, " B"]:
     """Which answer is the better one; an empty one has no slot that says so, and is what its partner is not."""
     return torch.where(batch.mask.any(1), row_rewards(batch.rewards, batch.mask), 0.5)

@@ -30,8 +30,8 @@ SHOWN = (
 )
 """Metric, its label, its format."""
 PHASES = {
-    "rollout": "sampling and scoring", "prepare": "advantages", "update": "update", "evaluation": "evaluation",
-    "saving": "saving",
+    "rollout": "sampling", "score": "scoring", "prepare": "advantages", "update": "update",
+    "evaluation": "evaluation", "saving": "saving",
 }  # fmt: skip
 """What a run calls a part of its step, and what people read."""
 BARS, ASCII_BARS = "▁▂▃▄▅▆▇█", "_.,-=+*#"
@@ -67,9 +67,10 @@ class Board:
     seconds: tuple[float, ...] = ()
     last: Mapping[str, Last] = field(default_factory=lambda: MappingProxyType({}))
 
-    def in_phase(self, name: str, now: float) -> Board:
-        """The run has begun with this part of a step."""
-        return replace(self, phase=PHASES.get(name, name), since=now if self.since is None else self.since)
+    def in_phase(self, name: str, now: float, note: str = "") -> Board:
+        """The run has begun with this part of a step, or is as far with it as `note` says."""
+        phase = " ".join(filter(None, (PHASES.get(name, name), note)))
+        return replace(self, phase=phase, since=now if self.since is None else self.since)
 
     def after(self, step: int, values: Mapping[str, float], now: float) -> Board:
         """A step is done. The first has no beginning where nobody told its phases; its time is not reckoned with."""

@@ -10,7 +10,7 @@ from typing import Annotated
 from tyro.conf import Positional
 
 from oneloop.cli.parse import parse
-from oneloop.errors import ConfigError
+from oneloop.errors import ConfigError, OneloopError
 from oneloop.model.source import architecture_of, check_source
 from oneloop.types import Message, Sampling
 
@@ -99,7 +99,12 @@ def _converse(answers: Answers, chat: bool) -> None:
             turns = []
             continue
         turns.append(Message(role="user", content=line))
-        said = answers(turns, number)
+        try:
+            said = answers(turns, number)
+        except OneloopError as error:  # too long, or not what the template wants
+            print(_visible(f"{error}{', or /reset' if chat and len(turns) > 1 else ''}"))
+            turns.pop()
+            continue
         _print(said)
         number += len(said)
         turns.append(Message(role="assistant", content=said[0][0]))
@@ -113,11 +118,15 @@ def _line() -> str:
         return ""
 
 
-def _print(answers: list[tuple[str, bool]]) -> None:
+def _visible(text: str) -> str:
     from oneloop.cli.terminal import visible
 
+    return visible(text)
+
+
+def _print(answers: list[tuple[str, bool]]) -> None:
     for text, cut in answers:
-        print(f"{visible(text)}{'  [cut at max_new_tokens]' if cut else ''}", flush=True)
+        print(f"{_visible(text)}{'  [cut at max_new_tokens]' if cut else ''}", flush=True)
 
 
 def _refuse_scores(model: str) -> None:

@@ -33,8 +33,8 @@ class Terminal:
         # in a terminal lines break between words, in a file not at all
         self._console.print(Text(visible(text)), soft_wrap=not self._console.is_terminal)
 
-    def phase(self, name: str) -> None:
-        self.board = self.board.in_phase(name, monotonic())
+    def phase(self, name: str, note: str = "") -> None:
+        self.board = self.board.in_phase(name, monotonic(), note)
 
     def step(self, step: int, values: Mapping[str, float]) -> None:
         now = monotonic()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from oneloop.errors import DataError
@@ -29,6 +30,7 @@ METHODS: dict[Kind, str] = {
     "unpaired": "kto",
 }
 """Methods that learn from each kind, the usual ones first."""
+OTHER_METHODS: dict[Kind, str] = {kind: f"a method that learns from {kind}: {METHODS[kind]}" for kind in METHODS}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,12 +42,14 @@ class Reading:
         split: the part of a source that has several; "" takes `train`, or the only one.
         on_bad_row: whether an unusable row ends the run or is left out, counted and named.
         method: who wants the rows, for messages.
+        instead: what to do with rows of another kind than is wanted, for messages.
     """
 
     columns: tuple[str, ...] = ()
     split: str = ""
     on_bad_row: Literal["error", "skip"] = "error"
     method: str = ""
+    instead: Mapping[Kind, str] = field(default_factory=lambda: OTHER_METHODS)
 
 
 class BadRow(DataError):

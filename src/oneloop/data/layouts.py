@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from itertools import takewhile
 from typing import Any
 
-from oneloop.data.kinds import METHODS, BadRow, Kind, Row, short
+from oneloop.data.kinds import BadRow, Kind, Reading, Row, short
 from oneloop.errors import DataError
 
 Make = Callable[[Row], Row]
@@ -214,7 +214,7 @@ def fitting_layouts(names: Collection[str], row: Row) -> list[Layout]:
     return [layout for layout in LAYOUTS if set(layout.needs) <= set(names) and layout.fits(row)]
 
 
-def detect(source: str, names: Collection[str], row: Row, kind: Kind, method: str) -> tuple[Layout, str]:
+def detect(source: str, names: Collection[str], row: Row, kind: Kind, reading: Reading) -> tuple[Layout, str]:
     """The layout of columns, and the reason in words.
 
     Args:
@@ -226,7 +226,7 @@ def detect(source: str, names: Collection[str], row: Row, kind: Kind, method: st
     fitting = fitting_layouts(names, row)
     chosen = next((layout for layout in fitting if layout.kind == kind), None)
     if chosen is None:
-        raise DataError(_mismatch(source, names, fitting, kind, method))
+        raise DataError(_mismatch(source, names, fitting, kind, reading))
     return chosen, _reason(source, chosen, [layout for layout in fitting if layout.kind == kind], row)
 
 
@@ -242,16 +242,14 @@ def _reason(source: str, chosen: Layout, fitting: Sequence[Layout], row: Row) ->
     return said
 
 
-def _mismatch(source: str, names: Collection[str], fitting: Sequence[Layout], kind: Kind, method: str) -> str:
+def _mismatch(source: str, names: Collection[str], fitting: Sequence[Layout], kind: Kind, reading: Reading) -> str:
     wanted = [layout.needs for layout in LAYOUTS if layout.kind == kind and not layout.rename]
     options = " or ".join(dict.fromkeys(" + ".join(needs) for needs in wanted if "reward_model" not in needs))
-    who = method or f"learning from {kind}"
+    who = reading.method or f"learning from {kind}"
     has = f"has the columns {_columns(names)}" if names else "has no columns"
     said = f"{source} {has}; {who} needs {options}."
     fixes = [f"--columns {pairs}"] if (pairs := _renaming(names, kind)) else []
-    others: list[Kind] = list(dict.fromkeys(layout.kind for layout in fitting))
-    if others:
-        fixes.append(f"a method that learns from {others[0]}: {METHODS[others[0]]}")
+    fixes += [reading.instead[layout.kind] for layout in fitting if layout.kind in reading.instead][:1]
     return f"{said} Fix: {', or '.join(fixes) or '--columns OLD=NEW, or another file'}"
 
 

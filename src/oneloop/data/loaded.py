@@ -235,7 +235,7 @@ def _detected(table: Table, source: str, kind: Kind, reading: Reading, renamed: 
     usual = next((row for row in rows if set(names) <= set(row)), None)
     if usual is None:  # nothing can be read, or no two rows are alike: every row says for itself what is wrong
         return plain_layout(kind), f"{source}: {kind}"
-    return detect(source, names, usual, kind, reading.method)
+    return detect(source, names, usual, kind, reading)
 
 
 _NONE = Layout("as it is", "prompts", ())

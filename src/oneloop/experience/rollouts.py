@@ -14,7 +14,7 @@ from oneloop.batch import Batch
 from oneloop.errors import ConfigError, RewardError
 from oneloop.experience.episodes import Request, dead_scalars, length_scalars, reward_scalars
 from oneloop.experience.pack import Row, action_means, collate
-from oneloop.experience.scoring import drawn_and_scored, silent
+from oneloop.experience.scoring import Phase, drawn_and_scored, silent, unwatched
 from oneloop.experience.stream import Stream
 from oneloop.objective.select import GroupFilter
 from oneloop.ports import Models, Recorder, Report, RolloutEngine, Scorer
@@ -37,9 +37,10 @@ class Rollouts:
         prompts_per_step: groups of a batch.
         group_size: G, samples per prompt.
         keep: dynamic sampling: which groups are worth training on. The others are drawn again from new prompts.
-        max_refills: how often that is tried in a step; then training goes on with what there is, and says so.
+        max_refills: how often that is tried in a step; then training goes on with what there is.
         score_early: score each group as soon as it is complete, beside the sampling of the others.
         say: told how far the scoring is, while it is slow.
+        phase: told whether it is sampled, or rewards are waited for.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Rollouts:
         max_refills: int = 4,
         score_early: bool = False,
         say: Callable[[str], None] = silent,
+        phase: Phase = unwatched,
         device: torch.device | str = "cpu",
     ) -> None:
         check_sampling(sampling)
@@ -65,7 +67,7 @@ class Rollouts:
         self._stream, self._sampling, self._seed, self._device = Stream(prompts, seed), sampling, seed, device
         self._prompts_per_step, self._group_size = prompts_per_step, group_size
         self._keep, self._max_refills, self._score_early = keep, max_refills, score_early
-        self._say = say
+        self._say, self._phase = say, phase
         self._failed: list[tuple[int, int]] = []  # of the last steps: samples that a reward failed on, and all samples
         self._drawn: list[Group] = []
         self._scoring = 0.0
@@ -79,14 +81,6 @@ class Rollouts:
             kept += sum(group[0].kept for group in groups)
             if kept == self._prompts_per_step:
                 break
-        else:
-            self._recorder.event(
-                step,
-                "A_REFILL",
-                f"{kept} of {self._prompts_per_step} groups have mixed rewards after {self._max_refills} refills "
-                f"({len(self._drawn)} groups drawn); training on those",
-                "prompts that are neither always right nor always wrong, a larger --group-size, or --max-refills",
-            )
         self._count_failures(step, [item for group in self._drawn for item in group])
         # with nothing kept, the rows stay for the record without an action: the step is skipped, not invented
         batch = collate([_row(item) for item in self._rows()], self._device)
@@ -94,6 +88,7 @@ class Rollouts:
 
     def _draw(self, step: int, count: int) -> list[Group]:
         """Sample and score that many new groups; decide which are kept."""
+        self._phase("rollout", "")
         prompts = self._stream.take(count)
         asked = Counter(group[0].prompt.id for group in self._drawn)
         requests: list[Request] = []
@@ -114,6 +109,7 @@ class Rollouts:
             early=self._score_early,
             step=step,
             say=self._say,
+            phase=self._phase,
         )
         self._scoring += seconds
         size = self._group_size

@@ -26,6 +26,14 @@ def silent(text: str) -> None:
     """Says nothing."""
 
 
+Phase = Callable[[str, str], None]
+"""Told which part of a step begins, and how far it is."""
+
+
+def unwatched(name: str, note: str) -> None:
+    """Nobody looks at the phase."""
+
+
 class Scored(NamedTuple):
     trajectories: list[Trajectory]
     """In the order of the requests."""
@@ -43,6 +51,7 @@ def drawn_and_scored(
     early: bool,
     step: int = 0,
     say: Callable[[str], None] = silent,
+    phase: Phase = unwatched,
 ) -> Scored:
     """One scored trajectory per request.
 
@@ -51,20 +60,22 @@ def drawn_and_scored(
             failure ends the sampling. Otherwise the scorer gets everything at once, afterwards.
         step: for rewards that ask.
         say: told how far the scoring is, while it is slow.
+        phase: told that rewards alone are waited for, and how many are there.
     """
+    progress = Progress(len(requests), say, phase)
     prompts, seeds = [request.prompt.tokens for request in requests], [request.seed for request in requests]
     if not early:
         completions = engine.generate(prompts, sampling, seeds)
         _check_all(len(completions), len(requests))
         unscored = [trajectory(request, c, decode) for request, c in zip(requests, completions, strict=True)]
-        progress, start = Progress(len(requests), say), perf_counter()
-        with progress.told_while_slow():
+        start = perf_counter()
+        with progress.told():
             return Scored(scorer(unscored, step, progress.add), perf_counter() - start)
-    beside = _Beside(requests, decode, scorer, step, progress := Progress(len(requests), say))
+    beside = _Beside(requests, decode, scorer, step, progress)
     try:
         engine.generate(prompts, sampling, seeds, beside.finished)
         _check_all(beside.count, len(requests))
-        with progress.told_while_slow():
+        with progress.told():
             return beside.result()
     finally:
         beside.close()
@@ -77,17 +88,25 @@ def _check_all(count: int, wanted: int) -> None:
 
 
 class Progress:
-    """How many of some samples have been scored, said every few seconds while that is waited for."""
+    """How many of some samples have been scored, told while that is waited for, and said every few seconds."""
 
-    def __init__(self, total: int, say: Callable[[str], None]) -> None:
-        self._total, self._say, self._done = total, say, 0
+    def __init__(self, total: int, say: Callable[[str], None], phase: Phase) -> None:
+        self._total, self._say, self._phase = total, say, phase
+        self._done, self._waiting = 0, False
 
     def add(self, count: int) -> None:
         self._done += count
+        if self._waiting:
+            self._tell()
+
+    def _tell(self) -> None:
+        self._phase("score", f"{self._done} of {self._total}")
 
     @contextmanager
-    def told_while_slow(self) -> Iterator[None]:
+    def told(self) -> Iterator[None]:
         over, start = Event(), perf_counter()
+        self._waiting = True
+        self._tell()
 
         def tell() -> None:
             while not over.wait(SLOW):

@@ -29,6 +29,7 @@ class Setting:
     group_size: int = 1
     resamples: bool = False
     """Dynamic sampling draws dead groups again."""
+    prompts_per_step: int = 1
     eval_answers: int = 0
     """Completions of one evaluation; 0: unknown."""
 
@@ -155,6 +156,21 @@ def _pass_rate(look: Look) -> float | None:
         return None
     mean, std = look.now("reward"), look.now("reward_std")
     return min(max(mean, 0.0), 1.0) if abs(std**2 - mean * (1 - mean)) < 1e-6 else None
+
+
+def refill(look: Look) -> Alert | None:
+    """Dynamic sampling that found fewer groups than it was to find."""
+    drawn, wanted = look.now("num_groups"), look.setting.prompts_per_step
+    kept = round(look.now("frac_groups_kept") * drawn)
+    if not look.setting.resamples or not look.has("frac_groups_kept") or kept >= wanted:
+        return None
+    return Alert(
+        "A_REFILL",
+        f"{kept} of {wanted} groups have mixed rewards after all --max-refills ({drawn:.0f} groups drawn); training on "
+        "those",
+        "prompts that are neither always right nor always wrong, a larger --group-size, or --max-refills",
+        (wanted - kept) / wanted,
+    )
 
 
 def loss_zero(look: Look) -> Alert | None:
@@ -301,6 +317,18 @@ def held_out_loss(look: Look) -> Alert | None:
     )
 
 
+def skipped(look: Look) -> Alert | None:
+    count = look.now("skipped_steps")
+    if not count:
+        return None
+    return Alert(
+        "A_SKIPPED",
+        f"{count:.0f} optimizer step(s) were skipped: no action token to learn from, or a gradient that was not finite",
+        "look at completions/clipped_ratio, grad_norm and the rollouts of this step",
+        count,
+    )
+
+
 def still(look: Look) -> Alert | None:
     """No gradient, for a reason that no other check has found."""
     if not look.streak(lambda step: step.now.get("grad_norm", 0.0) == 0.0 and "optimizer_steps" in step.now):
@@ -314,7 +342,7 @@ def still(look: Look) -> Alert | None:
 
 
 CHECKS: tuple[Callable[[Look], Alert | None], ...] = (
-    unscored, truncated, no_end, flat, dead, loss_zero, entropy_low, entropy_high, kl_spike, ratio_spike, mismatch,
-    length_drift, held_out, held_out_loss,
+    unscored, truncated, no_end, flat, dead, refill, skipped, loss_zero, entropy_low, entropy_high, kl_spike,
+    ratio_spike, mismatch, length_drift, held_out, held_out_loss,
 )  # fmt: skip
 """In the order of cause and effect; `still` comes after them, when none has found a cause."""

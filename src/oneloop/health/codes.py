@@ -114,12 +114,12 @@ CODES: dict[str, Entry] = {
     ),
     "A_REFILL": Entry(
         "dynamic sampling spent its budget; training went on with the groups there were",
-        "fewer mixed groups than `--prompts-per-step` after `--max-refills`",
+        "`frac_groups_kept` · `num_groups` < `--prompts-per-step` after `--max-refills`",
         "prompts that are neither always right nor always wrong, a larger `--group-size`, or `--max-refills`",
     ),
     "A_SKIPPED": Entry(
         "optimizer steps were skipped",
-        "no action token to learn from, or a gradient that was not finite",
+        "`skipped_steps` > 0: no action token to learn from, or a gradient that was not finite",
         "look at `completions/clipped_ratio`, `grad_norm` and the rollouts of the step",
     ),
     "A_CHECKPOINT": Entry(

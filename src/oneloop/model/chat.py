@@ -22,6 +22,10 @@ from oneloop.model.encoder import Encoder, Piece
 from oneloop.model.template import marks_answers, read_template, read_variables, with_defaults
 from oneloop.types import Message, Tokens
 
+NO_TEMPLATE = (
+    "the row is a list of messages, but the tokenizer has no chat template. Fix: --chat-template FILE.jinja with one; "
+    "or a chat model for --model; or a column of text: --columns NAME=prompt"
+)
 Messages = Sequence[Message]
 Tools = Sequence[Any] | None
 Shown = tuple[str, list[tuple[int, int]]]
@@ -235,10 +239,7 @@ class Chat:
     def _template(self, tools: Tools) -> str:
         """The template; a tokenizer may have another one for tools."""
         if getattr(self.tokenizer, "chat_template", None) is None:
-            raise DataError(
-                "the row is a list of messages, but the tokenizer has no chat template. Fix: --chat-template "
-                "FILE.jinja with one; or a chat model for --model; or a column of text: --columns NAME=prompt"
-            )
+            raise DataError(NO_TEMPLATE)
         try:
             return self.tokenizer.get_chat_template(None, list(tools) if tools else None)
         except ValueError as error:  # several templates, and none by the name of default

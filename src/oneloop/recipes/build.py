@@ -23,7 +23,7 @@ from oneloop.experience.evaluation import Every, Generation, generation_scalars,
 from oneloop.experience.pairs import Pair, Pairs, Reference, pair_batch, with_reference
 from oneloop.experience.ratings import Ratings, rated_batch
 from oneloop.experience.rollouts import Rollouts
-from oneloop.experience.scoring import silent
+from oneloop.experience.scoring import Phase, silent, unwatched
 from oneloop.experience.unjudged import unjudged
 from oneloop.forward.recompute import layers_of
 from oneloop.model.chat import templated
@@ -89,14 +89,18 @@ def assemble(
     recorder: Recorder,
     checkpoint: Path | None = None,
     say: Callable[[str], None] = silent,
+    phase: Phase = unwatched,
 ) -> Parts:
     """Load exactly the models that the algorithm needs, from `checkpoint` where one is given.
 
     Args:
         say: told what happens while a step takes long.
+        phase: told what a step that is sampled waits for.
     """
     device = device_of(run)
     tokenizer = templated(load_tokenizer(run.model), run.chat_template, run.chat_template_kwargs)
+    for rows in (inputs.rows, inputs.eval_rows or ()):
+        items.check_template(rows, inputs.kind, tokenizer)
     if run.teacher:
         same_vocabulary("--teacher", run.teacher, tokenizer, run)
     load = load_reward_model if scores(algorithm) else load_policy
@@ -120,7 +124,7 @@ def assemble(
         largest = max(parameter.nbytes for parameter in policy.parameters())
         settle_malloc(largest, sparing=run.gradient_checkpointing)
     reference = _passing_reference(run, learner, checkpoint) if refers == "start" else None
-    builder = _Builder(run, algorithm, inputs, recorder, text, learner, device, say)
+    builder = _Builder(run, algorithm, inputs, recorder, text, learner, device, say, phase)
     experience = builder.experience(reference)
     measures = builder.measures(reference)
     if isinstance(reference, Kept):
@@ -219,8 +223,9 @@ class _Builder:
         learner: Learner,
         device: torch.device,
         say: Callable[[str], None],
+        phase: Phase,
     ) -> None:
-        self.say = say
+        self.say, self.phase = say, phase
         self.run, self.algorithm, self.inputs, self.recorder = run, algorithm, inputs, recorder
         self.text, self.learner, self.device = text, learner, device
         self.context = getattr(learner.model.config, "max_position_embeddings", None)
@@ -257,6 +262,7 @@ class _Builder:
             max_refills=run.max_refills,
             score_early=run.score_early and not run.reward_model,
             say=self.say,
+            phase=self.phase,
             device=self.device,
         )
 

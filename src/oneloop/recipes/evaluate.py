@@ -90,7 +90,11 @@ class Exam:
 
     @property
     def reading(self) -> Reading:
-        return Reading(columns=self.columns, split=self.split, on_bad_row=self.on_bad_row, method="eval")
+        kinds: tuple[Kind, ...] = ("prompts", "demonstrations", "preferences")
+        instead: dict[Kind, str] = {kind: f"--kind {kind}" for kind in kinds}
+        return Reading(
+            columns=self.columns, split=self.split, on_bad_row=self.on_bad_row, method="eval", instead=instead
+        )
 
     @property
     def run(self) -> Run:
@@ -130,12 +134,10 @@ def evaluate(model: str, exam: Exam) -> Evaluation:
     Raises: ConfigError and DataError.
     """
     kind = kind_of_exam(model, exam)
-    if kind != "prompts":
-        _refuse_rewards(exam, kind)
+    if kind != "prompts" or is_reward_model(model):
+        _refuse_answers(model, exam, kind)
         return _read(model, exam, kind)
-    if is_reward_model(model):
-        raise ConfigError(f"--model {model} is a reward model and answers nothing. Fix: --data with pairs")
-    data = _opened(exam, kind)
+    data = _opened(exam, kind, exam.reading)
     named = Graders(Limits(timeout=exam.reward_timeout, workers=exam.reward_workers)).named(exam.reward, exam.data)
     try:
         check_columns(named, data)
@@ -145,8 +147,8 @@ def evaluate(model: str, exam: Exam) -> Evaluation:
             reward.grader.close()
 
 
-def _opened(exam: Exam, kind: Kind) -> Loaded:
-    return open_data(exam.data, kind, reading=exam.reading, part="test", size=exam.size, seed=exam.seed)
+def _opened(exam: Exam, kind: Kind, reading: Reading) -> Loaded:
+    return open_data(exam.data, kind, reading=reading, part="test", size=exam.size, seed=exam.seed)
 
 
 def kind_of_exam(model: str, exam: Exam) -> Kind:
@@ -163,16 +165,24 @@ def kind_of_exam(model: str, exam: Exam) -> Kind:
     return "demonstrations" if "completion" in columns else "prompts"
 
 
-def _refuse_rewards(exam: Exam, kind: Kind) -> None:
+PAIRS = "--data with pairs, or a policy for --model"
+
+
+def _refuse_answers(model: str, exam: Exam, kind: Kind) -> None:
+    """Raises: ConfigError for what belongs to prompts and their answers, where none are drawn."""
+    scores = is_reward_model(model)
+    if scores and kind != "preferences":
+        raise ConfigError(f"--kind {kind}: --model {model} is a reward model and only ranks pairs. Fix: {PAIRS}")
     for flag, given in (("--reward", exam.reward), ("--pass-at", exam.pass_at), ("--samples", exam.samples > 1)):
         if given:
             raise ConfigError(
-                f"{flag}: {kind} are read, not answered, so it has nothing to say. Fix: leave it out, or --kind prompts"
+                f"{flag}: {kind} are read, not answered, so it has nothing to say. Fix: leave it out, or "
+                + ("a policy for --model" if scores else "--kind prompts")
             )
 
 
 def _answered(model: str, exam: Exam, data: Loaded, named: Sequence[NamedReward]) -> Evaluation:
-    policy, text = _loaded(load_policy, model, exam)
+    policy, text = _loaded(load_policy, model, exam, data)
     prompts, long = items.prompts(data.rows, text, _context(policy), exam.max_new_tokens, "skip")
     answers = Generation(
         engine=Engine(policy, text.end_ids, dtype=dtype_of(exam.run)),
@@ -207,8 +217,9 @@ def _failures(name: str, items: Sequence[Trajectory]) -> str:
     )
 
 
-def _loaded(load: Callable[..., PreTrainedModel], model: str, exam: Exam) -> tuple[PreTrainedModel, Text]:
+def _loaded(load: Callable[..., PreTrainedModel], model: str, exam: Exam, data: Loaded) -> tuple[PreTrainedModel, Text]:
     tokenizer = templated(load_tokenizer(model), exam.chat_template, exam.chat_template_kwargs)
+    items.check_template(data.rows, data.kind, tokenizer)
     policy: PreTrainedModel = load(model, seed=exam.seed).to(device_of(exam.run))  # pyright: ignore[reportArgumentType]
     return policy, Text(tokenizer, end_ids(policy, tokenizer))
 
@@ -228,13 +239,14 @@ def _passed(items: Sequence[Trajectory], k: int) -> Measured:
 @torch.no_grad()
 def _read(model: str, exam: Exam, kind: Kind) -> Evaluation:
     """Log-probs or scores of what the data has: no sampling, one pass over each row."""
-    data = _opened(exam, kind)
     scores, device, notes = is_reward_model(model), device_of(exam.run), []
-    policy, text = _loaded(load_reward_model if scores else load_policy, model, exam)
+    reading = exam.reading
+    if scores:
+        reading = replace(reading, method="a reward model", instead=dict.fromkeys(reading.instead, PAIRS))
+    data = _opened(exam, kind, reading)
+    policy, text = _loaded(load_reward_model if scores else load_policy, model, exam, data)
     learner = _reader(policy, exam)
     if kind == "demonstrations":
-        if scores:
-            raise ConfigError(f"--model {model} is a reward model and has no loss on demonstrations. Fix: pairs")
         shown, long = items.demonstrations(data.rows, text, _context(policy), "skip")
         batch = demonstration_batch(shown, device)
         losses = -torch.where(batch.mask, learner.policy(batch).logprobs, 0.0).double().sum(1)

@@ -18,11 +18,15 @@ from oneloop.batch import Batch
 from oneloop.config import Run, not_default
 from oneloop.errors import OneloopError, Stopped
 from oneloop.experience.pack import Row, collate
+from oneloop.loop import train
 from oneloop.model.learner import Learner
 from oneloop.model.save import save_merged, save_policy
+from oneloop.model.spelling import Spelling
+from oneloop.ports import Untraced
 from oneloop.recipes.best import METRIC, Best
 from oneloop.recipes.build import Parts, assemble
 from oneloop.recipes.explain import explain
+from oneloop.recipes.explain import facts as objective_facts
 from oneloop.recipes.given import NOTHING, Given
 from oneloop.recipes.health import Healthy, watch_of
 from oneloop.recipes.inputs import Inputs
@@ -37,7 +41,7 @@ from oneloop.record.atomic import clean_temporaries, new_folder, write_text
 from oneloop.record.reader import RunRecord
 from oneloop.record.sinks import Opening, Sinks
 from oneloop.record.writer import RunFolder, remove_run
-from oneloop.train import train
+from oneloop.trace.traced import Traced
 from oneloop.types import Sampling, Trajectory
 
 
@@ -54,8 +58,8 @@ class Observer(Protocol):
 class PhaseObserver(Observer, Protocol):
     """An observer that also wants to know what a run is busy with."""
 
-    def phase(self, name: str) -> None:
-        """`name`: rollout, prepare, update, evaluation or saving."""
+    def phase(self, name: str, note: str = "") -> None:
+        """`name`: rollout, score, prepare, update, evaluation or saving. `note`: how far it is, such as 37 of 64."""
         ...
 
 
@@ -75,6 +79,7 @@ def execute(run: Run, observer: Observer, given: Given = NOTHING, inputs: Inputs
     record = recorded(run, out, inputs)
     facts = {"algorithm": algorithm.name, "model": run.model, "seed": run.seed, "steps": run.steps}
     facts |= {"data": inputs.fingerprint, "machine": machine(), "changed": not_default(run)}
+    facts |= {"explain": objective_facts(algorithm)}
     with (
         closing(inputs),
         RunFolder.open(out, resume=run.resume, config_text=run.to_toml(), facts=facts) as folder,
@@ -117,7 +122,7 @@ def _train(
     if reference_from(run, algorithm) == "start":
         kept = f"its answers are kept in {run.reference_cache}" if run.reference_cache else "it is not kept"
         observer.say(f"asking the reference about each pair once, before step 0; {kept}")
-    parts = assemble(run, algorithm, inputs, watched, checkpoint, observer.say)
+    parts = assemble(run, algorithm, inputs, watched, checkpoint, observer.say, watched.phase)
     start, algorithm = restore(algorithm, parts, folder, checkpoint)
     watched.report_to(run, start)
     for error in damaged:
@@ -150,6 +155,7 @@ def _train(
                 max_tokens=run.max_tokens,
                 seed=run.seed,
                 start=start,
+                trace=_traced(run, algorithm, inputs, parts, folder, watched) if run.trace else Untraced(),
                 measures=(
                     *(partial(_in_phase, watched.phase, "evaluation", measure) for measure in parts.measures),
                     *parts.counts,
@@ -164,6 +170,14 @@ def _train(
             _rescue(saver, error)
             raise
     _save_result(run, parts, folder, observer)
+
+
+def _traced(
+    run: Run, algorithm: Algorithm, inputs: Inputs, parts: Parts, folder: RunFolder, watched: Watched
+) -> Traced:
+    spell, decode = Spelling(parts.text.tokenizer), parts.text.decode
+    kind, keep = inputs.kind, folder.traced
+    return Traced(algorithm, kind, keep=keep, recorder=watched, spell=spell, decode=decode, seed=run.seed)
 
 
 def _before_training(run: Run, parts: Parts, watched: Watched, best: Sequence[Best]) -> None:
@@ -241,9 +255,9 @@ class Watched:
         self._observer.say(f"before the first step: {', '.join(shown) or 'nothing could be measured'}")
         self._sinks.scalars(0, values)
 
-    def phase(self, name: str) -> None:
+    def phase(self, name: str, note: str = "") -> None:
         if isinstance(self._observer, PhaseObserver):
-            self._observer.phase(name)
+            self._observer.phase(name, note)
 
     def trajectories(self, step: int, items: Sequence[Trajectory]) -> None:
         self._folder.trajectories(step, items)

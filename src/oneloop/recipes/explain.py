@@ -159,6 +159,37 @@ def _difference(name: str, old: object, new: object) -> list[str]:
     return [f"changed:  {name}: {old!r} → {new!r}"]
 
 
+def facts(algorithm: Algorithm) -> dict[str, str | float | bool | None]:
+    """The numbers of an objective by name, for programs; None where it has no such piece."""
+    pieces = {
+        name: getattr(algorithm, name, None) for name in ("surrogate", "advantage", "aggregate", "link", "reward")
+    }
+    critic, kl = getattr(algorithm, "critic", None), getattr(algorithm, "kl", None)
+    reads = {
+        "eps_low": (pieces["surrogate"], "low"),
+        "eps_high": (pieces["surrogate"], "high"),
+        "level": (pieces["surrogate"], "level"),
+        "dual": (pieces["surrogate"], "dual"),
+        "scale": (pieces["advantage"], "scale"),
+        "ddof": (pieces["advantage"], "ddof"),
+        "gamma": (pieces["advantage"], "gamma"),
+        "lam": (pieces["advantage"], "lam"),
+        "whiten": (pieces["advantage"], "whiten"),
+        "fixed_length": (pieces["aggregate"], "tokens"),
+        "beta": (kl, "coef") if kl is not None else (pieces["reward"], "beta"),
+        "kl_at": (kl, "at"),
+        "kl_estimator": (kl, "estimator"),
+        "value_coef": (critic, "coef"),
+        "value_clip": (critic, "clip"),
+        "entropy": (algorithm, "entropy"),
+        "target_kl": (algorithm, "target_kl"),
+        "epochs": (algorithm, "epochs"),
+        "label_smoothing": (pieces["link"], "label_smoothing"),
+    }
+    names = {name: None if piece is None else type(piece).__name__ for name, piece in pieces.items()}
+    return {**names, **{name: getattr(piece, field, None) for name, (piece, field) in reads.items()}}
+
+
 def papers_page() -> str:
     """`docs/papers.md`: every method, from the same table and the same values."""
     lines = [
@@ -170,5 +201,6 @@ def papers_page() -> str:
     ]
     for name, algorithm in ALGORITHMS.items():
         source = SOURCES[name]
-        lines += [f"## `{name}`: {source.title}", "", source.reference + ".", "", "```", explain(algorithm), "```", ""]
+        lines += [f"## `{name}`: {source.title}", "", source.reference + ".", ""]
+        lines += ["```text", explain(algorithm), "```", ""]
     return "\n".join(lines)

@@ -31,15 +31,19 @@ class Graders:
         self._limits, self._functions = limits or Limits(), functions
         self._pools, self._shipped = dict[str, Pool](), dict[str, Any]()
 
-    def named(self, specs: Sequence[str], source: str) -> tuple[NamedReward, ...]:
+    def named(self, specs: Sequence[str], source: str, setting: str = "reward") -> tuple[NamedReward, ...]:
         """The functions in order; without any, the grader of the task that the data comes from.
+
+        Args:
+            setting: where they were to be named, for messages.
 
         Raises: ConfigError for a name that stands for nothing, and for two rewards of one name.
         """
         if not specs and not is_task(source):
             if source.startswith(MARK):
-                raise ConfigError("data from Python has no grader of its own. Fix: reward=function, or a spec")
-            raise ConfigError(f"--data {source} has no grader of its own. Fix: --reward file.py:function")
+                raise ConfigError(f"data from Python has no grader of its own. Fix: {setting}=function, or a spec")
+            flag = setting.replace("_", "-")
+            raise ConfigError(f"{source} has no grader of its own. Fix: --{flag} file.py:function")
         named = tuple(self._of(spec) for spec in specs or (source,))
         RewardScorer(named)  # refuses two rewards of one name, before a model is loaded
         return named

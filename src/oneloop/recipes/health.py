@@ -37,6 +37,7 @@ def watch_of(run: Run, algorithm: object, eval_rows: int, before: Sequence[Mappi
             max_new_tokens=run.max_new_tokens,
             group_size=run.group_size,
             resamples=isinstance(algorithm, PolicyGradient) and algorithm.keep is not None,
+            prompts_per_step=run.prompts_per_step,
             eval_answers=eval_rows * run.eval_samples,
         )
     )

@@ -108,4 +108,6 @@ def read_rewards(
         return (), ()
     taught = run.teacher and not (run.reward or run.reward_model)
     rewards = () if taught else training_rewards(run, graders)
-    return rewards, graders.named(run.eval_reward or run.reward, run.eval_data or run.data) if held_out else ()
+    if not held_out:
+        return rewards, ()
+    return rewards, graders.named(run.eval_reward or run.reward, run.eval_data or run.data, "eval_reward")

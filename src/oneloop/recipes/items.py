@@ -9,10 +9,13 @@ from functools import partial
 from math import isfinite
 from typing import Generic, Literal, TypeVar
 
-from oneloop.data import Row, Rows
+from transformers import PreTrainedTokenizerBase
+
+from oneloop.data import Kind, Row, Rows
 from oneloop.errors import DataError
 from oneloop.experience.pairs import Pair
 from oneloop.experience.ratings import Rated
+from oneloop.model.chat import NO_TEMPLATE
 from oneloop.model.text import Text
 from oneloop.recipes.stored import Stored
 from oneloop.types import Prompt, Tokens
@@ -70,6 +73,19 @@ class Part(Generic[Item]):
     prompt: Ids
     rest: int
     make: Callable[[Ids], Item]
+
+
+def check_template(rows: Sequence[Row], kind: Kind, tokenizer: PreTrainedTokenizerBase) -> None:
+    """What encoding would find too, but after the weights are loaded.
+
+    Raises: DataError for the first row of messages where there is no chat template.
+    """
+    if getattr(tokenizer, "chat_template", None) is not None:
+        return
+    for number, row in enumerate(rows):
+        names = ("messages", "text", "prompt") if kind == "demonstrations" else ("prompt",)
+        if not isinstance(next(row[name] for name in names if name in row), str):
+            raise DataError(f"{place(rows, number)}: {NO_TEMPLATE}")
 
 
 def prompts(

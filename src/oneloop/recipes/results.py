@@ -12,7 +12,7 @@ from oneloop.errors import ConfigError
 from oneloop.recipes.evaluate import Evaluation, Exam
 from oneloop.recipes.measured import Difference, Score
 from oneloop.record.atomic import new_folder
-from oneloop.record.table import write_rollouts
+from oneloop.record.table import rollout_table
 
 
 def save_evaluation(
@@ -22,11 +22,14 @@ def save_evaluation(
 
     Raises: ConfigError for a folder that holds anything: results belong to one command.
     """
+    from pyarrow import parquet  # noqa: PLC0415  # slow to load
+
     check_out(out)
     with new_folder(out) as temporary:
         for place, evaluation in enumerate(evaluations):
             if evaluation.items:
-                write_rollouts(temporary / ("against.parquet" if place else "completions.parquet"), 0, evaluation.items)
+                table = rollout_table(0, evaluation.items)
+                parquet.write_table(table, temporary / ("against.parquet" if place else "completions.parquet"))
         results = {
             "exam": asdict(exam),
             "models": [

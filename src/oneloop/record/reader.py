@@ -11,7 +11,7 @@ from typing import Any
 
 from oneloop.errors import ConfigError
 from oneloop.record.lines import read_lines
-from oneloop.record.table import read_rollouts
+from oneloop.record.steps import StepTables
 
 
 @dataclass(frozen=True)
@@ -32,18 +32,35 @@ class RunRecord:
         points = [(row["step"], row[name]) for row in self.metrics if row.get(name) is not None]
         return [step for step, _ in points], [float(value) for _, value in points]
 
+    def tables(self, name: str) -> StepTables:
+        """The tables by step of a folder: rollouts, ratios, tokens or pairs."""
+        return StepTables(self.path / name)
+
     def rollout_steps(self) -> list[int]:
-        return sorted(int(file.stem.removeprefix("step_")) for file in (self.path / "rollouts").glob("step_*.parquet"))
+        return self.tables("rollouts").steps()
 
     def rollouts(self, step: int) -> list[dict[str, Any]]:
         """One row per completion of a step.
 
         Raises: ConfigError for a step whose completions were not kept.
         """
-        if step not in (steps := self.rollout_steps()):
+        return self.rows("rollouts", step)
+
+    def rows(self, name: str, step: int) -> list[dict[str, Any]]:
+        """The rows of a step in one of `tables`.
+
+        Raises: ConfigError for a step that has none; DataError where the file cannot be read.
+        """
+        tables = self.tables(name)
+        try:
+            return tables.read(step)
+        except KeyError:
+            steps = tables.steps()
             there = f"there are {len(steps)} steps from {steps[0]} to {steps[-1]}" if steps else "the run has none"
-            raise ConfigError(f"{self.path} has no completions of step {step}; {there}")
-        return read_rollouts(self.path / "rollouts" / f"step_{step:06d}.parquet")
+            raise ConfigError(f"{self.path} has no {_TABLES[name]} of step {step}; {there}") from None
+
+
+_TABLES = {"rollouts": "completions", "ratios": "ratios", "tokens": "tokens", "pairs": "pairs"}
 
 
 def read_run(path: Path) -> RunRecord:

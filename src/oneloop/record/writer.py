@@ -17,18 +17,26 @@ from importlib.metadata import PackageNotFoundError, version
 from math import isfinite
 from pathlib import Path
 from time import monotonic, time
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
-from oneloop.errors import ConfigError
+from oneloop.errors import ConfigError, DataError
 from oneloop.record.atomic import write_text
 from oneloop.record.lines import Lines, read_lines
-from oneloop.record.table import write_rollouts
+from oneloop.record.steps import StepTables
+from oneloop.record.table import rollout_table
 from oneloop.types import Trajectory
+
+if TYPE_CHECKING:  # slow to load
+    import pyarrow
 
 HEARTBEAT_SECONDS = 10.0
 METRICS, EVENTS, MEMORY, EVALUATIONS = "metrics.jsonl", "events.jsonl", "memory.jsonl", "eval.jsonl"
+RATIOS = "ratios.jsonl"
+TABLES: dict[str, int | None] = {"rollouts": None, "ratios": 64 * 2**20, "tokens": 64 * 2**20, "pairs": 64 * 2**20}
+"""Folders of tables by step, and the most bytes of each; None: every step's completions stay."""
 _BEFORE_A_STEP = {
-    "run.json", "config.toml", ".lock", "objective.txt", METRICS, EVENTS, MEMORY, EVALUATIONS, "rollouts", "start",
+    "run.json", "config.toml", ".lock", "objective.txt", METRICS, EVENTS, MEMORY, EVALUATIONS, RATIOS, "start",
+    *TABLES,
 }  # fmt: skip
 """What a run may have written when its first step is not done."""
 HELD_OUT = "eval/"
@@ -45,6 +53,9 @@ class RunFolder:
         self._lock, self._info = lock, info
         self._metrics, self._events, self._memory = (Lines(path / name) for name in (METRICS, EVENTS, MEMORY))
         self._evaluations = Lines(path / EVALUATIONS)
+        # only some runs have one
+        self._ratios = Lines(path / RATIOS) if (path / RATIOS).exists() else None
+        self._tables = {name: StepTables(path / name, budget) for name, budget in TABLES.items()}
         self.evaluated: tuple[int, dict[str, float]] | None = None
         self._last_step = self._metrics.last_step()
         self._beat = monotonic()
@@ -111,13 +122,24 @@ class RunFolder:
             return
         what = "the completions of this step were not written"
         try:
-            write_rollouts(self.path / "rollouts" / f"step_{step:06d}.parquet", step, items)
-        except OSError as error:
+            self._tables["rollouts"].write(step, rollout_table(step, items))
+        except (OSError, DataError) as error:
             self._alert(step, "A_ROLLOUTS", f"{what}: {error}", f"free disk space at {self.path}")
         except (ValueError, TypeError) as error:
             # pyarrow's way to say that a value does not fit its column
             fix = "return a number or None for every part of a reward"
             self._alert(step, "A_ROLLOUTS", f"{what}: {type(error).__name__}: {error}", fix)
+
+    def traced(self, step: int, tables: Mapping[str, pyarrow.Table], ratios: Mapping[str, Any] | None) -> None:
+        """What was seen inside the step's updates: tables by the name of their folder, and a line of ratios.jsonl.
+
+        Raises: OSError and DataError, for the caller to tell.
+        """
+        for name, table in tables.items():
+            self._tables[name].write(step, table)
+        if ratios is not None:
+            self._ratios = self._ratios or Lines(self.path / RATIOS)
+            self._ratios.append({"step": step, **ratios})
 
     def event(self, step: int, code: str, text: str, fix: str = "") -> None:
         """One line in events.jsonl: an alert, or information where the code begins with I_."""
@@ -144,9 +166,8 @@ class RunFolder:
             file.check(position.get(name, 0))
         for name, file in self._appended().items():
             file.cut(position.get(name, 0))
-        for table in (self.path / "rollouts").glob("step_*.parquet"):
-            if int(table.stem.removeprefix("step_")) >= step:
-                table.unlink()
+        for table in self._tables.values():
+            table.cut(step)
         self._last_step = step - 1
 
     @property
@@ -177,12 +198,13 @@ class RunFolder:
         self.close()
 
     def _appended(self) -> dict[str, Lines]:
-        return {
+        always = {
             "metrics": self._metrics,
             "events": self._events,
             "memory": self._memory,
             "evaluations": self._evaluations,
         }
+        return always if self._ratios is None else {**always, "ratios": self._ratios}
 
     def _alert(self, step: int, code: str, text: str, fix: str) -> None:
         """An event about a disk that may be full, so that the event may fail too."""

@@ -23,6 +23,7 @@ from oneloop.rewards.adapters import Signature
 from oneloop.rewards.blame import deepest
 from oneloop.rewards.grading import Asked, Grade, Grader, Tell
 from oneloop.rewards.load import split_spec
+from oneloop.rewards.processes import kill_all, new_mark
 from oneloop.rewards.serve import HEAD
 from oneloop.rewards.values import real
 
@@ -208,7 +209,7 @@ class _Worker:
     """One process, and the pipes to it."""
 
     def __init__(self, spec: str, memory: int) -> None:
-        self._spec = spec
+        self._mark = new_mark()
         their_requests, self._requests = os.pipe()
         self._answers, their_answers = os.pipe()
         self._traces, their_traces = os.pipe()
@@ -218,6 +219,7 @@ class _Worker:
                 [sys.executable, "-c", _START, json.dumps(sys.path), spec, *map(str, (os.getpid(), *theirs, memory))],
                 stdin=subprocess.DEVNULL,
                 pass_fds=theirs,
+                env={**os.environ, self._mark: ""},
                 start_new_session=True,  # Ctrl-C is for the trainer, which asks for the end of the step
             )
         finally:
@@ -311,8 +313,7 @@ class _Worker:
 
     def stop(self) -> None:
         """Kill the process and all that it started."""
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        kill_all(self._process.pid, self._mark)
 
     def kill(self) -> None:
         """Stop it, and forget it."""

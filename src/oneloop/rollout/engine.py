@@ -124,9 +124,10 @@ class Engine:
         context = getattr(self._model.config, "max_position_embeddings", None)
         longest = max((len(prompt) for prompt in prompts), default=0)
         if context is not None and longest + sampling.max_new_tokens > context:
+            room = f"--max-new-tokens {context - longest}, or " if longest < context else ""
             raise ConfigError(
                 f"a prompt of {longest} tokens and max_new_tokens={sampling.max_new_tokens} exceed the model's context "
-                f"of {context}. Fix: --max-new-tokens {max(context - longest, 1)}, or shorter prompts"
+                f"of {context}. Fix: {room}shorter prompts"
             )
 
     def _precision(self):

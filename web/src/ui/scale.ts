@@ -25,3 +25,9 @@ export function ticks(from: number, to: number, count = 5): number[] {
   for (let i = Math.ceil(from / step - 1e-9); i * step <= to + step * 1e-9; i++) out.push(Number((i * step).toPrecision(12)));
   return out;
 }
+
+/** Logarithmic: equal factors lie equally far apart. Only for numbers above 0. */
+export function logarithmic(domain: readonly [number, number], range: readonly [number, number]): Scale {
+  const inner = linear([Math.log(domain[0]), Math.log(domain[1])], range);
+  return Object.assign((value: number) => inner(Math.log(value)), { invert: (place: number) => Math.exp(inner.invert(place)), domain });
+}

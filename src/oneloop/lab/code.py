@@ -1,0 +1,70 @@
+"""Source lines of the package, read and never run: the pages show the code that computes what they show."""
+
+from __future__ import annotations
+
+import ast
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from oneloop.lab.answers import Refusal
+
+PACKAGE = Path(__file__).parents[1]
+NAMES = {
+    "clip": ("objective/surrogate.py", "ClippedRatio.__call__"),
+    "score_function": ("objective/surrogate.py", "ScoreFunction.__call__"),
+    "clipped_weight": ("objective/surrogate.py", "ClippedWeight.__call__"),
+    "gae": ("objective/advantage.py", "GAE.__call__"),
+    "group_advantage": ("objective/advantage.py", "GroupRelative.__call__"),
+    "leave_one_out": ("objective/advantage.py", "LeaveOneOut.__call__"),
+    "whiten": ("objective/advantage.py", "whiten"),
+    "dpo": ("objective/preference.py", "LogSigmoid.__call__"),
+    "implicit_reward": ("objective/preference.py", "ImplicitReward.__call__"),
+    "ipo": ("objective/preference.py", "SquaredMargin.__call__"),
+    "kl": ("objective/divergence.py", "kl_estimate"),
+    "adaptive_kl": ("objective/divergence.py", "AdaptiveKL.update"),
+    "aggregate": ("objective/aggregate.py", "TokenMean.__call__"),
+    "token_mean": ("objective/aggregate.py", "TokenMean.__call__"),
+    "sequence_mean": ("objective/aggregate.py", "SequenceMean.__call__"),
+    "fixed_length": ("objective/aggregate.py", "FixedLength.__call__"),
+    "value_loss": ("objective/critic.py", "value_loss"),
+    "explained_variance": ("objective/critic.py", "explained_variance"),
+    "overlong": ("objective/shaping.py", "OverlongPenalty.__call__"),
+    "mixed_outcome": ("objective/select.py", "MixedOutcome.__call__"),
+    "truncated_importance": ("objective/correction.py", "TruncatedImportance.__call__"),
+    "loss": ("algorithms/policy_gradient.py", "PolicyGradient.loss"),
+    "prepare": ("algorithms/policy_gradient.py", "PolicyGradient.prepare"),
+    "loop": ("loop.py", "train"),
+}
+"""What may be asked for: a file of the package, and a function in it. Nothing of a request becomes part of a path."""
+
+
+@lru_cache
+def code(name: str) -> dict[str, Any]:
+    """The lines of a function without its docstring, of a method the body alone. Raises: Refusal."""
+    if name not in NAMES:
+        raise Refusal(404, "there is no code of that name", f"one of {', '.join(NAMES)}")
+    file, path = NAMES[name]
+    text = (PACKAGE / file).read_text(encoding="utf-8")
+    node = _inside(ast.parse(text), path.split("."))
+    lines = text.splitlines()
+    body = node.body[1:] if ast.get_docstring(node) is not None else node.body
+    # comments before a statement belong to it
+    start, end = (node.body[0].end_lineno or 0) if body is not node.body else body[0].lineno - 1, node.end_lineno or 0
+    head = [] if "." in path else lines[node.lineno - 1 : node.body[0].lineno - 1]
+    indent = body[0].col_offset if "." in path else 0
+    shown = "\n".join(line[indent:] for line in [*head, *lines[start:end]])
+    return {
+        "name": path,
+        "file": f"src/oneloop/{file}",
+        "line": start + 1 if "." in path else node.lineno,
+        "text": shown,
+    }
+
+
+def _inside(tree: ast.AST, path: list[str]) -> ast.FunctionDef:
+    for name in path:
+        nodes = (node for node in ast.iter_child_nodes(tree) if isinstance(node, ast.ClassDef | ast.FunctionDef))
+        tree = next(node for node in nodes if node.name == name)
+    assert isinstance(tree, ast.FunctionDef)
+    return tree
