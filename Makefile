@@ -6,7 +6,7 @@ PEERS := .venv-peers
 # one thread: a model this small gains nothing from a second one, and everyone gets the same numbers
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test lint mutants bench bench-quick bench-step bench-peers papers clean
+.PHONY: demo test lint mutants bench bench-quick bench-step bench-lab bench-peers papers web web-test recorded clean
 
 demo: $(VENV)/installed
 	$(BIN)/oneloop demo
@@ -18,6 +18,16 @@ lint: $(VENV)/installed
 	$(BIN)/ruff check src tests benchmarks examples
 	$(BIN)/ruff format --check src tests benchmarks examples
 	$(BIN)/pyright
+
+# the lab's page from its sources in web/; needs Node 20.19 or newer. What is built is committed: users need no Node
+web: $(VENV)/installed
+	cd web && npm ci --no-audit --no-fund && npm run check && npm test && npm run build
+	$(BIN)/python tests/lab/built.py
+
+# the lab, operated in a real browser; `make test` leaves this out where there is none
+web-test: $(VENV)/installed
+	test -n "$$(command -v chromium || command -v google-chrome)" || (apt-get update && apt-get install --yes chromium)
+	ONELOOP_WEB_TESTS=1 $(BIN)/python -m pytest tests/web
 
 # small changes to the source that a test must notice, one at a time; takes minutes
 mutants: $(VENV)/installed
@@ -35,6 +45,10 @@ bench-quick: $(VENV)/installed bench-peers
 bench-step: $(VENV)/installed
 	$(BIN)/python benchmarks/single/step.py
 
+# the lab's server: charts of a million steps, fifty readers, training beside it
+bench-lab: $(VENV)/installed
+	$(BIN)/python benchmarks/single/lab.py all
+
 bench-peers: $(PEERS)/trl/installed $(PEERS)/vllm/installed
 
 $(PEERS)/%/installed: benchmarks/peers/%.txt
@@ -43,6 +57,11 @@ $(PEERS)/%/installed: benchmarks/peers/%.txt
 	# vLLM brings them for pictures and sound; their wheels for CUDA do not load beside a torch for the CPU
 	$(@D)/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	touch $@
+
+# the small runs that `oneloop lab --demo` shows, cut out of a new demo
+recorded: $(VENV)/installed
+	$(BIN)/oneloop demo
+	$(BIN)/python web/record.py runs/demo
 
 papers: $(VENV)/installed
 	$(BIN)/python -c "from oneloop.recipes.explain import papers_page; print(papers_page(), end='')" > docs/papers.md

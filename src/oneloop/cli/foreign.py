@@ -68,7 +68,7 @@ TABLE = tuple(
             "bf16": "--dtype bfloat16",
             "fp16": "--dtype bfloat16",
             "torch_dtype": "--dtype {}",
-            "torch_compile": "nothing is compiled yet: leave it out",
+            "torch_compile": "--compile",
             "use_vllm": "the built-in engine samples: leave it out",
             "use_peft": "--lora 16",
             "lora_r": "--lora {}",

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.compiler import disable
 from transformers import AttentionInterface, PreTrainedModel
 
 NAME = "oneloop"
@@ -38,6 +39,7 @@ class Layout(Protocol):
     def attend(self, heads: Heads) -> Float[Tensor, "R N heads D"]: ...
 
 
+@disable(reason="the rows of a batch say how many buckets it goes over")
 def _attention(
     module: nn.Module,
     query: Tensor,

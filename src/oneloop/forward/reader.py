@@ -7,9 +7,9 @@ before they are looked up, and every read-out goes by length.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -20,9 +20,10 @@ from transformers import PreTrainedModel
 
 from oneloop.batch import Batch, PolicyOutput
 from oneloop.forward.attention import hidden_states, switched
+from oneloop.forward.compiled import compiled
 from oneloop.forward.fused import Fused, Setting, settings_of
 from oneloop.forward.packed import packed
-from oneloop.forward.probe import one_kernel, packs
+from oneloop.forward.probe import check_compiled, one_kernel, packs
 from oneloop.forward.recompute import recomputed
 from oneloop.objective.logprobs import Entropy, HeadMemory, before, logits_logprobs, token_logprobs
 
@@ -57,6 +58,7 @@ class Backbone:
         one_kernel: attention over the whole packed sequence is one call.
         recompute: layers are computed again for gradients instead of being kept.
         settings: the modules' weights run as `oneloop.forward.fused.Fused`; None: as the modules do.
+        compiler: the modules' layers run through this backend of torch.compile; None: as they are.
     """
 
     model: PreTrainedModel
@@ -64,14 +66,31 @@ class Backbone:
     one_kernel: bool = False
     settings: tuple[Setting, ...] | None = None
     recompute: bool = False
+    compiler: str | None = None
 
     @classmethod
-    def of(cls, model: PreTrainedModel, dtype: torch.dtype = torch.float32, *, recompute: bool = False) -> Backbone:
+    def of(
+        cls,
+        model: PreTrainedModel,
+        dtype: torch.dtype = torch.float32,
+        *,
+        recompute: bool = False,
+        compiler: str | None = None,
+    ) -> Backbone:
         """As fast as trials on `model` allow, for forward passes in `dtype`."""
         if not packs(model):
-            return cls(model, packs=False, recompute=recompute)
-        settings = settings_of(model) if dtype == torch.float32 else None
-        return cls(model, True, one_kernel(model, dtype), settings, recompute)
+            return cls(model, packs=False, recompute=recompute, compiler=compiler)
+        settings = settings_of(model) if dtype == torch.float32 and compiler is None else None
+        return cls(model, True, one_kernel(model, dtype), settings, recompute, compiler)
+
+    def check_compiled(self, dtype: torch.dtype) -> None:
+        """Compile now, for a few rows in `dtype`.
+
+        Raises: ConfigError where the compiler fails, or says something else than the modules.
+        """
+        if self.compiler is not None:
+            modules = replace(self, compiler=None)
+            check_compiled(self.model, lambda rows: self(rows).flat, lambda rows: modules(rows).flat, dtype)
 
     def __call__(self, batch: Batch) -> States:
         if self.packs and batch.lengths.any():
@@ -79,19 +98,23 @@ class Backbone:
             run = partial(hidden_states, self.model)
             if self.settings is not None:
                 run = Fused(self.model, self.settings, recompute=self.recompute)
-            with self.gradients(partial(switched, self.model.base_model.config)):
+            with self.passing(partial(switched, self.model.base_model.config)):
                 return States(run(sequence.tokens, sequence.positions, sequence).squeeze(0), sequence.index)
-        with self.gradients():
+        with self.passing():
             hidden = self.model.base_model(input_ids=known_ids(batch), use_cache=False).last_hidden_state
         return States(
             hidden.flatten(0, 1), torch.arange(batch.tokens.numel(), device=hidden.device).view_as(batch.tokens)
         )
 
-    def gradients(
-        self, around: Callable[[], AbstractContextManager[None]] = nullcontext
-    ) -> AbstractContextManager[None]:
-        """The modules, with gradients as `recompute` has them."""
-        return recomputed(self.model, around) if self.recompute and torch.is_grad_enabled() else nullcontext()
+    @contextmanager
+    def passing(self, around: Callable[[], AbstractContextManager[None]] = nullcontext) -> Iterator[None]:
+        """The modules for one pass: compiled or not, and with gradients as `recompute` has them."""
+        with ExitStack() as stack:
+            if self.compiler is not None:
+                stack.enter_context(compiled(self.model, self.compiler))
+            if self.recompute and torch.is_grad_enabled():
+                stack.enter_context(recomputed(self.model, around))
+            yield
 
 
 def known_ids(batch: Batch) -> Int[Tensor, "B T"]:
@@ -133,7 +156,7 @@ class CausalReader:
                 memory=self.memory,
             )
         else:
-            with self.backbone.gradients():
+            with self.backbone.passing():
                 logits = model(input_ids=known_ids(batch), use_cache=False).logits
             index = torch.arange(mask.numel(), device=mask.device).view_as(mask)
             flat = logits_logprobs(logits.flatten(0, 1)[before(index)[mask]], targets, self.temperature)

@@ -6,7 +6,7 @@ gradient is that of the pass without it. Dropout is off throughout, so no random
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any
@@ -38,10 +38,18 @@ def recomputed(model: nn.Module, around: Callable[[], AbstractContextManager[Non
     Args:
         around: what has to hold while a layer runs: backward comes when the caller has long left it.
     """
-    layers = layers_of(model)
+    with forwards(layers_of(model), lambda forward: partial(_forward, forward, around)):
+        yield
+
+
+@contextmanager
+def forwards(
+    layers: Sequence[nn.Module], instead: Callable[[Callable[..., Any]], Callable[..., Any]]
+) -> Iterator[None]:
+    """While it lasts, each layer's `forward` is what `instead` makes of it."""
     before = [layer.__dict__.get("forward") for layer in layers]
     for layer in layers:
-        layer.forward = partial(_forward, layer.forward, around)
+        layer.forward = instead(layer.forward)
     try:
         yield
     finally:

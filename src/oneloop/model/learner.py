@@ -77,6 +77,7 @@ class Learner:
         max_tokens: most tokens of one pass without gradient.
         entropy: what a training pass says about it. "gradient": the loss needs it, in every pass.
         recompute: layers are computed again for gradients: less memory, more time, the same numbers.
+        compiler: backend of torch.compile for the layers of every pass; None: they run as they are.
         dtype: bfloat16 runs the forward passes in autocast; weights and moments stay float32.
     """
 
@@ -92,6 +93,7 @@ class Learner:
         dtype: torch.dtype = torch.float32,
         entropy: Entropy = "value",
         recompute: bool = False,
+        compiler: str | None = None,
         sum_gradients: SumGradients | None = None,
     ) -> None:
         self.model, self.critic, self.optimization = policy.eval(), critic, optimization
@@ -102,8 +104,10 @@ class Learner:
         self._scores = hasattr(policy, "score")
         self._entropy: Entropy = entropy
         plain = not self._scores and plain_head(policy)
-        backbone = partial(Backbone.of, dtype=dtype, recompute=recompute)
-        self._backbone = backbone(policy) if plain or self._scores else Backbone(policy, False, recompute=recompute)
+        how: dict[str, Any] = {"recompute": recompute, "compiler": compiler}
+        backbone = partial(Backbone.of, dtype=dtype, **how)
+        self._backbone = backbone(policy) if plain or self._scores else Backbone(policy, False, **how)
+        self._backbone.check_compiled(dtype)
         self.note = "" if self._backbone.packs else _slow_note(policy, plain or self._scores)
         self._read = CausalReader(self._backbone, temperature, plain)
         self._read_reference = None
@@ -114,6 +118,7 @@ class Learner:
         self._critic_backbone = self._backbone
         if critic is not None and critic.backbone is not None:
             self._critic_backbone = backbone(critic.backbone)
+            self._critic_backbone.check_compiled(dtype)
         self.optimizer = self._make_optimizer()
 
     def _reader_of(
@@ -123,7 +128,13 @@ class Learner:
         if _shape(reference) == _shape(policy):
             return CausalReader(replace(self._backbone, model=reference), temperature, plain)
         plain = plain_head(reference)
-        backbone = Backbone.of(reference, self.dtype) if plain else Backbone(reference, packs=False)
+        compiler = self._backbone.compiler
+        backbone = (
+            Backbone.of(reference, self.dtype, compiler=compiler)
+            if plain
+            else Backbone(reference, False, compiler=compiler)
+        )
+        backbone.check_compiled(self.dtype)
         return CausalReader(backbone, temperature, plain)
 
     def _make_optimizer(self) -> torch.optim.AdamW:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import fmean
+from time import perf_counter
 
 import torch
 from jaxtyping import Float
@@ -25,6 +26,7 @@ from oneloop.experience.ratings import Ratings, rated_batch
 from oneloop.experience.rollouts import Rollouts
 from oneloop.experience.scoring import Phase, silent, unwatched
 from oneloop.experience.unjudged import unjudged
+from oneloop.forward.compiled import INDUCTOR
 from oneloop.forward.recompute import layers_of
 from oneloop.model.chat import templated
 from oneloop.model.learner import Critic, Learner, Optimization
@@ -78,6 +80,15 @@ def recompute_of(run: Run, policy: PreTrainedModel) -> bool:
     return run.gradient_checkpointing
 
 
+def compiler_of(run: Run, policy: PreTrainedModel) -> str | None:
+    if run.compile and not layers_of(policy):
+        raise ConfigError(
+            f"--compile: transformers marks no layers in {type(policy).__name__} that could be compiled one by one. "
+            "Fix: leave it out"
+        )
+    return INDUCTOR if run.compile else None
+
+
 def lora_of(run: Run) -> Lora | None:
     return Lora(rank=run.lora, alpha=run.lora_alpha, targets=run.lora_targets) if run.lora else None
 
@@ -109,6 +120,9 @@ def assemble(
     if tokenizer.chat_template is not None:
         name_ends(policy, text.end_ids)
     refers = reference_from(run, algorithm)
+    begin = perf_counter()
+    if run.compile:
+        say("compiling the layers, which takes seconds to minutes")
     learner = Learner(
         policy,
         optimization=_optimization(run, algorithm),
@@ -119,7 +133,9 @@ def assemble(
         dtype=dtype_of(run),
         entropy=entropy_of(run, algorithm),
         recompute=recompute_of(run, policy),
+        compiler=compiler_of(run, policy),
     )
+    compiling = f"--compile: layers tried out and compiled in {perf_counter() - begin:.0f} s" if run.compile else ""
     if run.device == "cpu":
         largest = max(parameter.nbytes for parameter in policy.parameters())
         settle_malloc(largest, sparing=run.gradient_checkpointing)
@@ -130,7 +146,7 @@ def assemble(
     if isinstance(reference, Kept):
         builder.notes.append(str(reference))
     engine_note = builder.engine.note if inputs.kind == "prompts" else ""
-    notes = [*inputs.notes, *builder.notes, *text.notes, learner.note, engine_note]
+    notes = [*inputs.notes, *builder.notes, *text.notes, learner.note, compiling, engine_note]
     if run.lora:
         notes.append(_lora_note(run, policy, refers))
     if ignored := ignored_sampling(policy):
@@ -174,7 +190,12 @@ def _passing_reference(run: Run, learner: Learner, checkpoint: Path | None) -> R
     if checkpoint is not None:
         start: PreTrainedModel = load_policy(run.model, seed=run.seed).to(learner.device)  # pyright: ignore[reportArgumentType]
         learner = Learner(
-            start, optimization=learner.optimization, max_tokens=run.max_tokens, dtype=dtype_of(run), entropy="none"
+            start,
+            optimization=learner.optimization,
+            max_tokens=run.max_tokens,
+            dtype=dtype_of(run),
+            entropy="none",
+            compiler=compiler_of(run, start),
         )
 
     @torch.no_grad()

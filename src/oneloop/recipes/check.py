@@ -16,6 +16,7 @@ from oneloop.config import Run, default_run
 from oneloop.data import Kind, Loaded, Rows
 from oneloop.errors import ConfigError, OneloopError
 from oneloop.experience.rollouts import check_sampling
+from oneloop.forward.compiled import check_compiler
 from oneloop.methods import LEARNS_FROM
 from oneloop.model.chat import templated
 from oneloop.model.load import load_critic, load_described, load_reward_model, load_tokenizer
@@ -134,7 +135,8 @@ class _Checking:
         """All that needs no file of the model or the data."""
         run = self.run
         device = [partial(device_of, run)] if DEVICES.fullmatch(run.device) else []
-        for asked in (refuse_ranks, *place_checks(run), *word_checks(run), *device):
+        compiler = [partial(check_compiler, run.device)] if run.compile and device else []
+        for asked in (refuse_ranks, *place_checks(run), *word_checks(run), *device, *compiler):
             with self._catching():
                 asked()
         if run.out != default_run(run.algorithm).out:  # nobody who only looks has thought of a place

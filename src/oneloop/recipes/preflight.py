@@ -60,6 +60,10 @@ def _with_torch(run: Run) -> None:
         from oneloop.recipes.device import device_of  # noqa: PLC0415
 
         device_of(run)
+    if run.compile:
+        from oneloop.forward.compiled import check_compiler  # noqa: PLC0415
+
+        check_compiler(run.device)
 
 
 def refuse_ranks() -> None:
