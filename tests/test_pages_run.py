@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from datasets import Dataset
@@ -147,6 +148,11 @@ def _command(verb: str, words: list[str], made: set[str]) -> None:
     assert not out or out not in made, f"two commands of the page write to {out}"
     made.add(out)
     folder = out or f"runs/{words[0]}"
+    if verb == "lab":  # it serves until it is stopped; tests/lab asks it, and tests/web opens it
+        with patch("oneloop.lab.serve.serve") as serve:
+            assert run([verb, *words]) == 0
+        assert serve.call_count == 1
+        return
     if verb == "train":
         shutil.rmtree(folder, ignore_errors=True)  # the page makes it itself; commands without --out are alternatives
     assert run([verb, *words, *SMALL.get(verb, "").split()]) == 0, words
