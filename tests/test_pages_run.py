@@ -144,15 +144,15 @@ def _shell(lines: list[list[str]]) -> None:
 
 
 def _command(verb: str, words: list[str], made: set[str]) -> None:
-    out = words[words.index("--out") + 1] if "--out" in words else ""
-    assert not out or out not in made, f"two commands of the page write to {out}"
-    made.add(out)
-    folder = out or f"runs/{words[0]}"
     if verb == "lab":  # it serves until it is stopped; tests/lab asks it, and tests/web opens it
         with patch("oneloop.lab.serve.serve") as serve:
             assert run([verb, *words]) == 0
         assert serve.call_count == 1
         return
+    out = words[words.index("--out") + 1] if "--out" in words else ""
+    assert not out or out not in made, f"two commands of the page write to {out}"
+    made.add(out)
+    folder = out or f"runs/{words[0]}"
     if verb == "train":
         shutil.rmtree(folder, ignore_errors=True)  # the page makes it itself; commands without --out are alternatives
     assert run([verb, *words, *SMALL.get(verb, "").split()]) == 0, words
