@@ -1,10 +1,13 @@
 /** Every page: the shape of its path, and what draws it. Named groups of the path become its properties. */
 import type { Component } from "svelte";
-import Home from "./Home.svelte";
+import Home from "./home/Home.svelte";
 import Clip from "./learn/clip/Clip.svelte";
 import Dpo from "./learn/dpo/Dpo.svelte";
 import Groups from "./learn/groups/Groups.svelte";
 import Loop from "./learn/loop/Loop.svelte";
+import Overview from "./run/overview/Overview.svelte";
+import Rollouts from "./run/rollouts/Rollouts.svelte";
+import Tokens from "./run/tokens/Tokens.svelte";
 
 export interface Page {
   path: RegExp;
@@ -21,4 +24,7 @@ export const pages: readonly Page[] = [
   page(/^\/learn\/dpo$/, Dpo),
   page(/^\/learn\/groups$/, Groups),
   page(/^\/learn\/loop$/, Loop),
+  page(/^\/run\/(?<id>[^/]+)$/, Overview),
+  page(/^\/run\/(?<id>[^/]+)\/rollouts$/, Rollouts),
+  page(/^\/run\/(?<id>[^/]+)\/tokens$/, Tokens),
 ];
