@@ -6,14 +6,16 @@ import platform
 import subprocess
 import sys
 from dataclasses import replace
+from mmap import mmap
 from pathlib import Path
 
 import pytest
 
 from oneloop.config import default_run
 from oneloop.recipes.execute import execute
-from oneloop.recipes.meter import SMALL
+from oneloop.recipes.meter import SMALL, Meter, forget_peak
 from oneloop.record.reader import read_run
+from oneloop.record.writer import RunFolder
 from toy_models import Silent
 
 FAULTS = """
@@ -58,3 +60,19 @@ def test_every_step_has_a_line_of_memory(tmp_path: Path) -> None:
     for line in lines:
         assert line["start_rss"] > 0 and 0 < line["rss"] <= line["peak_rss"]
     assert lines[0]["peak_rss"] <= lines[1]["peak_rss"]
+
+
+@pytest.mark.skipif(not forget_peak(), reason="a kernel that lets nobody reset the peak")
+def test_a_peak_belongs_to_its_phase(tmp_path: Path) -> None:
+    with RunFolder.open(tmp_path / "run", resume=False, config_text="", facts={}) as folder:
+        meter, mib = Meter.begin(folder, "cpu"), 2**20
+        for step, mebibytes in enumerate(((64, 1, 8), (1, 1, 1))):
+            for name, count in zip(("rollout", "prepare", "update"), mebibytes, strict=True):
+                meter.phase(name)
+                with mmap(-1, count * mib) as block:  # malloc might keep what is freed
+                    block.write(b"1" * len(block))
+            meter(step, None)
+    first, second = read_run(tmp_path / "run").memory
+    assert first["phase/rollout"] - first["phase/prepare"] > 48 * mib and set(second) == set(first)
+    assert second["phase/rollout"] < first["phase/rollout"] - 48 * mib
+    assert second["peak_rss"] == first["peak_rss"] >= first["phase/rollout"]  # the most of the run stays
