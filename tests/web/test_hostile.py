@@ -77,7 +77,7 @@ WORDS = [
     "{{@html '<img src=x onerror={}>'}}",
 ]
 PAYLOADS = [text.format("window.hit=1") for text in SCRIPTS + ELEMENTS + WORDS]
-PAGES = ("", "/rollouts", "/rollouts?row=0&same=yes", "/tokens", "/groups", "/length", "/diff", "/memory", "/report")
+PAGES = ("", "/rollouts", "/rollouts?row=0&same=yes", "/tokens")
 
 
 @pytest.fixture(scope="session")
@@ -143,7 +143,7 @@ def test_sixty_texts_stay_texts_on_every_page(page: Any, lab: Any, hostile: Path
             page.locator("details [data-chart]").first.wait_for()
             page.get_by_role("button", name="All 60").click()
         shown = page.locator("main").inner_text()
-        assert path in ("/length", "/diff", "/memory") or any(text in shown for text in PAYLOADS), path
+        assert any(text in shown for text in PAYLOADS), path
         assert page.evaluate("window.hit === undefined"), path
     assert (
         page.locator("main")
