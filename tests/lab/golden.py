@@ -276,7 +276,10 @@ def _gradients(value: PolicyGradient, rows: list[dict[str, Any]]) -> list[list[f
     group = torch.tensor([row["group"] for row in rows])
     truncated = torch.tensor([row["truncated"] for row in rows])
     if value is PPO:  # its advantages are those that the run recorded, and hold the KL; the critic's loss is not asked
-        advantages, value = padded("advantage"), replace(GRPO, kl=None, aggregate=PPO.aggregate, surrogate=PPO.surrogate)
+        advantages, value = (
+            padded("advantage"),
+            replace(GRPO, kl=None, aggregate=PPO.aggregate, surrogate=PPO.surrogate),
+        )
     else:
         advantages = value.advantage(rewards, None, mask, group).advantages
     old, new = torch.zeros_like(rewards), padded("logRatio").requires_grad_()
