@@ -1,4 +1,4 @@
-"""/run/ID/groups, length and diff, operated as a reader does: on answers with known numbers, and on the runs that ship."""
+"""/run/ID/groups, length and diff, operated as a reader does: answers with known numbers, and the runs that ship."""
 
 from __future__ import annotations
 
