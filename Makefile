@@ -6,7 +6,7 @@ PEERS := .venv-peers
 # one thread: a model this small gains nothing from a second one, and everyone gets the same numbers
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test lint mutants bench bench-quick bench-step bench-peers papers web web-test clean
+.PHONY: demo test lint mutants bench bench-quick bench-step bench-lab bench-peers papers web web-test recorded clean
 
 demo: $(VENV)/installed
 	$(BIN)/oneloop demo
@@ -45,6 +45,10 @@ bench-quick: $(VENV)/installed bench-peers
 bench-step: $(VENV)/installed
 	$(BIN)/python benchmarks/single/step.py
 
+# the lab's server: charts of a million steps, fifty readers, training beside it
+bench-lab: $(VENV)/installed
+	$(BIN)/python benchmarks/single/lab.py all
+
 bench-peers: $(PEERS)/trl/installed $(PEERS)/vllm/installed
 
 $(PEERS)/%/installed: benchmarks/peers/%.txt
@@ -53,6 +57,11 @@ $(PEERS)/%/installed: benchmarks/peers/%.txt
 	# vLLM brings them for pictures and sound; their wheels for CUDA do not load beside a torch for the CPU
 	$(@D)/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	touch $@
+
+# the small runs that `oneloop lab --demo` shows, cut out of a new demo
+recorded: $(VENV)/installed
+	$(BIN)/oneloop demo
+	$(BIN)/python web/record.py runs/demo
 
 papers: $(VENV)/installed
 	$(BIN)/python -c "from oneloop.recipes.explain import papers_page; print(papers_page(), end='')" > docs/papers.md

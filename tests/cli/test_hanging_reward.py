@@ -10,7 +10,6 @@ import pytest
 
 import oneloop
 from oneloop.record.reader import read_run
-from oneloop.record.table import read_rollouts
 
 HANGING = """
 import os, time
@@ -85,5 +84,5 @@ def test_or_goes_on_without_those_samples(folder: Path) -> None:
     alerts = [event for event in events if event["code"] == "A_REWARD"]
     assert [event["step"] for event in alerts] == [2]
     assert "a reward failed on 8 of 8 samples" in alerts[0]["text"] and "hanging.py:" in alerts[0]["text"]
-    assert {row["reward"] for row in read_rollouts(folder / "run" / "rollouts" / "step_000002.parquet")} == {None}
+    assert {row["reward"] for row in read_run(folder / "run").rollouts(2)} == {None}
     assert left(folder) == set()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from pyarrow import parquet
 
 from oneloop.cli.main import run as command
 from oneloop.config import default_run
@@ -19,7 +20,6 @@ from oneloop.recipes.execute import execute
 from oneloop.recipes.measured import Difference, Measured, Score, Value, perplexity
 from oneloop.record.reader import read_run
 from oneloop.record.statistics import Interval, mean_interval, ratio_interval, wilson
-from oneloop.record.table import read_rollouts
 from oneloop.tasks import TASKS
 from toy_models import Silent
 
@@ -100,7 +100,9 @@ def test_answers_are_saved_and_compared_prompt_by_prompt(models: Path, tmp_path:
     assert command([*words, "--reward", grade, "--out", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out
     results = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
-    first, second = (read_rollouts(tmp_path / "out" / f"{name}.parquet") for name in ("completions", "against"))
+    first, second = (
+        parquet.read_table(tmp_path / "out" / f"{name}.parquet").to_pylist() for name in ("completions", "against")
+    )
     assert [row["prompt"] for row in first] == [row["prompt"] for row in second]
     assert {"step", "prompt", "completion", "even", "reward", "group", "sample", "length", "stop"} <= first[0].keys()
     differences = [a["reward"] - b["reward"] for a, b in zip(first, second, strict=True)]
@@ -255,7 +257,6 @@ def test_a_bad_row_is_skipped_when_that_is_asked_for(tmp_path: Path, capsys) -> 
 
 def test_files_of_verl_are_evaluated_as_they_are(tmp_path: Path, capsys) -> None:
     import pyarrow as pa
-    from pyarrow import parquet
 
     rows = [
         {

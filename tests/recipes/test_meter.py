@@ -12,7 +12,7 @@ import pytest
 
 from oneloop.config import default_run
 from oneloop.recipes.execute import execute
-from oneloop.recipes.meter import SMALL
+from oneloop.recipes.meter import SMALL, Meter, forget_peak
 from oneloop.record.reader import read_run
 from toy_models import Silent
 
@@ -58,3 +58,24 @@ def test_every_step_has_a_line_of_memory(tmp_path: Path) -> None:
     for line in lines:
         assert line["start_rss"] > 0 and 0 < line["rss"] <= line["peak_rss"]
     assert lines[0]["peak_rss"] <= lines[1]["peak_rss"]
+
+
+@pytest.mark.skipif(not forget_peak(), reason="a kernel that lets nobody reset the peak")
+def test_a_peak_belongs_to_its_phase(tmp_path: Path) -> None:
+    lines = []
+
+    class Folder:
+        def memory(self, step, values):
+            lines.append(values)
+
+    meter, mib = Meter.begin(Folder(), "cpu"), 2**20
+    for mebibytes in ((64, 1, 8), (1, 1, 1)):
+        for name, count in zip(("rollout", "prepare", "update"), mebibytes, strict=True):
+            meter.phase(name)
+            block = bytearray(os.urandom(1) * (count * mib))
+            del block
+        meter(0, None)
+    first, second = lines
+    assert first["phase/rollout"] - first["phase/prepare"] > 48 * mib and set(second) == set(first)
+    assert second["phase/rollout"] < first["phase/rollout"] - 48 * mib
+    assert second["peak_rss"] == first["peak_rss"] >= first["phase/rollout"]  # the most of the run stays

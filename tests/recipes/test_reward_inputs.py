@@ -14,7 +14,6 @@ from oneloop.recipes.graders import check_columns
 from oneloop.recipes.inputs import read_inputs
 from oneloop.recipes.resolve import kind_of, resolved
 from oneloop.record.reader import read_run
-from oneloop.record.table import read_rollouts
 from oneloop.rewards import NamedReward
 from toy_models import Silent
 
@@ -68,7 +67,7 @@ def test_every_form_trains_together(folder: Path) -> None:
     assert run.series("rewards/reward_func/mean")[1] == [0.5, 0.5]
     assert run.series("rewards/reward_func/scores")[1] == [0.25, 0.25]
     assert run.series("rewards/native/step")[1] == [0.0, 1.0]
-    assert "shown" in read_rollouts(Path("runs/grpo/rollouts/step_000000.parquet"))[0]
+    assert "shown" in read_run(Path("runs/grpo")).rollouts(0)[0]
     for form in ("verl", "OpenRLHF", "verifiers", "reasoning-gym"):
         assert sum(f"called in {form}'s form" in line for line in said) == 1
 

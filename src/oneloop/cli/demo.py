@@ -50,6 +50,7 @@ def main(arguments: list[str]) -> int:
     failed = [gate.text for gate in shown.gates if not gate.passed]
     if failed:
         raise GateError("gate failed: " + "; ".join(failed))
+    console.print(f"look at it: oneloop lab {out}", markup=False, soft_wrap=True)
     console.print(f'next: oneloop sample --model {out}/grpo/final "3+1-2="', markup=False, soft_wrap=True)
     return 0
 

@@ -141,6 +141,11 @@ CODES: dict[str, Entry] = {
         "look at its message; `--resume` starts it again",
     ),
     "A_ROLLOUTS": Entry("a table of completions could not be written", "the disk refuses", "free disk space"),
+    "A_TRACE": Entry(
+        "ratios and tokens of a step could not be written",
+        "the disk refuses, or something of one's own cannot be looked at",
+        "free disk space; `--no-trace` if it goes on",
+    ),
     "A_MEMORY": Entry("`memory.jsonl` could not be written", "the disk refuses", "free disk space"),
     "A_HEARTBEAT": Entry("`run.json` could not be updated", "the disk refuses", "free disk space"),
 }

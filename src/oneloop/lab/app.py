@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from anyio import CapacityLimiter, to_thread
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -23,22 +23,37 @@ from oneloop.lab.secrets import redacted
 
 STATIC = Path(__file__).parent / "static"
 KINDS = {"js": "text/javascript", "css": "text/css", "svg": "image/svg+xml", "png": "image/png", "woff2": "font/woff2"}
+THREADS = 16
+"""Answers that are made at once. More would only share the cores, and each holds memory."""
 _log = logging.getLogger(__name__)
 
 
 def app(library: Library, door: Door, demo: Path | None = None) -> Guard:
     """The server as an ASGI application."""
-    routes = [Route(f"/api{path}", _endpoint(answer, library, demo)) for path, answer in ROUTES.items()]
+    limit = CapacityLimiter(THREADS)
+    routes = [Route(f"/api{path}", _endpoint(answer, library, demo, limit)) for path, answer in ROUTES.items()]
     routes += [
-        Route("/api/{rest:path}", _answered(lambda request: _nothing())),
+        Route("/api/{rest:path}", _nothing),
         Route("/assets/{name}", _asset),
         Route("/{rest:path}", _page),
     ]
-    return Guard(Starlette(routes=routes), door)
+    # a path with a line break matches no route; nothing is ever sent on to another address
+    starlette = Starlette(routes=routes, exception_handlers={404: _missing})
+    starlette.router.redirect_slashes = False
+    return Guard(starlette, door)
 
 
-def _endpoint(answer: Callable[[Question], Any], library: Library, demo: Path | None) -> Any:
-    return _answered(lambda request: answer(_question(request, library, demo)))
+def _endpoint(answer: Callable[[Question], Any], library: Library, demo: Path | None, limit: CapacityLimiter) -> Any:
+    """An endpoint around a function, which runs in a thread: files may be slow, other readers need not wait."""
+
+    def asked(request: Request) -> Any:
+        return answer(_question(request, library, demo))
+
+    async def endpoint(request: Request) -> Response:
+        status, body = await to_thread.run_sync(_tried, asked, request, limiter=limit)
+        return Response(body, status, media_type="application/json")
+
+    return endpoint
 
 
 def _question(request: Request, library: Library, demo: Path | None) -> Question:
@@ -64,16 +79,6 @@ def _question(request: Request, library: Library, demo: Path | None) -> Question
     )
 
 
-def _answered(answer: Callable[[Request], Any]) -> Any:
-    """An endpoint around a function, which runs in a thread: files may be slow, other readers need not wait."""
-
-    async def endpoint(request: Request) -> Response:
-        status, body = await run_in_threadpool(_tried, answer, request)
-        return Response(body, status, media_type="application/json")
-
-    return endpoint
-
-
 def _tried(answer: Callable[[Request], Any], request: Request) -> tuple[int, bytes]:
     """Whatever a run's files are like, there is an answer in words."""
     try:
@@ -91,15 +96,23 @@ def _tried(answer: Callable[[Request], Any], request: Request) -> tuple[int, byt
         return 410, encoded({"error": words, "fix": "look at the files of the run"})
 
 
-def _nothing() -> Any:
-    raise Refusal(404, "there is no such route", "/api/runs")
+async def _nothing(request: Request) -> Response:
+    return _words(404, "there is no such route", "/api/runs")
+
+
+def _words(status: int, error: str, fix: str) -> Response:
+    return Response(encoded({"error": error, "fix": fix}), status, media_type="application/json")
+
+
+async def _missing(request: Request, error: Exception) -> Response:
+    return _words(404, "there is nothing of that name", "/")
 
 
 async def _asset(request: Request) -> Response:
     name = request.path_params["name"]
     kind = KINDS.get(name.rpartition(".")[2])
     if not plain(name) or kind is None:
-        return Response(encoded({"error": "there is no such file", "fix": "/"}), 404, media_type="application/json")
+        return _words(404, "there is no such file", "/")
     return await _file(("assets", name), kind)
 
 
@@ -110,8 +123,7 @@ async def _page(request: Request) -> Response:
 
 async def _file(parts: tuple[str, ...], kind: str) -> Response:
     try:
-        content = await run_in_threadpool(Folder(STATIC).read, *parts)
+        content = await to_thread.run_sync(Folder(STATIC).read, *parts)
     except OSError:
-        words = {"error": "that file is not among the pages that were built", "fix": "make web"}
-        return Response(encoded(words), 404, media_type="application/json")
+        return _words(404, "that file is not among the pages that were built", "make web")
     return Response(content, media_type=kind)

@@ -49,17 +49,14 @@ def code(name: str) -> dict[str, Any]:
     node = _inside(ast.parse(text), path.split("."))
     lines = text.splitlines()
     body = node.body[1:] if ast.get_docstring(node) is not None else node.body
-    # comments before a statement belong to it
-    start, end = (node.body[0].end_lineno or 0) if body is not node.body else body[0].lineno - 1, node.end_lineno or 0
-    head = [] if "." in path else lines[node.lineno - 1 : node.body[0].lineno - 1]
-    indent = body[0].col_offset if "." in path else 0
-    shown = "\n".join(line[indent:] for line in [*head, *lines[start:end]])
-    return {
-        "name": path,
-        "file": f"src/oneloop/{file}",
-        "line": start + 1 if "." in path else node.lineno,
-        "text": shown,
-    }
+    start = body[0].lineno - 1
+    while lines[start - 1].lstrip().startswith("#"):  # a comment before a statement belongs to it
+        start -= 1
+    chosen, indent, line = lines[start : node.end_lineno], body[0].col_offset, start + 1
+    if "." not in path:
+        chosen, indent, line = [*lines[node.lineno - 1 : node.body[0].lineno - 1], *chosen], 0, node.lineno
+    shown = "\n".join(text[indent:] for text in chosen)
+    return {"name": path, "file": f"src/oneloop/{file}", "line": line, "text": shown}
 
 
 def _inside(tree: ast.AST, path: list[str]) -> ast.FunctionDef:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import threading
 from collections import OrderedDict
@@ -18,10 +19,10 @@ from oneloop.lab.folders import Folder
 from oneloop.lab.lines import block, mark_at, parsed
 
 Column = NDArray[numpy.floating]
-BLOCK = 8 * 2**20
+BLOCK = 4 * 2**20
 EXACT = 2.0**24
 """Above it float32 has no longer every whole number, and a column is kept as float64."""
-CHARTS = 256
+CHARTS = 64
 """Answers that are remembered; many pages ask for the same chart."""
 
 
@@ -30,32 +31,47 @@ class Columns:
 
     def __init__(self) -> None:
         self.rows = 0
-        self._pieces: dict[str, list[tuple[int, Column]]] = {}
+        self._held: dict[str, Column] = {}  # longer than what was written, so that few appends copy
+        self._written: dict[str, int] = {}
 
     def append(self, columns: Mapping[str, Column], rows: int) -> None:
         for name, values in columns.items():
-            values = values if name == "time" or _wide(values) else values.astype(numpy.float32)
-            self._pieces.setdefault(name, []).append((self.rows, values))
+            held = self._room(name, self.rows + rows, wide=name == "time" or _wide(values))
+            held[self._written[name] : self.rows] = numpy.nan
+            held[self.rows : self.rows + rows] = values
+            self._written[name] = self.rows + rows
         self.rows += rows
 
     def names(self) -> list[str]:
-        return list(self._pieces)
+        return list(self._held)
 
     def get(self, name: str) -> Column | None:
         """One column, a value for each row; None where no row has it."""
-        pieces = self._pieces.get(name)
-        if pieces is None:
+        if name not in self._held:
             return None
-        if len(pieces) > 1 or len(pieces[0][1]) < self.rows:
-            column = numpy.full(self.rows, numpy.nan, numpy.result_type(*(values for _, values in pieces)))
-            for start, values in pieces:
-                column[start : start + len(values)] = values
-            pieces[:] = [(0, column)]  # the pieces need not be joined again, nor held twice
-        return pieces[0][1]
+        held = self._room(name, self.rows, wide=False)
+        held[self._written[name] : self.rows] = numpy.nan
+        self._written[name] = self.rows
+        return held[: self.rows]
 
-    def size(self) -> int:
-        """Bytes held."""
-        return sum(values.nbytes for pieces in self._pieces.values() for _, values in pieces)
+    def _room(self, name: str, rows: int, *, wide: bool) -> Column:
+        """The column with space for so many rows. Pages that are not written to yet take no memory."""
+        held = self._held.get(name, _NONE)
+        kind = numpy.float64 if wide else held.dtype
+        if len(held) < rows or held.dtype != kind:
+            larger = _empty(max(rows, 2 * len(held), 1024) if len(held) < rows else len(held), kind)
+            written = self._written.setdefault(name, 0)
+            larger[:written] = held[:written]
+            self._held[name] = larger
+        return self._held[name]
+
+
+_NONE: Column = numpy.empty(0, numpy.float32)
+
+
+def _empty(size: int, kind: Any) -> Column:
+    """An array that goes back to the system as soon as it is dropped; of the heap, holes would stay."""
+    return numpy.frombuffer(mmap.mmap(-1, size * numpy.dtype(kind).itemsize), kind)
 
 
 def _wide(values: Column) -> bool:

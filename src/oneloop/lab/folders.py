@@ -87,14 +87,17 @@ class Folder:
         finally:
             os.close(place)
 
-    def has_link(self, part: str) -> bool:
-        """Whether a folder below is a link, or holds one."""
+    def has_others(self, part: str) -> bool:
+        """Whether a folder below is a link, or holds anything but plain files and folders."""
         path = self.path / part
         try:
             if path.is_symlink():
                 return True
             with os.scandir(path) as entries:
-                return any(entry.is_symlink() for entry in entries)
+                return any(
+                    not (entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False))
+                    for entry in entries
+                )
         except OSError:
             return False
 

@@ -74,10 +74,11 @@ class Door:
         if self.addresses is None or port != str(self.addresses):
             return False
         try:
-            ipaddress.ip_address(name.removeprefix("[").removesuffix("]") if name.startswith("[") else name)
+            if name.startswith("["):
+                return bool(ipaddress.IPv6Address(name[1:-1])) and name.endswith("]")
+            return bool(ipaddress.IPv4Address(name))
         except ValueError:
             return False
-        return True
 
     def _fix(self) -> str:
         port = next(iter(self.hosts)).rpartition(":")[2]

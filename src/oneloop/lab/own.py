@@ -107,8 +107,8 @@ class OwnRun:
         return self._tables(table).table(step, columns)
 
     def _tables(self, name: Table) -> StepTables:
-        if self.folder.has_link(name):
-            raise DataError(f"{name}/ is a link or holds one. Links are not followed: they could lead anywhere")
+        if self.folder.has_others(name):
+            raise DataError(f"{name}/ is a link, or holds a link or a pipe; only plain files are read")
         return StepTables(self.folder.path / name)
 
     def _info(self) -> dict[str, Any]:

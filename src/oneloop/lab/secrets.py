@@ -17,7 +17,8 @@ _SHAPES = re.compile(
     r"|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"  # user:password@host
 )
 _NAMED = re.compile(
-    r"(?i)\b([\w.-]*(?:token|key|secret|password|passwd|authorization))(\s*[=:]\s*|\s+)(['\"]?)([^\s'\",;]+)"
+    r"(?i)\b([\w.-]*(?:token|key|secret|password|passwd|authorization))"
+    r"(['\"]?\s*[=:]\s*(?:bearer\s+|basic\s+)?|\s+)(['\"]?)([^\s'\",;]+)"
 )
 _LONG = re.compile(r"[0-9A-Za-z+/=_-]{16,}")
 

@@ -19,7 +19,8 @@ from oneloop.lab.app import app
 from oneloop.lab.guard import Door
 from oneloop.lab.library import Library
 
-LOOPBACK = "127.0.0.1"
+EVERYWHERE = ("0.0.0.0", "::")
+"""All addresses of this machine."""
 PORT, TRIED = 8765, 50
 """The port that is tried first, and how many after it."""
 SLOW = 10.0
@@ -92,8 +93,7 @@ def door(host: str, port: int, token: str | None) -> Door:
     hosts = {f"{name.lower()}:{port}" for name in names}
     if port == 80:
         hosts |= {name.lower() for name in names}
-    everywhere = host in ("0.0.0.0", "::")
-    return Door(frozenset(hosts), port if everywhere else None, token)
+    return Door(frozenset(hosts), port if host in EVERYWHERE else None, token)
 
 
 def is_loopback(host: str) -> bool:
@@ -122,7 +122,7 @@ def serve(
         token = token or token_urlsafe(24)
     made = listening(host, port)
     number = made.getsockname()[1]
-    shown = f"[{host}]" if ":" in host else host
+    shown = socket.gethostname() if host in EVERYWHERE else f"[{host}]" if ":" in host else host
     address = f"http://{shown}:{number}/" + (f"?token={token}" if token else "")
     config = uvicorn.Config(
         app(Library(roots), door(host, number, token), demo),

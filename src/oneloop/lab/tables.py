@@ -200,19 +200,23 @@ def _read(source: Source, name: Table, step: int, columns: Sequence[str] | None 
 
 
 def _plain(table: pyarrow.Table) -> list[dict[str, Any]]:
-    """Rows as plain values. Half-precision numbers are rounded to the digits that they have."""
+    """Rows as plain values. Numbers are rounded to the digits that their type has, which is a third of the bytes."""
     rows = table.to_pylist()
-    half = [field.name for field in table.schema if "halffloat" in str(field.type)]
+    digits = {
+        field.name: ".5g" if "halffloat" in str(field.type) else ".8g"
+        for field in table.schema
+        if "float" in str(field.type)
+    }
     for row in rows:
-        for name in half:
-            row[name] = _rounded(row[name])
+        for name, form in digits.items():
+            row[name] = _rounded(row[name], form)
     return rows
 
 
-def _rounded(value: Any) -> Any:
+def _rounded(value: Any, form: str) -> Any:
     if isinstance(value, list):
-        return [_rounded(item) for item in value]
-    return None if value is None else float(f"{float(value):.5g}")
+        return [_rounded(item, form) for item in value]
+    return None if value is None else float(format(float(value), form))
 
 
 def _parts(table: pyarrow.Table) -> list[str]:

@@ -143,6 +143,7 @@ def _train(
         else:
             observer.say(f"resuming at step {start} from {checkpoint}")
         before = [row for row in record.metrics if row["step"] < start] if record else []
+        phase = partial(_told, (meter.phase, watched.phase))
         watch = watch_of(run, algorithm, len(inputs.eval_rows or ()), before)
         try:
             train(
@@ -157,12 +158,12 @@ def _train(
                 start=start,
                 trace=_traced(run, algorithm, inputs, parts, folder, watched) if run.trace else Untraced(),
                 measures=(
-                    *(partial(_in_phase, watched.phase, "evaluation", measure) for measure in parts.measures),
+                    *(partial(_in_phase, phase, "evaluation", measure) for measure in parts.measures),
                     *parts.counts,
                 ),
                 # a step's line stands before its checkpoint, which says how far the files reach
-                hooks=(meter, *best, partial(_in_phase, watched.phase, "saving", saver)),
-                phase=watched.phase,
+                hooks=(meter, *best, partial(_in_phase, phase, "saving", saver)),
+                phase=phase,
             )
         except Stopped:
             raise
@@ -222,6 +223,11 @@ def _say_what_changed(
         )
     if other := elsewhere(record):
         watched.event(start, "A_MACHINE", other, "the same machine, torch and OMP_NUM_THREADS for equal bits")
+
+
+def _told(listeners: Sequence[Callable[[str], None]], name: str) -> None:
+    for listener in listeners:
+        listener(name)
 
 
 def _in_phase(told: Callable[[str], None], name: str, part: Callable[..., Any], *arguments: Any) -> Any:

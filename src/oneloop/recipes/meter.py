@@ -7,18 +7,19 @@ import os
 import platform
 import resource
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
-
-from oneloop.record.writer import RunFolder
 
 SMALL = 64 * 2**20
 """Bytes of a parameter from which its temporary copies matter more than the time to get new pages."""
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
 """Names of settings in glibc's malloc.h."""
+PHASES = ("rollout", "prepare", "update", "evaluation")
+"""Phases of a step that its line tells."""
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
@@ -32,10 +33,12 @@ def peak_resident() -> int:
     return _status("VmHWM") or _most_by_getrusage()
 
 
-def forget_peak() -> None:
-    """Let the peak count from now on, where the kernel permits it."""
+def forget_peak() -> bool:
+    """Let the peak count from now on; False where the kernel does not permit it."""
     with suppress(OSError):
         _CLEAR.write_text("5", encoding="ascii")
+        return True
+    return False
 
 
 def keeps_freed(largest: int, sparing: bool) -> bool:
@@ -86,30 +89,58 @@ def _glibc() -> ctypes.CDLL | None:
     return ctypes.CDLL(None)
 
 
-@dataclass(frozen=True)
+class Folder(Protocol):
+    """Where the lines go: a run folder."""
+
+    def memory(self, step: int, values: Mapping[str, int]) -> None: ...
+
+
 class Meter:
-    """Hook: one line of memory.jsonl after every step.
+    """Hook: one line of memory.jsonl after every step, with the peak of each phase where the system tells it.
 
     Args:
         start: resident bytes just before the models were loaded.
     """
 
-    folder: RunFolder
-    device: str
-    start: int
+    def __init__(self, folder: Folder, device: str, start: int) -> None:
+        self._folder, self._start = folder, start
+        self._cuda = device if device.startswith("cuda") else ""
+        self._phase = ""
+        self._peaks: dict[str, int] = {}
+        self._most: dict[str, int] = {}
 
     @classmethod
-    def begin(cls, folder: RunFolder, device: str) -> Meter:
+    def begin(cls, folder: Folder, device: str) -> Meter:
         """To be called just before models are loaded: the peak counts from here."""
         forget_peak()
         return cls(folder, device, resident())
 
+    def phase(self, name: str) -> None:
+        """A phase begins, and the one before is over."""
+        self._close()
+        self._phase = name
+
     def __call__(self, step: int, algorithm: object) -> None:
-        row = {"start_rss": self.start, "rss": resident(), "peak_rss": peak_resident()}
-        if self.device.startswith("cuda"):
-            row["cuda_allocated"] = torch.cuda.memory_allocated(self.device)
-            row["cuda_peak"] = torch.cuda.max_memory_allocated(self.device)
-        self.folder.memory(step, row)
+        self._close()
+        row = {"start_rss": self._start, "rss": resident(), "peak_rss": self._most["peak_rss"]}
+        if self._cuda:
+            row |= {"cuda_allocated": torch.cuda.memory_allocated(self._cuda), "cuda_peak": self._most["cuda_peak"]}
+        phases = {f"phase/{name}": self._peaks[name] for name in PHASES if name in self._peaks}
+        self._phase, self._peaks = "", {}
+        self._folder.memory(step, row | phases)
+
+    def _close(self) -> None:
+        """Note the peak since the phase began, and count from now on. On a GPU a phase has that device's memory."""
+        found = {"peak_rss": peak_resident()}
+        told = forget_peak()
+        if self._cuda:
+            found["cuda_peak"] = torch.cuda.max_memory_allocated(self._cuda)
+            torch.cuda.reset_peak_memory_stats(self._cuda)
+        for name, value in found.items():
+            self._most[name] = max(value, self._most.get(name, 0))
+        if told or self._cuda:
+            peak = found.get("cuda_peak", found["peak_rss"])
+            self._peaks[self._phase] = max(peak, self._peaks.get(self._phase, 0))
 
 
 def _status(field: str) -> int:

@@ -53,10 +53,25 @@ class FinishedRun:
 
         Raises: ConfigError for a step that has none.
         """
+        return self._rows("rollouts", step)
+
+    def ratios(self, step: int | None = None) -> Any:
+        """A row for each completion that a step was trained on: log ρ of its tokens at every update. As `rollouts`."""
+        return self._rows("ratios", step)
+
+    def tokens(self, step: int | None = None) -> Any:
+        """A few groups of a step token by token: log-probs, entropy, value, advantage, clip. As `rollouts`."""
+        return self._rows("tokens", step)
+
+    def pairs(self, step: int | None = None) -> Any:
+        """Pairs of a step with their log-probs, margins and weights. As `rollouts`."""
+        return self._rows("pairs", step)
+
+    def _rows(self, name: str, step: int | None) -> Any:
         record = self.record
         if step is None:
-            step = next(reversed(record.rollout_steps()), 0)
-        return _table(record.rollouts(step))
+            step = next(reversed(record.tables(name).steps()), 0)
+        return _table(record.rows(name, step))
 
     def plot(self, *metrics: str) -> Curves:
         """The learning curves as a matplotlib figure, which a notebook shows: all that matter, or those named."""

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from math import gcd
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,11 +22,13 @@ _ATTEMPTS = 3
 """How often a reader looks again where the file it has just seen is gone: its steps have moved into a packed one."""
 
 
-class _Pack(NamedTuple):
-    """What the footer of a packed file says."""
+class _Footer(NamedTuple):
+    """What a file says of itself."""
 
     steps: tuple[int, ...]
     """Of each row group."""
+    stride: int
+    """When the file was written."""
     absent: Mapping[str, Sequence[str]]
     """Columns of the file that a step's own table had not, by step."""
 
@@ -36,7 +37,7 @@ class StepTables:
     """A folder of tables: `step_000012.parquet`, and `steps_000000-000063.parquet` with a row group for each step.
 
     Where `budget` is exceeded, only every second step stays, then every fourth, and so on: those that are multiples of
-    the stride, which the files themselves tell. What lies in the folder depends on the steps and the stride alone, not
+    the stride, which the files themselves name. What lies in the folder depends on the steps and the stride alone, not
     on where a run was interrupted.
 
     Args:
@@ -50,8 +51,8 @@ class StepTables:
 
     @property
     def stride(self) -> int:
-        """Every how many steps one is kept."""
-        return self._stride or _stride(self.steps())
+        """Every how many steps one may be kept."""
+        return self._stride or max((_stride_of(path) for path, _ in self._files()), default=1)
 
     def steps(self) -> list[int]:
         """Steps with a table, in order."""
@@ -83,7 +84,7 @@ class StepTables:
         self._stride = self.stride
         if step % self._stride:
             return
-        _write(self._single(step), {step: table})
+        self._write(self._single(step), {step: table})
         self._pack_finished(step)
         while self._budget is not None and self._size() > self._budget and len(self.steps()) > 1:
             self._thin(step)
@@ -100,7 +101,7 @@ class StepTables:
                 continue
             for kept in steps:
                 if kept < step and not self._single(kept).exists():
-                    _write(self._single(kept), {kept: _read(path, kept)})
+                    self._write(self._single(kept), {kept: _read(path, kept)})
             path.unlink()
 
     def _pack_finished(self, step: int) -> None:
@@ -142,16 +143,18 @@ class StepTables:
                 continue
             for at, table in tables.items():
                 new.add(self._single(at))
-                if places[at] != self._single(at):
-                    _write(self._single(at), {at: table})
+                self._write(self._single(at), {at: table})
         for path in old:
             if path not in new:
                 path.unlink()
 
     def _pack(self, tables: Mapping[int, pyarrow.Table]) -> Path:
         target = self.folder / f"steps_{min(tables):06d}-{max(tables):06d}.parquet"
-        _write(target, tables)
+        self._write(target, tables)
         return target
+
+    def _write(self, path: Path, tables: Mapping[int, pyarrow.Table]) -> None:
+        _write(path, tables, self._stride)
 
     def _block(self, step: int) -> int:
         return step // (PACKED * self._stride)
@@ -187,14 +190,11 @@ class StepTables:
         return found
 
 
-def _stride(steps: Iterable[int]) -> int:
-    """The largest power of two that divides every step.
-
-    >>> _stride([0, 4, 8]), _stride([0]), _stride([0, 12])
-    (4, 1, 4)
-    """
-    common = gcd(*steps)
-    return common & -common or 1
+def _stride_of(path: Path) -> int:
+    try:
+        return _footer(path).stride
+    except (FileNotFoundError, DataError):
+        return 1
 
 
 def _steps_of(path: Path, first: int, last: int) -> tuple[int, ...]:
@@ -206,18 +206,18 @@ def _steps_of(path: Path, first: int, last: int) -> tuple[int, ...]:
         return tuple(range(first, last + 1))  # that it cannot be read is for those to hear who ask for one of them
 
 
-def _footer(path: Path) -> _Pack:
+def _footer(path: Path) -> _Footer:
     facts = path.stat()
     return _known_footer(path, facts.st_mtime_ns, facts.st_size)
 
 
 @lru_cache(maxsize=4096)
-def _known_footer(path: Path, changed: int, size: int) -> _Pack:
+def _known_footer(path: Path, changed: int, size: int) -> _Footer:
     with _opened(path) as file:
-        facts = json.loads((file.schema_arrow.metadata or {}).get(b"steps", b"null"))
+        facts = json.loads((file.metadata.metadata or {}).get(b"steps", b"null"))
     if facts is None:
         raise DataError(f"{path} does not say which steps it holds. Fix: rm {path}; nothing but the page needs it")
-    return _Pack(tuple(facts["steps"]), facts["absent"])
+    return _Footer(tuple(facts["steps"]), facts["stride"], facts["absent"])
 
 
 def _read(path: Path, step: int, columns: Sequence[str] | None = None) -> pyarrow.Table:
@@ -241,7 +241,7 @@ def _opened(path: Path) -> Any:
     return _checked(path, lambda: parquet.ParquetFile(path))
 
 
-def _checked(path: Path, read: Any) -> Any:
+def _checked(path: Path, read: Callable[[], Any]) -> Any:
     import pyarrow  # noqa: PLC0415
 
     try:
@@ -252,7 +252,7 @@ def _checked(path: Path, read: Any) -> Any:
         raise DataError(f"{path} cannot be read ({error}). Fix: rm {path}; nothing but the page needs it") from error
 
 
-def _write(path: Path, tables: Mapping[int, pyarrow.Table]) -> None:
+def _write(path: Path, tables: Mapping[int, pyarrow.Table], stride: int) -> None:
     """A row group for each step, under a temporary name until it is whole."""
     import pyarrow  # noqa: PLC0415
     from pyarrow import parquet  # noqa: PLC0415
@@ -263,14 +263,17 @@ def _write(path: Path, tables: Mapping[int, pyarrow.Table]) -> None:
         for step, table in tables.items()
         if (missing := [name for name in schema.names if name not in table.schema.names])
     }
-    about = json.dumps({"steps": list(tables), "absent": absent})
+    about = json.dumps({"steps": list(tables), "stride": stride, "absent": absent})
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".tmp-{path.name}-{os.getpid()}")
     try:
-        with parquet.ParquetWriter(temporary, schema.with_metadata({"steps": about})) as writer:
+        # pyarrow's own copy of the schema would double a small file, and says nothing more
+        with parquet.ParquetWriter(temporary, schema, store_schema=False) as writer:
+            writer.add_key_value_metadata({"steps": about})
             for table in tables.values():
-                whole = pyarrow.concat_tables([schema.empty_table(), table], promote_options="default")
-                writer.write_table(whole, row_group_size=max(len(whole), 1))
+                if table.schema.names != schema.names:
+                    table = pyarrow.concat_tables([schema.empty_table(), table], promote_options="default")
+                writer.write_table(table, row_group_size=max(len(table), 1))
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -133,13 +133,17 @@ class RunFolder:
     def traced(self, step: int, tables: Mapping[str, pyarrow.Table], ratios: Mapping[str, Any] | None) -> None:
         """What was seen inside the step's updates: tables by the name of their folder, and a line of ratios.jsonl.
 
-        Raises: OSError and DataError, for the caller to tell.
+        Like a table of completions, it ends no run.
         """
-        for name, table in tables.items():
-            self._tables[name].write(step, table)
-        if ratios is not None:
-            self._ratios = self._ratios or Lines(self.path / RATIOS)
-            self._ratios.append({"step": step, **ratios})
+        try:
+            if ratios is not None:
+                self._ratios = self._ratios or Lines(self.path / RATIOS)
+                self._ratios.append({"step": step, **ratios})
+            for name, table in tables.items():
+                self._tables[name].write(step, table)
+        except (OSError, DataError) as error:
+            what = "what the updates saw was not written"
+            self._alert(step, "A_TRACE", f"{what}: {error}", f"free disk space at {self.path}, or --no-trace")
 
     def event(self, step: int, code: str, text: str, fix: str = "") -> None:
         """One line in events.jsonl: an alert, or information where the code begins with I_."""

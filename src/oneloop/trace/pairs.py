@@ -57,7 +57,9 @@ def pair_table(
         {
             "step": whole_numbers([step] * len(both)),
             "pair": whole_numbers(batch.group[chosen]),
-            "prompt": words([decode(batch.tokens[r][:n].tolist()) for r, n in zip(chosen.tolist(), asked, strict=True)]),
+            "prompt": words(
+                [decode(batch.tokens[r][:n].tolist()) for r, n in zip(chosen.tolist(), asked, strict=True)]
+            ),
             "chosen": said(chosen),
             "rejected": said(rejected),
             "logp_chosen": of(logps, chosen),

@@ -53,7 +53,7 @@ class Passes:
         logprobs: list[Tensor] = []
         entropy = scores = None
         for update, place, out in saws:
-            place, out = place.cpu(), PolicyOutput(*(None if x is None else x.cpu() for x in out))
+            place, out = place.cpu(), _on_cpu(out)
             for visit in torch.unique(visits[place]).tolist():  # one number, but where an epoch skipped some rows
                 if visit == len(updates):
                     updates.append(torch.full((rows,), -1, dtype=torch.int32))
@@ -99,3 +99,7 @@ class Passes:
         if batch.old_logprobs is not None:
             return batch.old_logprobs
         return self.logprobs[0] if len(self.logprobs) else None
+
+
+def _on_cpu(out: PolicyOutput) -> PolicyOutput:
+    return out._replace(**{name: value.cpu() for name, value in out._asdict().items() if value is not None})

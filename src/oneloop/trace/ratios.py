@@ -1,4 +1,4 @@
-"""How far the policy moved within a step: log ρ of every trained token, and counts of ρ by the sign of its advantage."""
+"""How far the policy moved within a step: log ρ of every trained token, and counts of ρ by sign of the advantage."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from oneloop.batch import Batch
-from oneloop.trace.columns import HALF, lists, nested, passes, whole_numbers
+from oneloop.trace.columns import HALF, flags, lists, nested, passes, whole_numbers
 from oneloop.trace.passes import Passes
 
 if TYPE_CHECKING:  # slow to load
@@ -40,7 +40,7 @@ def ratio_table(step: int, batch: Batch, seen: Passes, samples: Int[Tensor, " B"
             "step": whole_numbers([step] * len(batch)),
             "group": whole_numbers(batch.group),
             "sample": whole_numbers(samples),
-            "truncated": batch.truncated.tolist(),
+            "truncated": flags(batch.truncated),
             "update": passes(seen.update, visited),
             "advantage": lists(batch.advantages if whole else None, mask),
             "log_ratio": nested(log_ratios(batch, seen) if whole else None, mask, visited, HALF),

@@ -13,7 +13,7 @@ from torch import Tensor
 from oneloop.batch import Batch
 from oneloop.objective.advantage import row_rewards
 from oneloop.objective.surrogate import Surrogate, bounded_log_ratio
-from oneloop.trace.columns import INT, lists, lists_of_words, nested, numbers, passes, whole_numbers, words
+from oneloop.trace.columns import INT, lists, nested, numbers, passes, spelled, whole_numbers, words
 from oneloop.trace.passes import Passes
 from oneloop.types import Trajectory
 
@@ -32,7 +32,10 @@ def sampled_rows(group: Int[Tensor, " B"], rewards: Float[Tensor, " B"], seed: i
     members: dict[int, list[int]] = {}
     for row, number in enumerate(group.tolist()):
         members.setdefault(number, []).append(row)
-    spread = {number: float(rewards[rows].max() - rewards[rows].min()) for number, rows in members.items()}
+    given = rewards.tolist()
+    spread = {
+        number: max(given[row] for row in rows) - min(given[row] for row in rows) for number, rows in members.items()
+    }
     widest = max(spread, key=lambda number: spread[number])
     others = [number for number in members if number != widest]
     chosen = {widest, *Random(seed).sample(others, min(GROUPS - 1, len(others)))}
@@ -66,7 +69,9 @@ def token_table(
     known = None if batch.old_logprobs is not None else once
     items = [drawn.get(key) for key in zip(batch.group.tolist(), samples.tolist(), strict=True)]
     given = row_rewards(batch.rewards, mask).tolist()
-    prompts = [row[:end].tolist() for row, end in zip(batch.tokens, _starts(batch), strict=True)]
+    starts = _starts(batch)
+    asked = torch.arange(mask.shape[1]) < starts[:, None]
+    prompts = [row[:end] for row, end in zip(batch.tokens, starts.tolist(), strict=True)]
     scores = seen.scores is not None
     return pyarrow.table(
         {
@@ -75,10 +80,13 @@ def token_table(
             "sample": whole_numbers(samples),
             "kind": words(kinds),
             "prompt": words(
-                [decode(ids) if item is None else item.prompt.text for ids, item in zip(prompts, items, strict=True)]
+                [
+                    decode(ids.tolist()) if item is None else item.prompt.text
+                    for ids, item in zip(prompts, items, strict=True)
+                ]
             ),
-            "prompt_tokens": lists_of_words([[spell(token) for token in row] for row in prompts]),
-            "text": lists_of_words([_spelled(batch, row, spell) for row in range(len(batch))]),
+            "prompt_tokens": spelled(batch.tokens[asked], starts, spell),
+            "text": spelled(batch.tokens[mask], mask.sum(1), spell),
             "id": lists(batch.tokens, mask, INT),
             "lp_sampler": lists(batch.rollout_logprobs, mask),
             "lp_old": lists(old, mask, known=known),
@@ -114,11 +122,7 @@ def outcomes(batch: Batch, seen: Passes, surrogate: Surrogate | None) -> Int[Ten
     return found
 
 
-def _starts(batch: Batch) -> list[int]:
+def _starts(batch: Batch) -> Int[Tensor, " B"]:
     """Where each row's first action stands; its end where it has none."""
     first = batch.mask.int().argmax(1)
-    return torch.where(batch.mask.any(1), first, batch.lengths).tolist()
-
-
-def _spelled(batch: Batch, row: int, spell: Spell) -> list[str]:
-    return [spell(token) for token in batch.tokens[row][batch.mask[row]].tolist()]
+    return torch.where(batch.mask.any(1), first, batch.lengths)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -13,6 +14,7 @@ from oneloop.algorithms import PolicyGradient, Preference
 from oneloop.algorithms.protocol import Algorithm
 from oneloop.batch import Batch, PolicyOutput
 from oneloop.objective.advantage import row_rewards
+from oneloop.objective.preference import RewardHead
 from oneloop.ports import Recorder
 from oneloop.seeds import named_seed
 from oneloop.trace.pairs import pair_table
@@ -27,6 +29,10 @@ if TYPE_CHECKING:  # slow to load
 Kind = Literal["prompts", "demonstrations", "preferences", "unpaired"]
 Keep = Callable[[int, "Mapping[str, pyarrow.Table]", Mapping[str, Any] | None], None]
 """Told a step, its tables by folder, and its line of ratios.jsonl."""
+
+
+FIXED_EVERY = 4
+"""Steps on fixed data are short and many: one in four is kept."""
 
 
 class Traced:
@@ -59,6 +65,8 @@ class Traced:
     @torch.no_grad()
     def close(self, step: int, batch: Batch, trajectories: Sequence[Trajectory]) -> None:
         saws, self._saws = self._saws, []
+        if self._kind != "prompts" and step % FIXED_EVERY:
+            return
         try:
             self._keep(step, *self._step(step, batch.to("cpu"), saws, trajectories))
         except Exception as error:  # who looks on must not end what it looks at
@@ -73,6 +81,8 @@ class Traced:
         self, step: int, batch: Batch, saws: Sequence[Saw], trajectories: Sequence[Trajectory]
     ) -> tuple[dict[str, pyarrow.Table], dict[str, Any] | None]:
         seen, samples = Passes.gathered(saws, batch), _samples(batch)
+        if not _judges(self._algorithm):
+            seen = replace(seen, scores=None)
         tables: dict[str, pyarrow.Table] = {}
         line = None
         surrogate = _surrogate(self._algorithm, batch)
@@ -101,6 +111,11 @@ class Traced:
         if self._kind == "preferences":
             return "chosen" if reward > 0 else "rejected"
         return {"prompts": "rollout", "demonstrations": "demonstration", "unpaired": "rated"}[self._kind]
+
+
+def _judges(algorithm: Algorithm) -> bool:
+    """Whether a reward model is trained: it has scores, and no log-probs."""
+    return isinstance(algorithm, Preference) and isinstance(algorithm.reward, RewardHead)
 
 
 def _surrogate(algorithm: Algorithm, batch: Batch) -> Any:
