@@ -1,10 +1,15 @@
 /** Every page: the shape of its path, and what draws it. Named groups of the path become its properties. */
 import type { Component } from "svelte";
+import Compare from "./compare/Compare.svelte";
 import Home from "./Home.svelte";
 import Clip from "./learn/clip/Clip.svelte";
 import Dpo from "./learn/dpo/Dpo.svelte";
 import Groups from "./learn/groups/Groups.svelte";
 import Loop from "./learn/loop/Loop.svelte";
+import { report } from "./report/report";
+import ReportFile from "./report/ReportFile.svelte";
+import Memory from "./run/memory/Memory.svelte";
+import ReportOfRun from "./run/report/ReportOfRun.svelte";
 
 export interface Page {
   path: RegExp;
@@ -16,9 +21,12 @@ function page(path: RegExp, component: Component<any>): Page {
 }
 
 export const pages: readonly Page[] = [
-  page(/^\/$/, Home),
+  page(/^\/$/, report ? ReportFile : Home),
+  page(/^\/compare$/, Compare),
   page(/^\/learn\/clip$/, Clip),
   page(/^\/learn\/dpo$/, Dpo),
   page(/^\/learn\/groups$/, Groups),
   page(/^\/learn\/loop$/, Loop),
+  page(/^\/run\/(?<id>[^/]+)\/memory$/, Memory),
+  page(/^\/run\/(?<id>[^/]+)\/report$/, ReportOfRun),
 ];

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from oneloop.recipes import items
 from oneloop.recipes.meter import resident
 from oneloop.recipes.resolve import kind_of, resolved
 from oneloop.recipes.rows import reading_of
+from oneloop.record.atomic import write_text
 from oneloop.record.reader import read_run
 
 DEFAULT_PROMPT = 512
@@ -181,6 +183,17 @@ def compare(planned: Bill, folder: Path) -> Comparison:
     if measured <= 0:
         raise ConfigError(f"--against {folder}: memory.jsonl has no step. Fix: the --out folder of a run that took one")
     return Comparison(planned.bytes, planned.in_use, measured)
+
+
+def note(planned: Plan, folder: Path) -> None:
+    """Keep the bill in a run's folder as plan.json, where `oneloop lab` lays it beside what was measured."""
+    lengths, parts = planned.lengths, planned.bill
+    content = {
+        "table": {model: dict(sizes) for model, sizes in parts.table.items()},
+        "phases": [{"name": phase.name, "parts": dict(phase.parts)} for phase in parts.phases],
+        "lengths": {"prompt": lengths.prompt, "answer": lengths.answer, "source": lengths.source},
+    }
+    write_text(folder / "plan.json", json.dumps(content, indent=1) + "\n")
 
 
 def _taken(row: dict[str, Any]) -> int:
