@@ -179,6 +179,12 @@ def test_several_settings_that_differ_hide_the_reason():
     ]
 
 
+def test_other_rewards_are_not_compared():
+    differing = [{"name": "reward_model", "values": ["", "rm"]}]
+    words = _words(differing, ["ppo", "grpo"], [0, 0])
+    assert words[1] == "their rewards are not the same (reward_model): their means cannot be compared"
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_code_is_that_of_the_package(lab, name):
     answer = lab.api(f"/code/{name}")
