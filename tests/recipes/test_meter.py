@@ -6,6 +6,7 @@ import platform
 import subprocess
 import sys
 from dataclasses import replace
+from mmap import mmap
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from oneloop.config import default_run
 from oneloop.recipes.execute import execute
 from oneloop.recipes.meter import SMALL, Meter, forget_peak
 from oneloop.record.reader import read_run
+from oneloop.record.writer import RunFolder
 from toy_models import Silent
 
 FAULTS = """
@@ -62,20 +64,15 @@ def test_every_step_has_a_line_of_memory(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not forget_peak(), reason="a kernel that lets nobody reset the peak")
 def test_a_peak_belongs_to_its_phase(tmp_path: Path) -> None:
-    lines = []
-
-    class Folder:
-        def memory(self, step, values):
-            lines.append(values)
-
-    meter, mib = Meter.begin(Folder(), "cpu"), 2**20
-    for mebibytes in ((64, 1, 8), (1, 1, 1)):
-        for name, count in zip(("rollout", "prepare", "update"), mebibytes, strict=True):
-            meter.phase(name)
-            block = bytearray(os.urandom(1) * (count * mib))
-            del block
-        meter(0, None)
-    first, second = lines
+    with RunFolder.open(tmp_path / "run", resume=False, config_text="", facts={}) as folder:
+        meter, mib = Meter.begin(folder, "cpu"), 2**20
+        for step, mebibytes in enumerate(((64, 1, 8), (1, 1, 1))):
+            for name, count in zip(("rollout", "prepare", "update"), mebibytes, strict=True):
+                meter.phase(name)
+                with mmap(-1, count * mib) as block:  # malloc might keep what is freed
+                    block.write(b"1" * len(block))
+            meter(step, None)
+    first, second = read_run(tmp_path / "run").memory
     assert first["phase/rollout"] - first["phase/prepare"] > 48 * mib and set(second) == set(first)
     assert second["phase/rollout"] < first["phase/rollout"] - 48 * mib
     assert second["peak_rss"] == first["peak_rss"] >= first["phase/rollout"]  # the most of the run stays

@@ -11,7 +11,8 @@ from oneloop.recipes.explain import facts
 @pytest.mark.parametrize(
     ("name", "wanted"),
     [
-        ("ppo", {"surrogate": "ClippedRatio", "eps_low": 0.2, "eps_high": 0.2, "beta": 0.05, "kl_at": "reward", "lam": 0.95,
+        ("ppo", {"surrogate": "ClippedRatio", "eps_low": 0.2, "eps_high": 0.2, "beta": 0.05, "kl_at": "reward",
+                 "lam": 0.95,
                  "gamma": 1.0, "value_coef": 0.5, "epochs": 4, "aggregate": "TokenMean", "target_kl": 0.1}),
         ("grpo", {"advantage": "GroupRelative", "scale": "std", "ddof": 0, "beta": 0.04, "kl_at": "loss", "lam": None}),
         ("dapo", {"eps_low": 0.2, "eps_high": 0.28, "beta": None, "kl_at": None}),

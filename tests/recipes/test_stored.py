@@ -49,7 +49,7 @@ def text_of(name: str) -> Text:
     else:
         tokenizer = load_tokenizer("scratch:tiny")
         tokenizer.chat_template = MARKED
-    return Text(tokenizer, (tokenizer.eos_token_id,))
+    return Text(tokenizer, (tokenizer.eos_token_id,))  # pyright: ignore[reportArgumentType]
 
 
 def turns(*said: str) -> list[dict]:
@@ -85,7 +85,7 @@ def one_by_one(kind: str, text: Text) -> list:
     for number, row in enumerate(ROWS):
         ids, answers = text.answers(row, COLUMNS[kind])
         if kind == "preferences":
-            found.append(Pair(ids, *answers))
+            found.append(Pair(ids, answers[0], answers[1]))
         elif kind == "unpaired":
             found.append(Rated(ids, answers[0], row["label"]))
         else:

@@ -6,7 +6,21 @@ from math import exp, isnan
 import pytest
 import torch
 
-from oneloop.algorithms import ALGORITHMS, CISPO, DAPO, DPO, GRPO, GSPO, IPO, PPO, REINFORCE, REWARD_MODEL, SFT
+from oneloop.algorithms import (
+    ALGORITHMS,
+    CISPO,
+    DAPO,
+    DPO,
+    GRPO,
+    GSPO,
+    IPO,
+    PPO,
+    REINFORCE,
+    REWARD_MODEL,
+    SFT,
+    Preference,
+)
+from oneloop.loop import minibatches, train
 from oneloop.objective.surrogate import ClippedRatio
 from oneloop.ports import Report, Untraced
 from oneloop.record.steps import StepTables
@@ -14,7 +28,6 @@ from oneloop.trace import ratios as ratios_module
 from oneloop.trace.ratios import EDGES
 from oneloop.trace.tokens import sampled_rows
 from oneloop.trace.traced import FIXED_EVERY, Traced
-from oneloop.train import minibatches, train
 from oneloop.types import Completion, Prompt, Reward, StopReason, Trajectory
 from toy_models import Bigram, Fixed, Memory, ragged_batch, rows_for
 
@@ -47,8 +60,9 @@ class Kept:
 
 
 def kind_of(algorithm):
-    return {"dpo": "preferences", "ipo": "preferences", "simpo": "preferences", "reward_model": "preferences",
-            "orpo": "preferences", "sft": "demonstrations", "kto": "unpaired"}.get(algorithm.name, "prompts")  # fmt: skip
+    if isinstance(algorithm, Preference):
+        return "preferences"
+    return {"sft": "demonstrations", "kto": "unpaired"}.get(algorithm.name, "prompts")
 
 
 def traced(algorithm, batch, *, steps=1, minibatch=2, max_tokens=40, report=None, models=None, recorder=None, **parts):

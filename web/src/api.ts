@@ -1,6 +1,6 @@
 /** The server's answers. Every route is read only; in a report they lie in the page. */
 import { held } from "./report/held";
-import { report } from "./report/report";
+import { report } from "./report";
 
 /** An answer that is no result: what the server said, and what to do about it. */
 export class Refusal extends Error {

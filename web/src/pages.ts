@@ -1,15 +1,18 @@
 /** Every page: the shape of its path, and what draws it. Named groups of the path become its properties. */
 import type { Component } from "svelte";
 import Compare from "./compare/Compare.svelte";
-import Home from "./Home.svelte";
+import Home from "./home/Home.svelte";
 import Clip from "./learn/clip/Clip.svelte";
 import Dpo from "./learn/dpo/Dpo.svelte";
 import Groups from "./learn/groups/Groups.svelte";
 import Loop from "./learn/loop/Loop.svelte";
-import { report } from "./report/report";
+import { report } from "./report";
 import ReportFile from "./report/ReportFile.svelte";
 import Memory from "./run/memory/Memory.svelte";
 import ReportOfRun from "./run/report/ReportOfRun.svelte";
+import Overview from "./run/overview/Overview.svelte";
+import Rollouts from "./run/rollouts/Rollouts.svelte";
+import Tokens from "./run/tokens/Tokens.svelte";
 
 export interface Page {
   path: RegExp;
@@ -29,4 +32,7 @@ export const pages: readonly Page[] = [
   page(/^\/learn\/loop$/, Loop),
   page(/^\/run\/(?<id>[^/]+)\/memory$/, Memory),
   page(/^\/run\/(?<id>[^/]+)\/report$/, ReportOfRun),
+  page(/^\/run\/(?<id>[^/]+)$/, Overview),
+  page(/^\/run\/(?<id>[^/]+)\/rollouts$/, Rollouts),
+  page(/^\/run\/(?<id>[^/]+)\/tokens$/, Tokens),
 ];

@@ -2,7 +2,7 @@
  *
  * The report is one file without a server: there the whole address lies behind the #.
  */
-import { report } from "./report/report";
+import { report } from "./report";
 
 const behindHash = report !== null;
 

@@ -7,12 +7,12 @@ import os
 import platform
 import resource
 import sys
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
 
 import torch
+
+from oneloop.record.writer import RunFolder
 
 SMALL = 64 * 2**20
 """Bytes of a parameter from which its temporary copies matter more than the time to get new pages."""
@@ -89,12 +89,6 @@ def _glibc() -> ctypes.CDLL | None:
     return ctypes.CDLL(None)
 
 
-class Folder(Protocol):
-    """Where the lines go: a run folder."""
-
-    def memory(self, step: int, values: Mapping[str, int]) -> None: ...
-
-
 class Meter:
     """Hook: one line of memory.jsonl after every step, with the peak of each phase where the system tells it.
 
@@ -102,7 +96,7 @@ class Meter:
         start: resident bytes just before the models were loaded.
     """
 
-    def __init__(self, folder: Folder, device: str, start: int) -> None:
+    def __init__(self, folder: RunFolder, device: str, start: int) -> None:
         self._folder, self._start = folder, start
         self._cuda = device if device.startswith("cuda") else ""
         self._phase = ""
@@ -110,7 +104,7 @@ class Meter:
         self._most: dict[str, int] = {}
 
     @classmethod
-    def begin(cls, folder: Folder, device: str) -> Meter:
+    def begin(cls, folder: RunFolder, device: str) -> Meter:
         """To be called just before models are loaded: the peak counts from here."""
         forget_peak()
         return cls(folder, device, resident())
