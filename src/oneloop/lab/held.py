@@ -27,7 +27,7 @@ BUDGET = 6 * 2**20
 
 
 class Holding:
-    """Answers by the route that the pages ask for. Step tables are held of a few steps; `left` says what is not held."""
+    """Answers by the route that pages ask for. Step tables are held of a few steps; `left` says what is not held."""
 
     def __init__(self, library: Library, runs: int) -> None:
         self.answers: dict[str, Any] = {
