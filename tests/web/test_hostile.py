@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from web import runs
+import recorded_runs as runs
 
 SCRIPTS = [
     "<script>{}</script>",
@@ -104,7 +104,14 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     for table in ("rollouts", "tokens"):
         runs.rewrite(own / table, texts)
-    runs.change(own, model=payload(), algorithm=payload(), failure=payload(), status="failed", argv=[payload() for _ in PAYLOADS])
+    runs.change(
+        own,
+        model=payload(),
+        algorithm=payload(),
+        failure=payload(),
+        status="failed",
+        argv=[payload() for _ in PAYLOADS],
+    )
     line = json.loads((own / "metrics.jsonl").read_text().splitlines()[0])
     (own / "metrics.jsonl").write_text(json.dumps(line | {text: 1.0 for text in PAYLOADS}) + "\n")
     events = [{"step": 0, "time": 0.0, "level": "alert", "code": text, "text": text, "fix": text} for text in PAYLOADS]
@@ -137,4 +144,9 @@ def test_sixty_texts_stay_texts_on_every_page(page: Any, lab: Any, hostile: Path
         shown = page.locator("main").inner_text()
         assert any(text in shown for text in PAYLOADS), path
         assert page.evaluate("window.hit === undefined"), path
-    assert page.locator("main").locator("script, iframe, object, embed, img, base, meta, link, [onerror], [onload]").count() == 0
+    assert (
+        page.locator("main")
+        .locator("script, iframe, object, embed, img, base, meta, link, [onerror], [onload]")
+        .count()
+        == 0
+    )
