@@ -5,6 +5,9 @@ import Clip from "./learn/clip/Clip.svelte";
 import Dpo from "./learn/dpo/Dpo.svelte";
 import Groups from "./learn/groups/Groups.svelte";
 import Loop from "./learn/loop/Loop.svelte";
+import Diff from "./run/diff/Diff.svelte";
+import RunGroups from "./run/groups/Groups.svelte";
+import Length from "./run/length/Length.svelte";
 import Overview from "./run/overview/Overview.svelte";
 import Rollouts from "./run/rollouts/Rollouts.svelte";
 import Tokens from "./run/tokens/Tokens.svelte";
@@ -25,6 +28,9 @@ export const pages: readonly Page[] = [
   page(/^\/learn\/groups$/, Groups),
   page(/^\/learn\/loop$/, Loop),
   page(/^\/run\/(?<id>[^/]+)$/, Overview),
+  page(/^\/run\/(?<id>[^/]+)\/diff$/, Diff),
+  page(/^\/run\/(?<id>[^/]+)\/groups$/, RunGroups),
+  page(/^\/run\/(?<id>[^/]+)\/length$/, Length),
   page(/^\/run\/(?<id>[^/]+)\/rollouts$/, Rollouts),
   page(/^\/run\/(?<id>[^/]+)\/tokens$/, Tokens),
 ];
