@@ -35,6 +35,8 @@ export interface Run extends RunLine {
   lacks: string[];
   tables: Record<"rollouts" | "ratios" | "tokens" | "pairs", TableFacts>;
   metrics: string[];
+  /** Share of the metrics that has been read: below 1 for a moment where the file is large, and names may be missing. */
+  ready: number;
   x: { tokens: boolean };
   explain: Record<string, string | number | boolean | null>;
 }

@@ -74,6 +74,7 @@ def _run(ask: Question) -> Any:
         **asdict(source.details()),
         "tables": tables.facts(source),
         "metrics": names,
+        "ready": source.index().ready,
         "x": {"tokens": "num_tokens" in names},
     }
 
