@@ -259,3 +259,6 @@ def test_a_real_run_beside_its_plan(tmp_path: Path, capsys: pytest.CaptureFixtur
     beside = compare(plan(run).bill, Path(out))
     assert beside.measured == max(row["peak_rss"] - row["start_rss"] for row in rows)
     assert 0.25 < beside.planned / beside.measured < 4 and beside.in_use < beside.planned
+    kept = json.loads((tmp_path / "run" / "plan.json").read_text())
+    assert max(sum(phase["parts"].values()) for phase in kept["phases"]) == beside.planned
+    assert kept["table"]["policy"]["weights"] > 0 and kept["lengths"]["prompt"] > 0

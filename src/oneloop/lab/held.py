@@ -31,7 +31,7 @@ WHOLE = 3600.0
 
 
 class Holding:
-    """Answers by the route that the pages ask for. Of step tables a few steps are held; `left` says what is not held."""
+    """Answers by the route that the pages ask for; of step tables a few steps. `left` says what is not held."""
 
     def __init__(self, library: Library, runs: int) -> None:
         self.answers: dict[str, Any] = {
