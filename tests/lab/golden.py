@@ -6,16 +6,20 @@ page's tests read the files; a constant that changed on one side fails there.
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from oneloop.batch import Batch, PolicyOutput
+from oneloop.algorithms import DAPO, DR_GRPO, GRPO, PPO
+from oneloop.algorithms.policy_gradient import PolicyGradient
+from oneloop.batch import Batch, PolicyOutput, Size
 from oneloop.objective.advantage import GAE, AdvantageEstimator, GroupRelative, LeaveOneOut
-from oneloop.objective.divergence import exact_kl, kl_estimate
+from oneloop.objective.aggregate import Aggregate, FixedLength, SequenceMean, TokenMean
+from oneloop.objective.divergence import KL, exact_kl, kl_estimate
 from oneloop.objective.preference import ImplicitReward, LogSigmoid
-from oneloop.objective.select import MixedOutcome
+from oneloop.objective.select import MixedOutcome, OverlongFilter
 from oneloop.objective.surrogate import ClippedRatio
 
 FOLDER = Path(__file__).parent / "golden"
@@ -188,7 +192,116 @@ def dpo() -> list[Case]:
     ]
 
 
-TOPICS: dict[str, Callable[[], list[Case]]] = {"clip": clip, "dpo": dpo, "gae": gae, "groups": groups, "kl": kl}
+def aggregate() -> list[Case]:
+    """The weight of a token of each answer of a step, under each rule."""
+    cases = []
+    for lengths, budget in [([3, 9, 1, 4], 16), ([5], 5), ([2, 0, 7], 8), ([0, 0], 4)]:
+        mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+        if not max(lengths):
+            mask = torch.zeros(len(lengths), 1, dtype=torch.bool)
+        size = Size(int(mask.sum()), int(mask.any(1).sum()))
+        rules = {name: rule(mask, size).amax(1).tolist() for name, rule in _aggregates(budget).items()}
+        cases.append(case({"lengths": lengths, "budget": budget}, **rules))
+    return cases
+
+
+def _aggregates(budget: int) -> dict[str, Aggregate]:
+    return {"token": TokenMean(), "sequence": SequenceMean(), "fixed": FixedLength(budget)}
+
+
+def rescore() -> list[Case]:
+    """−dL/dlog π_θ of each token of one batch, by autograd through the loss of each method as a value."""
+    methods = {value.name: value for value in (PPO, GRPO, DAPO, DR_GRPO)}
+    asked: list[tuple[str, dict[str, Any]]] = [(name, {}) for name in methods]
+    asked += [
+        ("grpo", {"low": 0.1, "high": 0.4, "beta": 0.3}),
+        ("grpo", {"aggregate": "fixed", "mask": True}),
+        ("dapo", {"mask": False, "advantage": "none"}),
+        ("dr_grpo", {"beta": 1.0, "low": 0.0, "high": 0.0}),
+    ]
+    budget, rows = 6, _rescored()
+    cases = []
+    for name, changes in asked:
+        value = methods[name]
+        if name == "dr_grpo":
+            value = replace(value, aggregate=FixedLength(budget))
+        if "low" in changes:
+            value = replace(value, surrogate=ClippedRatio(changes["low"], changes["high"]))
+        if "beta" in changes:
+            value = replace(value, kl=KL(changes["beta"], at="loss"))
+        if "aggregate" in changes:
+            value = replace(value, aggregate=_aggregates(budget)[changes["aggregate"]])
+        if "mask" in changes:
+            value = replace(value, drop=OverlongFilter() if changes["mask"] else None)
+        if "advantage" in changes:
+            value = replace(value, advantage=GroupRelative(scale=changes["advantage"]))
+        gradients = _gradients(value, rows)
+        cases.append(case({"method": name, "changes": changes, "budget": budget, "rows": rows}, gradients=gradients))
+    return cases
+
+
+def _rescored() -> list[dict[str, Any]]:
+    """Two groups, with ratios on both sides of every band and beyond the bound, and a truncated answer."""
+    numbers = torch.Generator().manual_seed(0)
+
+    def some(count: int, scale: float) -> list[float]:
+        drawn = torch.randn(count, generator=numbers, dtype=torch.float64) * scale
+        return [round(value, 4) for value in drawn.tolist()]
+
+    shapes = [(0, 1.0, False, 3), (0, 0.0, True, 6), (0, 0.25, False, 1), (1, 0.0, False, 4), (1, 2.0, False, 2)]
+    rows = [
+        {
+            "group": group,
+            "reward": reward,
+            "truncated": truncated,
+            "advantage": some(length, 1.0),
+            "logRatio": some(length, 0.25),
+            "refGap": some(length, 0.5),
+        }
+        for group, reward, truncated, length in shapes
+    ]
+    rows[0]["logRatio"][1], rows[3]["logRatio"][2], rows[3]["logRatio"][3] = 25.0, -25.0, 3.0
+    return rows
+
+
+def _gradients(value: PolicyGradient, rows: list[dict[str, Any]]) -> list[list[float]]:
+    lengths = [len(row["logRatio"]) for row in rows]
+
+    def padded(name: str) -> torch.Tensor:
+        return torch.tensor([row[name] + [0.0] * (max(lengths) - len(row[name])) for row in rows], dtype=torch.float64)
+
+    mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+    rewards = torch.zeros_like(mask, dtype=torch.float64)
+    rewards[:, 0] = torch.tensor([row["reward"] for row in rows])
+    group = torch.tensor([row["group"] for row in rows])
+    truncated = torch.tensor([row["truncated"] for row in rows])
+    if value is PPO:  # its advantages are those that the run recorded, and hold the KL; the critic's loss is not asked
+        advantages, value = (
+            padded("advantage"),
+            replace(GRPO, kl=None, aggregate=PPO.aggregate, surrogate=PPO.surrogate),
+        )
+    else:
+        advantages = value.advantage(rewards, None, mask, group).advantages
+    old, new = torch.zeros_like(rewards), padded("logRatio").requires_grad_()
+    kept = mask if value.drop is None else value.drop(mask, truncated)
+    batch = Batch(
+        tokens=torch.zeros_like(mask, dtype=torch.long),
+        mask=kept,
+        group=group,
+        rewards=rewards,
+        truncated=truncated,
+        old_logprobs=old,
+        ref_logprobs=old - padded("refGap"),
+        advantages=torch.where(kept, advantages, 0.0),
+    )
+    value.loss(PolicyOutput(logprobs=new), batch, batch.size).value.backward()
+    assert new.grad is not None
+    return [(-row[:length]).tolist() for row, length in zip(new.grad, lengths, strict=True)]
+
+
+TOPICS: dict[str, Callable[[], list[Case]]] = {
+    "aggregate": aggregate, "clip": clip, "dpo": dpo, "gae": gae, "groups": groups, "kl": kl, "rescore": rescore,
+}  # fmt: skip
 
 
 def path(topic: str) -> Path:

@@ -253,12 +253,13 @@ def test_a_real_run_beside_its_plan(tmp_path: Path, capsys: pytest.CaptureFixtur
     subprocess.run([sys.executable, "-m", "oneloop", "train", *flags, "--steps", "2", "--out", out], check=True)
     rows = [json.loads(line) for line in (tmp_path / "run" / "memory.jsonl").read_text().splitlines()]
     assert command(["plan", *flags, "--against", out]) == 0
+    kept = json.loads((Path(out) / "plan.json").read_text())
+    assert kept["bytes"] == max(phase["bytes"] for phase in kept["phases"])
+    assert all(phase["bytes"] == sum(phase["parts"].values()) for phase in kept["phases"])
     shown = capsys.readouterr().out
     assert "planned " in shown and "measured " in shown and "without the heap's holes" in shown
     run = replace(default_run("sft"), model="scratch:tiny", prompts_per_step=64, max_tokens=512, data_size=64)
     beside = compare(plan(run).bill, Path(out))
     assert beside.measured == max(row["peak_rss"] - row["start_rss"] for row in rows)
     assert 0.25 < beside.planned / beside.measured < 4 and beside.in_use < beside.planned
-    kept = json.loads((tmp_path / "run" / "plan.json").read_text())
-    assert max(sum(phase["parts"].values()) for phase in kept["phases"]) == beside.planned
-    assert kept["table"]["policy"]["weights"] > 0 and kept["lengths"]["prompt"] > 0
+    assert kept["bytes"] == beside.planned and kept["table"]["policy"]["weights"] > 0 and kept["lengths"]["source"]

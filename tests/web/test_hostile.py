@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from web import runs
 
 SCRIPTS = [
@@ -76,7 +77,7 @@ WORDS = [
     "{{@html '<img src=x onerror={}>'}}",
 ]
 PAYLOADS = [text.format("window.hit=1") for text in SCRIPTS + ELEMENTS + WORDS]
-PAGES = ("", "/rollouts", "/rollouts?row=0&same=yes", "/tokens", "/groups", "/length", "/diff", "/memory", "/report")
+PAGES = ("", "/rollouts", "/rollouts?row=0&same=yes", "/tokens")
 
 
 @pytest.fixture(scope="session")
@@ -104,7 +105,14 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     for table in ("rollouts", "tokens"):
         runs.rewrite(own / table, texts)
-    runs.change(own, model=payload(), algorithm=payload(), failure=payload(), status="failed", argv=[payload() for _ in PAYLOADS])
+    runs.change(
+        own,
+        model=payload(),
+        algorithm=payload(),
+        failure=payload(),
+        status="failed",
+        argv=[payload() for _ in PAYLOADS],
+    )
     line = json.loads((own / "metrics.jsonl").read_text().splitlines()[0])
     (own / "metrics.jsonl").write_text(json.dumps(line | {text: 1.0 for text in PAYLOADS}) + "\n")
     events = [{"step": 0, "time": 0.0, "level": "alert", "code": text, "text": text, "fix": text} for text in PAYLOADS]
@@ -135,6 +143,11 @@ def test_sixty_texts_stay_texts_on_every_page(page: Any, lab: Any, hostile: Path
             page.locator("details [data-chart]").first.wait_for()
             page.get_by_role("button", name="All 60").click()
         shown = page.locator("main").inner_text()
-        assert path in ("/length", "/diff", "/memory") or any(text in shown for text in PAYLOADS), path
+        assert any(text in shown for text in PAYLOADS), path
         assert page.evaluate("window.hit === undefined"), path
-    assert page.locator("main").locator("script, iframe, object, embed, img, base, meta, link, [onerror], [onload]").count() == 0
+    assert (
+        page.locator("main")
+        .locator("script, iframe, object, embed, img, base, meta, link, [onerror], [onload]")
+        .count()
+        == 0
+    )

@@ -30,7 +30,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (live / "metrics.jsonl").write_text(lines[0])
     (live / "rest.jsonl").write_text("".join(lines[1:]))
     many = runs.copy(grpo, "many")
-    runs.rewrite(many / "rollouts", lambda columns: {k: [v[i % len(v)] for i in range(10_000)] for k, v in columns.items()})
+    runs.rewrite(
+        many / "rollouts", lambda columns: {k: [v[i % len(v)] for i in range(10_000)] for k, v in columns.items()}
+    )
     trl(place / "of-trl")
     verl(place / "of-verl")
     return place
@@ -38,7 +40,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def trl(run: Path) -> None:
     (run / "completions").mkdir(parents=True)
-    rows = {"step": [1, 1], "prompt": ["2+2=", "2+2="], "completion": ["4", "5"], "exact": [1.0, 0.0], "advantage": [1.0, -1.0]}
+    rows = {
+        "step": [1, 1],
+        "prompt": ["2+2=", "2+2="],
+        "completion": ["4", "5"],
+        "exact": [1.0, 0.0],
+        "advantage": [1.0, -1.0],
+    }
     parquet.write_table(pyarrow.table(rows), run / "completions" / "completions_00001.parquet")
     history = [{"step": 1, "reward": 0.5, "kl": 0.01, "loss": 0.1}]
     (run / "trainer_state.json").write_text(json.dumps({"global_step": 1, "max_steps": 1, "log_history": history}))
@@ -46,7 +54,10 @@ def trl(run: Path) -> None:
 
 def verl(run: Path) -> None:
     run.mkdir()
-    rows = [{"input": "2+2=", "output": text, "gts": "4", "score": score, "step": 1} for text, score in (("4", 1.0), ("5", 0.0))]
+    rows = [
+        {"input": "2+2=", "output": text, "gts": "4", "score": score, "step": 1}
+        for text, score in (("4", 1.0), ("5", 0.0))
+    ]
     (run / "1.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
@@ -241,9 +252,16 @@ def test_a_tokens_numbers_are_those_of_the_record(page: Any, at: Any, folder: Pa
         objective = min(ratio * advantage, min(max(ratio, 0.8), 1.2) * advantage)
         assert number(page.locator("#token-ratio dd").inner_text()) == pytest.approx(ratio, abs=6e-4)
         assert number(page.locator("#token-objective dd").inner_text()) == pytest.approx(objective, abs=6e-4)
-        assert number(page.locator("#token-value dd").inner_text()) == pytest.approx(row["return"][t] - row["value"][t], abs=6e-4)
+        assert number(page.locator("#token-value dd").inner_text()) == pytest.approx(
+            row["return"][t] - row["value"][t], abs=6e-4
+        )
     assert page.locator("#token-delta").count() == 1
-    kinds = [tokens.nth(t).evaluate("token => getComputedStyle(token).textDecorationStyle + ' ' + getComputedStyle(token).textDecorationLine") for t in range(len(row["text"]))]
+    kinds = [
+        tokens.nth(t).evaluate(
+            "token => getComputedStyle(token).textDecorationStyle + ' ' + getComputedStyle(token).textDecorationLine"
+        )
+        for t in range(len(row["text"]))
+    ]
     drawn = {0: "solid none", 1: "dotted underline", 2: "double underline"}
     assert kinds == [drawn[outcome] for outcome in row["outcome"][1]]
     assert 2 in row["outcome"][1]

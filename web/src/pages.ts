@@ -8,9 +8,12 @@ import Groups from "./learn/groups/Groups.svelte";
 import Loop from "./learn/loop/Loop.svelte";
 import { report } from "./report";
 import ReportFile from "./report/ReportFile.svelte";
+import Diff from "./run/diff/Diff.svelte";
+import RunGroups from "./run/groups/Groups.svelte";
+import Length from "./run/length/Length.svelte";
 import Memory from "./run/memory/Memory.svelte";
-import ReportOfRun from "./run/report/ReportOfRun.svelte";
 import Overview from "./run/overview/Overview.svelte";
+import ReportOfRun from "./run/report/ReportOfRun.svelte";
 import Rollouts from "./run/rollouts/Rollouts.svelte";
 import Tokens from "./run/tokens/Tokens.svelte";
 
@@ -33,6 +36,9 @@ export const pages: readonly Page[] = [
   page(/^\/run\/(?<id>[^/]+)\/memory$/, Memory),
   page(/^\/run\/(?<id>[^/]+)\/report$/, ReportOfRun),
   page(/^\/run\/(?<id>[^/]+)$/, Overview),
+  page(/^\/run\/(?<id>[^/]+)\/diff$/, Diff),
+  page(/^\/run\/(?<id>[^/]+)\/groups$/, RunGroups),
+  page(/^\/run\/(?<id>[^/]+)\/length$/, Length),
   page(/^\/run\/(?<id>[^/]+)\/rollouts$/, Rollouts),
   page(/^\/run\/(?<id>[^/]+)\/tokens$/, Tokens),
 ];

@@ -32,22 +32,29 @@ NAMES = {
     "overlong": ("objective/shaping.py", "OverlongPenalty.__call__"),
     "mixed_outcome": ("objective/select.py", "MixedOutcome.__call__"),
     "truncated_importance": ("objective/correction.py", "TruncatedImportance.__call__"),
+    "value_ppo": ("algorithms/__init__.py", "PPO"),
+    "value_grpo": ("algorithms/__init__.py", "GRPO"),
+    "value_dapo": ("algorithms/__init__.py", "DAPO"),
+    "value_dr_grpo": ("algorithms/__init__.py", "DR_GRPO"),
     "loss": ("algorithms/policy_gradient.py", "PolicyGradient.loss"),
     "prepare": ("algorithms/policy_gradient.py", "PolicyGradient.prepare"),
     "loop": ("loop.py", "train"),
 }
-"""What may be asked for: a file of the package, and a function in it. Nothing of a request becomes part of a path."""
+"""What may be asked for: a file of the package, and a function or a value in it. No path is made of a request."""
 
 
 @lru_cache
 def code(name: str) -> dict[str, Any]:
-    """The lines of a function without its docstring, of a method the body alone. Raises: Refusal."""
+    """The lines of a value; of a function without its docstring; of a method the body alone. Raises: Refusal."""
     if name not in NAMES:
         raise Refusal(404, "there is no code of that name", f"one of {', '.join(NAMES)}")
     file, path = NAMES[name]
     text = (PACKAGE / file).read_text(encoding="utf-8")
     node = _inside(ast.parse(text), path.split("."))
     lines = text.splitlines()
+    if isinstance(node, ast.Assign):
+        shown = "\n".join(lines[node.lineno - 1 : node.end_lineno])
+        return {"name": path, "file": f"src/oneloop/{file}", "line": node.lineno, "text": shown}
     body = node.body[1:] if ast.get_docstring(node) is not None else node.body
     start = body[0].lineno - 1
     while lines[start - 1].lstrip().startswith("#"):  # a comment before a statement belongs to it
@@ -59,9 +66,16 @@ def code(name: str) -> dict[str, Any]:
     return {"name": path, "file": f"src/oneloop/{file}", "line": line, "text": shown}
 
 
-def _inside(tree: ast.AST, path: list[str]) -> ast.FunctionDef:
+def _inside(tree: ast.AST, path: list[str]) -> ast.FunctionDef | ast.Assign:
     for name in path:
-        nodes = (node for node in ast.iter_child_nodes(tree) if isinstance(node, ast.ClassDef | ast.FunctionDef))
-        tree = next(node for node in nodes if node.name == name)
-    assert isinstance(tree, ast.FunctionDef)
+        tree = next(node for node in ast.iter_child_nodes(tree) if _name(node) == name)
+    assert isinstance(tree, ast.FunctionDef | ast.Assign)
     return tree
+
+
+def _name(node: ast.AST) -> str | None:
+    if isinstance(node, ast.ClassDef | ast.FunctionDef):
+        return node.name
+    if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+        return node.targets[0].id
+    return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -185,15 +185,13 @@ def compare(planned: Bill, folder: Path) -> Comparison:
     return Comparison(planned.bytes, planned.in_use, measured)
 
 
-def note(planned: Plan, folder: Path) -> None:
-    """Keep the bill in a run's folder as plan.json, where `oneloop lab` lays it beside what was measured."""
-    lengths, parts = planned.lengths, planned.bill
-    content = {
-        "table": {model: dict(sizes) for model, sizes in parts.table.items()},
-        "phases": [{"name": phase.name, "parts": dict(phase.parts)} for phase in parts.phases],
-        "lengths": {"prompt": lengths.prompt, "answer": lengths.answer, "source": lengths.source},
-    }
-    write_text(folder / "plan.json", json.dumps(content, indent=1) + "\n")
+def save(planned: Plan, folder: Path) -> None:
+    """The bill as plan.json in a run folder, in bytes: `phases` with the parts that add up to each, and `table`."""
+    bill = planned.bill
+    phases = [{"name": phase.name, "bytes": phase.bytes, "parts": dict(phase.parts)} for phase in bill.phases]
+    lengths = asdict(planned.lengths)
+    facts = {"bytes": bill.bytes, "in_use": bill.in_use, "process": planned.process, "lengths": lengths}
+    write_text(folder / "plan.json", json.dumps({**facts, "phases": phases, "table": bill.table}, indent=1))
 
 
 def _taken(row: dict[str, Any]) -> int:

@@ -1,0 +1,48 @@
+/** Completions of a step by their length, and the steps that the history is read from. */
+import { mean } from "../../math/groups";
+import type { RolloutRow, TableFacts } from "../../types";
+import { nearest } from "../steps";
+
+export interface Point {
+  step: number;
+  /** Mean length in tokens; null where there is none. */
+  right: number | null;
+  wrong: number | null;
+  /** Share that the length limit ended. */
+  truncated: number | null;
+}
+
+export function isTruncated(row: RolloutRow): boolean {
+  return row.stop === "length";
+}
+
+/** What the step trained on: dropped groups and unscored answers give no loss. */
+export function trained(rows: readonly RolloutRow[]): RolloutRow[] {
+  return rows.filter((row) => row.kept && row.reward !== null && row.length > 0);
+}
+
+export function point(step: number, rows: readonly RolloutRow[], bound: number): Point {
+  const scored = rows.filter((row) => row.reward !== null);
+  const average = (of: readonly RolloutRow[]) => (of.length ? mean(of.map((row) => row.length)) : null);
+  return {
+    step,
+    right: average(scored.filter((row) => row.reward! > bound)),
+    wrong: average(scored.filter((row) => row.reward! <= bound)),
+    truncated: rows.length ? rows.filter(isTruncated).length / rows.length : null,
+  };
+}
+
+/** At most so many recorded steps, evenly from the first to the last. */
+export function evenly(facts: TableFacts, most: number): number[] {
+  if (facts.first === null || facts.last === null || facts.count === 0) return [];
+  const count = Math.min(facts.count, most);
+  const places = Array.from({ length: count }, (_, i) => nearest(facts.first! + (count > 1 ? (i / (count - 1)) * (facts.last! - facts.first!) : 0), facts));
+  return [...new Set(places.map(Math.round))];
+}
+
+/** At most so many, evenly from the shortest to the longest, and always both. */
+export function byLength(rows: readonly RolloutRow[], most: number): RolloutRow[] {
+  const order = [...rows].sort((a, b) => a.length - b.length || a.row - b.row);
+  if (order.length <= most) return order;
+  return Array.from({ length: most }, (_, i) => order[Math.round((i / (most - 1)) * (order.length - 1))]!);
+}
