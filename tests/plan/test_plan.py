@@ -262,3 +262,4 @@ def test_a_real_run_beside_its_plan(tmp_path: Path, capsys: pytest.CaptureFixtur
     beside = compare(plan(run).bill, Path(out))
     assert beside.measured == max(row["peak_rss"] - row["start_rss"] for row in rows)
     assert 0.25 < beside.planned / beside.measured < 4 and beside.in_use < beside.planned
+    assert kept["bytes"] == beside.planned and kept["table"]["policy"]["weights"] > 0 and kept["lengths"]["source"]

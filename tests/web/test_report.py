@@ -50,10 +50,7 @@ def test_a_run_opens_from_the_disk(page, run):
     assert completions.locator("table").first.locator("tbody tr").count() == 8
     completions.get_by_text("step 30: ").click()
     assert completions.locator("details[open] tbody tr").count() >= 8
-    assert (
-        all(url.startswith(("file:", "data:")) for url in asked)
-        and len([u for u in asked if u.startswith("file")]) == 1
-    )
+    assert [url for url in asked if not url.startswith("data:")] == [out.as_uri()]
 
 
 def test_its_links_lead_to_the_pages_of_the_run_and_to_the_explorables(page, run):
@@ -85,9 +82,8 @@ def test_hostile_words_stay_words_and_gaps_are_said(page, tmp_path):
             for step in range(2):
                 part = {f"rewards/{HOSTILE}/mean": 1.0}
                 folder.scalars(step, {"reward": step * 1.0, "kl": float("nan") if step else 0.1, **part})
-            folder.trajectories(
-                1, [trajectory(1.0, HOSTILE), trajectory(None, "unscored"), trajectory(0.0, "x" * 4000)]
-            )
+            texts = ((1.0, HOSTILE), (None, "unscored"), (0.0, "x" * 4000))
+            folder.trajectories(1, [trajectory(reward, text) for reward, text in texts])
             folder.event(0, "A_X", HOSTILE, HOSTILE)
             folder.finish("failed", HOSTILE)
         runs.append((name, tmp_path / str(place)))

@@ -12,8 +12,8 @@ import Diff from "./run/diff/Diff.svelte";
 import RunGroups from "./run/groups/Groups.svelte";
 import Length from "./run/length/Length.svelte";
 import Memory from "./run/memory/Memory.svelte";
-import ReportOfRun from "./run/report/ReportOfRun.svelte";
 import Overview from "./run/overview/Overview.svelte";
+import ReportOfRun from "./run/report/ReportOfRun.svelte";
 import Rollouts from "./run/rollouts/Rollouts.svelte";
 import Tokens from "./run/tokens/Tokens.svelte";
 

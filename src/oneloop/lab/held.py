@@ -26,8 +26,12 @@ BUDGET = 6 * 2**20
 """Bytes of tables and memory, of all runs together. A report is then no larger than about 10 MiB."""
 
 
+WHOLE = 3600.0
+"""Seconds that a report waits until a file is read."""
+
+
 class Holding:
-    """Answers by the route that pages ask for. Step tables are held of a few steps; `left` says what is not held."""
+    """Answers by the route that the pages ask for; of step tables a few steps. `left` says what is not held."""
 
     def __init__(self, library: Library, runs: int) -> None:
         self.answers: dict[str, Any] = {
@@ -40,7 +44,7 @@ class Holding:
 
     def run(self, key: str, name: str, path: str) -> None:
         """What a run is: all but its tables."""
-        ask = Question(library=self._library, run=key)
+        ask = Question(library=self._library, run=key, wait=WHOLE)
         facts = {**ROUTES["/runs/{run}"](ask), "name": name, "path": path}
         line = {field: facts[field] for field in _LINE}
         self.answers["/api/runs"]["runs"].append(line)
@@ -59,9 +63,8 @@ class Holding:
                 held = [step for step in steps if self._table(key, kind, step, at)]
                 self._say(key, kind, held)
         for line in self.answers["/api/runs"]["runs"]:
-            self._keep(
-                line["id"], "/memory", ROUTES["/runs/{run}/memory"], Question(library=self._library, run=line["id"])
-            )
+            ask = Question(library=self._library, run=line["id"], wait=WHOLE)
+            self._keep(ask.run, "/memory", ROUTES["/runs/{run}/memory"], ask)
 
     def _table(self, key: str, kind: Table, step: int, at: Callable[[Source, int], Any]) -> bool:
         ask = Question(library=self._library, run=key, step=step)

@@ -10,18 +10,17 @@ import numpy
 from oneloop.lab.columns import Columns, Index
 from oneloop.lab.downsample import kept
 from oneloop.lab.own import OwnRun
-from oneloop.lab.series import WAIT
 from oneloop.lab.source import Source
 
 POINTS = 1000
 
 
-def memory(source: Source, index: Index) -> dict[str, Any]:
+def memory(source: Source, index: Index, wait: float) -> dict[str, Any]:
     """Bytes by step, few of many with every peak kept."""
     measured: list[dict[str, Any]] = []
     if isinstance(source, OwnRun):
         try:
-            index.refresh(WAIT)
+            index.refresh(wait)
             measured = index.chart("memory", _rows)
         except FileNotFoundError:
             measured = []

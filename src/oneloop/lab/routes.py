@@ -44,6 +44,8 @@ class Question:
     runs: tuple[str, ...] = ()
     metric: str = ""
     by_token: bool = False
+    wait: float = WAIT
+    """Seconds in which a long file is read on; a report waits for all of it."""
 
     def source(self) -> Source:
         """The run that is asked about. Raises: Refusal where there is none, or no more."""
@@ -67,14 +69,13 @@ def _runs(ask: Question) -> Any:
 
 def _run(ask: Question) -> Any:
     source = ask.source()
-    read(source, WAIT)
+    read(source, ask.wait)
     names = [name for name in source.index().columns.names() if name not in ("step", "time")]
     return {
         **_line(ask.run, ask.library.get(ask.run)[0], source),
         **asdict(source.details()),
         "tables": tables.facts(source),
         "metrics": names,
-        "ready": source.index().ready,
         "x": {"tokens": "num_tokens" in names},
     }
 
@@ -104,7 +105,7 @@ def _memory(ask: Question) -> Any:
     source = ask.source()
     with _lock:
         index = _memories.setdefault(source, Index(source.folder, "memory.jsonl"))
-    return memory(source, index)
+    return memory(source, index, ask.wait)
 
 
 def _compare(ask: Question) -> Any:
@@ -114,14 +115,8 @@ def _compare(ask: Question) -> Any:
 def _report(ask: Question) -> Any:
     source = ask.source()
     name = redacted(ask.library.get(ask.run)[0])
-    return {
-        "title": f"Run {name}",
-        "notes": [],
-        "tables": [],
-        "runs": [about(source, ask.run, name)],
-        **labels(),
-        "left": [],
-    }
+    facts = {"title": f"Run {name}", "notes": [], "tables": [], "runs": [about(source, ask.run, name)], "left": []}
+    return facts | labels()
 
 
 def _demo(ask: Question) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -189,8 +189,7 @@ def save(planned: Plan, folder: Path) -> None:
     """The bill as plan.json in a run folder, in bytes: `phases` with the parts that add up to each, and `table`."""
     bill = planned.bill
     phases = [{"name": phase.name, "bytes": phase.bytes, "parts": dict(phase.parts)} for phase in bill.phases]
-    said = planned.lengths
-    lengths = {"prompt": said.prompt, "answer": said.answer, "source": said.source}
+    lengths = asdict(planned.lengths)
     facts = {"bytes": bill.bytes, "in_use": bill.in_use, "process": planned.process, "lengths": lengths}
     write_text(folder / "plan.json", json.dumps({**facts, "phases": phases, "table": bill.table}, indent=1))
 
