@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from datasets import Dataset
@@ -143,6 +144,11 @@ def _shell(lines: list[list[str]]) -> None:
 
 
 def _command(verb: str, words: list[str], made: set[str]) -> None:
+    if verb == "lab":  # it serves until it is stopped; tests/lab asks it, and tests/web opens it
+        with patch("oneloop.lab.serve.serve") as serve:
+            assert run([verb, *words]) == 0
+        assert serve.call_count == 1
+        return
     out = words[words.index("--out") + 1] if "--out" in words else ""
     assert not out or out not in made, f"two commands of the page write to {out}"
     made.add(out)

@@ -253,6 +253,9 @@ def test_a_real_run_beside_its_plan(tmp_path: Path, capsys: pytest.CaptureFixtur
     subprocess.run([sys.executable, "-m", "oneloop", "train", *flags, "--steps", "2", "--out", out], check=True)
     rows = [json.loads(line) for line in (tmp_path / "run" / "memory.jsonl").read_text().splitlines()]
     assert command(["plan", *flags, "--against", out]) == 0
+    kept = json.loads((Path(out) / "plan.json").read_text())
+    assert kept["bytes"] == max(phase["bytes"] for phase in kept["phases"])
+    assert all(phase["bytes"] == sum(phase["parts"].values()) for phase in kept["phases"])
     shown = capsys.readouterr().out
     assert "planned " in shown and "measured " in shown and "without the heap's holes" in shown
     run = replace(default_run("sft"), model="scratch:tiny", prompts_per_step=64, max_tokens=512, data_size=64)

@@ -13,7 +13,7 @@ HELP = """usage: oneloop plan ALGORITHM [the flags of `oneloop train`]
   --prompt-tokens N   tokens of a prompt; left out, the longest of --data
   --answer-tokens N   tokens of an answer; left out, --max-new-tokens, or the longest of --data
   --available GIB     memory there is; left out, what the device has
-  --against RUN       compare with the memory.jsonl of a run folder
+  --against RUN       compare with the memory.jsonl of a run folder, and leave the plan there for its page (plan.json)
 
 exit codes: 0 it fits; 3 it does not
 """
@@ -29,12 +29,13 @@ def main(arguments: list[str]) -> int:
     run = parse_run(rest, USAGE, "oneloop plan")
     if against is not None:
         read_run(Path(against))  # whether it is there is told before the rehearsals
-    from oneloop.plan.plan import compare, plan, text_of
+    from oneloop.plan.plan import compare, plan, save, text_of
 
     planned = plan(run, prompt=prompt, answer=answer, available=available)
     print(text_of(run, planned))
     if against is not None:
         print(compare(planned.bill, Path(against)))
+        save(planned, Path(against))
     return 0 if planned.fits else DOES_NOT_FIT
 
 

@@ -40,7 +40,7 @@ NAMES = {
     "prepare": ("algorithms/policy_gradient.py", "PolicyGradient.prepare"),
     "loop": ("loop.py", "train"),
 }
-"""What may be asked for: a file of the package, and a function or value in it. No request becomes part of a path."""
+"""What may be asked for: a file of the package, and a function or a value in it. No path is made of a request."""
 
 
 @lru_cache

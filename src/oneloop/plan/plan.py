@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from oneloop.recipes import items
 from oneloop.recipes.meter import resident
 from oneloop.recipes.resolve import kind_of, resolved
 from oneloop.recipes.rows import reading_of
+from oneloop.record.atomic import write_text
 from oneloop.record.reader import read_run
 
 DEFAULT_PROMPT = 512
@@ -181,6 +183,15 @@ def compare(planned: Bill, folder: Path) -> Comparison:
     if measured <= 0:
         raise ConfigError(f"--against {folder}: memory.jsonl has no step. Fix: the --out folder of a run that took one")
     return Comparison(planned.bytes, planned.in_use, measured)
+
+
+def save(planned: Plan, folder: Path) -> None:
+    """The bill as plan.json in a run folder, in bytes: `phases` with the parts that add up to each, and `table`."""
+    bill = planned.bill
+    phases = [{"name": phase.name, "bytes": phase.bytes, "parts": dict(phase.parts)} for phase in bill.phases]
+    lengths = {"prompt": planned.lengths.prompt, "answer": planned.lengths.answer}
+    facts = {"bytes": bill.bytes, "in_use": bill.in_use, "process": planned.process, "lengths": lengths}
+    write_text(folder / "plan.json", json.dumps({**facts, "phases": phases, "table": bill.table}, indent=1))
 
 
 def _taken(row: dict[str, Any]) -> int:

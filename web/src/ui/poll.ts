@@ -32,7 +32,7 @@ export function poll(work: (signal: AbortSignal) => Promise<boolean>, every = 20
     if (!document.hidden) void beat();
   }
   document.addEventListener("visibilitychange", shown);
-  void beat();
+  timer = setTimeout(beat); // not at once: what `work` reads is no reason for the caller's effect to run again
   return () => {
     ended = true;
     leave.abort();

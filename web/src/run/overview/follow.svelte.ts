@@ -29,11 +29,9 @@ export function follow(id: () => string, names: () => readonly string[], live: (
   let ready = $state(0);
   let refusal = $state.raw<Refusal | null>(null);
   const key = $derived(JSON.stringify([id(), names()]));
-  const going = $derived(live() && report === null);
 
   $effect(() => {
     const [run, wanted] = JSON.parse(key) as [string, string[]];
-    const more = going;
     if (wanted.length === 0) {
       series = [];
       ready = 1;
@@ -56,6 +54,7 @@ export function follow(id: () => string, names: () => readonly string[], live: (
       [series, offset, mark, refusal] = [append(series, found.rows), found.offset, found.mark, null];
     }
     return poll(async (signal) => {
+      const more = live() && report === null; // before it is asked: what a run writes last is read then
       try {
         await (whole ? since(signal) : all(signal));
       } catch (error) {
