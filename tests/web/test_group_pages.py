@@ -219,6 +219,23 @@ def test_a_step_above_the_cap(page: Any, at: Any) -> None:
         page.get_by_text("only the histogram of its ratios was recorded").wait_for()
 
 
+def test_another_librarys_run_without_lengths(page: Any, at: Any) -> None:
+    rows = [answer(i, i // 2, i % 2, float(i == 3), length=None, stop=None, advantage=None) for i in range(4)]
+    offer(page, rows, kind="verl", algorithm=None, explain={})
+    at("/run/mine/groups")
+    page.locator("#what-if").wait_for()
+    assert cells(page, "#fate-all-wrong") == ["✗ all wrong", "1", "50 %", "–"]
+    assert "advantage –" in page.locator(".answer").first.inner_text()
+    at("/run/mine/length")
+    page.locator(".empty").get_by_text(
+        "lengths of this run's completions were not recorded: verl writes none"
+    ).wait_for()
+    assert value(page, "truncated") == "–"
+    assert page.locator("#over").count() == 0
+    at("/run/mine/diff")
+    page.locator(".empty").get_by_text("No ratios of tokens were recorded").wait_for()
+
+
 @pytest.mark.parametrize(
     ("tab", "words"), [("groups", "has no groups"), ("length", "wrote no completions"), ("diff", "no sampled tokens")]
 )
