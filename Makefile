@@ -59,8 +59,13 @@ $(PEERS)/%/installed: benchmarks/peers/%.txt
 	touch $@
 
 # the small runs that `oneloop lab --demo` shows, cut out of a new demo
+# each is trained once more in a process of its own: only there can its memory be compared with its plan
 recorded: $(VENV)/installed
 	$(BIN)/oneloop demo
+	set -e; export OMP_NUM_THREADS=1; for name in ppo grpo dpo; do \
+		$(BIN)/oneloop train $$name --recipe runs/demo/$$name/config.toml --overwrite; \
+		$(BIN)/oneloop plan $$name --recipe runs/demo/$$name/config.toml --against runs/demo/$$name; \
+	done
 	$(BIN)/python web/record.py runs/demo
 
 papers: $(VENV)/installed

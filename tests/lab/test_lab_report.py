@@ -1,20 +1,27 @@
-"""The report: whole, self-contained, and deaf to what a run says."""
+"""The report: whole, self-contained, and deaf to what a run says. How it looks: tests/web/test_report.py."""
 
+import base64
+import hashlib
 import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from oneloop.errors import ConfigError
-from oneloop.lab.curves import Line, by_scale, metric_lines
+from oneloop.lab import held
+from oneloop.lab.about import spread
+from oneloop.lab.curves import metric_lines
 from oneloop.lab.report import Table, report_run, write_report
 from oneloop.record.reader import read_run
 from oneloop.record.writer import RunFolder
 from oneloop.types import Completion, Prompt, Reward, StopReason, Trajectory
 
-HOSTILE = "</code><script>alert(1)</script><img src=x onerror=alert(2)> & \x1b[31m \u202e $\\frac{1}{0}$ \ud800 数"
+HOSTILE = (
+    "</code></script><script>alert(1)</script><!--<script><img src=x onerror=alert(2)> & \x1b[31m \u202e \ud800 数"
+)
 
 
 def trajectory(reward: float | None, text: str, sample: int = 0) -> Trajectory:
@@ -44,168 +51,123 @@ def make_run(path: Path, *, steps: int = 3, hostile: bool = False) -> Path:
 
 
 class Page(HTMLParser):
-    """Tags, ids and words of a page; complains about tags that are not closed in order."""
-
-    VOID = frozenset(("meta", "br", "path", "use", "rect"))
+    """Tags and attributes of a page."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.tags: list[str] = []
         self.attributes: list[tuple[str, str | None]] = []
-        self.words = ""
-        self._open: list[str] = []
         self.feed(text)
-        assert self._open == []
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
         self.attributes += attrs
-        if tag not in self.VOID:
-            self._open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes += attrs
-
-    def handle_endtag(self, tag):
-        if tag not in self.VOID:
-            assert self._open.pop() == tag
-
-    def handle_data(self, data):
-        self.words += data
-
-    def all(self, name: str) -> list[str | None]:
-        return [value for key, value in self.attributes if key == name]
 
 
-def read(path: Path) -> tuple[str, Page]:
-    text = path.read_text(encoding="utf-8")
-    return text, Page(text)
+def answers(path: Path) -> dict[str, Any]:
+    """What the file holds, as its script reads it."""
+    (data,) = re.findall(
+        r'<script type="application/json" id="report">(.*?)</script>', path.read_text(encoding="utf-8")
+    )
+    return json.loads(data)["answers"]
 
 
 def test_a_single_run(tmp_path):
     out = report_run(make_run(tmp_path / "first"))
     assert out == tmp_path / "first" / "report.html"
-    text, page = read(out)
+    text = out.read_text(encoding="utf-8")
     assert "<title>Run first</title>" in text and '<meta charset="utf-8">' in text
-    assert page.tags.count("figure") == 3  # what the run has, and nothing else
-    assert "3 of 3" in page.words and "finished" in page.words
-    for label in ("mean reward of completions", "KL to the reference, nats/token", "mean length, tokens"):
-        assert label in page.words
-    assert "kl" in page.words and "values that were not finite, first: 1" in page.words
-    assert page.tags.count("caption") == page.tags.count("table") == 2 + 3  # the run and its samples, and three steps
+    found = answers(out)
+    run, facts = found["/api/runs/first"], found["/api/report"]
+    assert (run["steps_done"], run["steps_total"], run["words"]) == (3, 3, "finished")
+    assert facts["title"] == "Run first" and facts["runs"][0]["missing"] == {"kl": 1}
+    names = [one["name"] for one in found["/api/runs/first/curves"]["series"]]
+    assert {"reward", "kl", "completions/mean_length"} <= set(names)
+    assert [sample["step"] for sample in facts["runs"][0]["samples"]] == [0, 1, 2]
 
 
-def test_steps_are_counted_from_1_as_on_the_terminal(tmp_path):
-    (line,) = metric_lines([("run", read_run(make_run(tmp_path / "run")))], "reward")
-    assert line.steps == [1, 2, 3] and line.values == [0.0, 0.5, 1.0]
-
-
-def test_pictures_are_described_and_ids_are_unique(tmp_path):
-    _, page = read(report_run(make_run(tmp_path / "first")))
-    alts = [alt for alt in page.all("aria-label") if alt]
-    assert "reward (mean reward of completions) over steps. first: first 0, last 1, 0 to 1" in alts
-    assert page.all("role").count("img") == page.tags.count("figure")
-    ids = page.all("id")
-    assert len(ids) == len(set(ids))
-    targets = {value[1:] for value in page.all("xlink:href") if value}
-    assert targets <= set(ids)
-
-
-def test_runs_are_overlaid_with_a_legend(tmp_path):
-    runs = [(name, make_run(tmp_path / name)) for name in ("ppo", "grpo")]
-    tables = [Table(("method", "accuracy"), [("ppo", "50 % <b>")], "512 held-out prompts")]
-    text, page = read(write_report(runs, tmp_path / "all" / "report.html", title="demo", tables=tables, notes=["n"]))
-    assert page.tags.count("figure") == 3
-    (reward,) = re.findall(r"<figure><h3>reward</h3>.*?</figure>", text, re.DOTALL)
-    legend = reward[reward.index("<figcaption>") :]
-    assert "ppo" in legend and "grpo" in legend
-    assert re.findall('stroke="(#[0-9a-f]{6})"', legend) == ["#0072b2", "#d55e00"]
-    assert "512 held-out prompts" in page.words and "50 % <b>" in page.words and "b" not in page.tags
+def test_the_browser_runs_this_script_and_no_other(tmp_path):
+    text = report_run(make_run(tmp_path / "run", hostile=True)).read_text(encoding="utf-8")
+    page = Page(text)
+    assert page.tags.count("script") == 2 and page.tags.count("style") == 1
+    assert not {"img", "iframe", "object"} & set(page.tags)
+    assert not [key for key, _ in page.attributes if key.startswith("on") or key == "src"]
+    (policy,) = [value or "" for key, value in page.attributes if key == "content" and "default-src" in (value or "")]
+    assert policy.startswith("default-src 'none'; ") and "unsafe" not in policy and "http" not in policy
+    for tag, kind in (("script", "module"), ("style", "")):
+        (inside,) = re.findall(rf"<{tag}{f' type=.{kind}.' if kind else ''}>(.*?)</{tag}>", text, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(inside.encode()).digest()).decode()
+        assert f"{tag}-src 'sha256-{digest}'" in policy
 
 
 def test_hostile_words_stay_words(tmp_path):
     run = make_run(tmp_path / "run", hostile=True)
     table = Table((HOSTILE,), [(HOSTILE,)], HOSTILE)
-    runs = [(HOSTILE, run), ("_b", run)]
-    out = write_report(runs, tmp_path / "r.html", title=HOSTILE, tables=[table], notes=[HOSTILE])
-    text, page = read(out)
-    assert not {"script", "img", "link", "iframe", "object"} & set(page.tags)
-    assert not [key for key, _ in page.attributes if key.startswith("on")]
-    assert "<script" not in text and "<img" not in text
-    assert "\x1b" not in text and "\u202e" not in text
-    assert "\\x1b[31m \\u202e" in page.words and "\\ud800 数" in page.words
-    assert "could not be scored" in page.words
-    figure = text[text.index("<h3>rewards/") :]
-    assert "数/mean</h3>" in figure
+    out = write_report([(HOSTILE, run)], tmp_path / "r.html", title=HOSTILE, tables=[table], notes=[HOSTILE])
+    text = out.read_text(encoding="utf-8")
+    assert "alert(1)</script>" not in text and "<img" not in text and "<!--" not in text and "\x1b" not in text
+    found = answers(out)
+    whole = HOSTILE  # nothing of it is lost
+    assert found["/api/report"]["notes"] == [whole] and found["/api/report"]["runs"][0]["name"] == whole
+    rows = found["/api/runs/run/rollouts?step=2"]["rows"]
+    assert rows[0]["completion"] == whole.replace("\ud800", "\\ud800") or rows[0]["completion"].startswith("</code>")
+    assert found["/api/report"]["runs"][0]["samples"][-1] == {"step": 2, "count": 2, "unscored": 1, "error": None}
 
 
-def test_nothing_comes_from_a_network(tmp_path):
-    text, page = read(report_run(make_run(tmp_path / "run")))
-    assert page.all("src") == []
-    assert all(value and value.startswith("#") for value in page.all("href") + page.all("xlink:href"))
-    assert "@import" not in text and not re.search(r"url\((?!#)", text)
-    assert "default-src 'none'" in text and "prefers-color-scheme:dark" in text
+def test_runs_are_held_together(tmp_path):
+    runs = [(name, make_run(tmp_path / name)) for name in ("ppo", "grpo")]
+    tables = [Table(("method", "accuracy"), [("ppo", "50 % <b>")], "512 held-out prompts")]
+    out = write_report(runs, tmp_path / "all" / "report.html", title="demo", tables=tables, notes=["n"])
+    found = answers(out)
+    facts = found["/api/report"]
+    assert (
+        [run["id"] for run in found["/api/runs"]["runs"]] == [run["name"] for run in facts["runs"]] == ["ppo", "grpo"]
+    )
+    assert facts["notes"] == ["n"] and facts["tables"][0]["rows"] == [["ppo", "50 % <b>"]]
+    assert {"/api/runs/ppo/rollouts?step=0", "/api/runs/grpo/rollouts?step=0"} <= set(found)
 
 
-def test_best_and_worst_of_first_and_last_and_more_folded_away(tmp_path):
-    text, page = read(report_run(make_run(tmp_path / "run")))
-    first, *folded = text[text.index("<h2>Completions of") :].split("<details>")
-    shown = re.findall(r"answer \d\.\d", first)
-    assert set(shown) == {f"answer {step}.{i}" for step in (0, 2) for i in (5, 4, 1, 0)}
-    assert [re.findall(r"answer \d\.\d", part) for part in folded] == [
-        [f"answer {step}.{i}" for i in (5, 4, 3, 2, 1, 0)] for step in (0, 1, 2)
+def test_two_runs_of_one_folder_name_are_told_apart(tmp_path):
+    runs = [(f"seed {seed}", make_run(tmp_path / str(seed) / "grpo", steps=seed + 1)) for seed in (0, 1)]
+    found = answers(write_report(runs, tmp_path / "r.html", title="t"))
+    assert [(run["id"], run["name"]) for run in found["/api/runs"]["runs"]] == [
+        ("grpo", "seed 0"),
+        ("grpo-2", "seed 1"),
     ]
-    assert "step 2: 6 completions" in page.words
+    assert found["/api/runs/grpo-2"]["steps_done"] == 2
 
 
-def test_a_long_run_shows_a_bounded_number_of_completions(tmp_path):
+def test_a_long_run_holds_a_bounded_number_of_completions(tmp_path):
     path = make_run(tmp_path / "run", steps=40)
     with RunFolder.open(path, resume=True, config_text="", facts={"algorithm": "grpo"}) as folder:
         folder.trajectories(39, [trajectory(i / 100, f"many {i}", i) for i in range(100)])
-    text, _ = read(report_run(path))
-    folded = text[text.index("<h2>Completions of") :].split("<details>")[1:]
-    assert [re.findall(r"step (\d+):", part)[0] for part in folded] == ["1", "8", "16", "24", "32", "40"]
-    assert re.findall(r"many (\d+)<", folded[-1]) == [*map(str, range(99, 91, -1)), *map(str, range(7, -1, -1))]
+    found = answers(report_run(path))
+    steps = [int(key.rpartition("=")[2]) + 1 for key in found if "/rollouts?step=" in key]
+    assert steps == [1, 8, 16, 24, 32, 40]
+    last = found["/api/runs/run/rollouts?step=39"]
+    assert [row["row"] for row in last["rows"]] == [*range(99, 91, -1), *range(7, -1, -1)]
+    assert (last["previous"], last["next"]) == (31, None)
+    assert "this file holds the rollouts of 6 of 40 steps; all of them: oneloop lab" in found["/api/runs/run"]["lacks"]
 
 
-def test_the_start_of_the_curves_is_what_was_measured_before_training(tmp_path):
+def test_what_there_is_no_room_for_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(held, "BUDGET", 4000)
+    out = report_run(make_run(tmp_path / "run", steps=20))
+    found = answers(out)
+    assert found["/api/report"]["left"] and "rollouts" in found["/api/report"]["left"][0]
+    assert len([key for key in found if "/rollouts?step=" in key]) < 6
+
+
+def test_a_very_long_run_makes_no_larger_file(tmp_path):
     path = make_run(tmp_path / "run")
-    with RunFolder.open(path, resume=True, config_text="", facts={"algorithm": "grpo"}) as folder:
-        folder.scalars(7, {"eval/reward": 0.75})
-    lines = [{"done": 0, "time": 1.0, "eval/reward": 0.25}, {"done": 8, "time": 2.0, "eval/reward": 0.75}]
-    (path / "eval.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    (line,) = metric_lines([("run", read_run(path))], "eval/reward")
-    assert (line.steps, line.values) == ([0, 8], [0.25, 0.75])
-
-
-def curve(name: str, place: int, steps: int, low: float, high: float) -> Line:
-    return Line(name, place, [1, steps], [low, high])
-
-
-def test_lines_of_other_scales_get_their_own_picture():
-    """SFT's loss falls from 5 over 220 steps; beside it the others would be flat and short."""
-    sft, rm, dpo = curve("sft", 0, 220, 5, 0.1), curve("rm", 1, 60, 0.7, 0.05), curve("dpo", 2, 40, 0.7, 0.4)
-    grpo, flat = curve("grpo", 3, 25, 0.0, 0.014), curve("flat", 4, 25, 0.01, 0.01)
-    pictures = by_scale([sft, rm, dpo, grpo, flat])
-    assert [[line.run for line in picture] for picture in pictures] == [["sft"], ["rm", "dpo", "flat"], ["grpo"]]
-    missing = Line("nan", 5, [1, 2, 3], [float("nan"), 1.0, 2.0])
-    assert by_scale([missing]) == [[missing]]
-
-
-def test_pictures_of_one_metric_name_their_runs(tmp_path):
-    runs = []
-    for name, scale, steps in (("sft", 100.0, 30), ("grpo", 1.0, 3)):
-        with RunFolder.open(tmp_path / name, resume=False, config_text="", facts={"algorithm": name}) as folder:
-            for step in range(steps):
-                folder.scalars(step, {"loss": scale / (step + 1)})
-        runs.append((name, tmp_path / name))
-    text, page = read(write_report(runs, tmp_path / "r.html", title="t"))
-    captions = re.findall(r"<figcaption>.*?</figcaption>", text)
-    assert ["sft" in captions[0], "grpo" in captions[0], "grpo" in captions[1]] == [True, False, True]
-    assert page.tags.count("figure") == 2
-    ids = page.all("id")
-    assert len(ids) == len(set(ids))
+    rows = (
+        {"step": step, "time": step * 1.0, **{f"m{i}": step % 7 + i / 3 for i in range(20)}} for step in range(20_000)
+    )
+    (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    out = report_run(path)
+    series = answers(out)["/api/runs/run/curves"]["series"]
+    assert len(series) == 20 and all(len(one["x"]) <= held.MOST_POINTS for one in series)
+    assert out.stat().st_size < 10 * 2**20
 
 
 def test_settings_and_objective(tmp_path):
@@ -215,34 +177,35 @@ def test_settings_and_objective(tmp_path):
     with RunFolder.open(path, resume=False, config_text=config, facts=facts) as folder:
         folder.scalars(0, {"reward": 1.0})
     (path / "objective.txt").write_text("grpo: <i>objective</i>\n  loss   Σ\n", encoding="utf-8")
-    text, page = read(report_run(path))
-    assert "grpo: <i>objective</i>\n  loss   Σ" in page.words and "i" not in page.tags and "b" not in page.tags
-    assert "2 of 4 settings differ from the default" in page.words
-    place = [text.index(f"<td>{name}</td>") for name in ("learning_rate", "reward", "algorithm", "steps")]
-    assert place == sorted(place)
-    assert "<td>learning_rate</td><td>0.01</td><td>1e-06</td>" in text and "a.py:f &lt;b&gt;x" in text
+    run = answers(report_run(path))["/api/runs/run"]
+    assert run["objective"] == "grpo: <i>objective</i>\n  loss   Σ\n"
+    changed = [(row["name"], row["value"], row["default"]) for row in run["config"] if row["changed"]]
+    assert changed == [("learning_rate", "0.01", "1e-06"), ("reward", "a.py:f <b>x", "")]
 
 
 def test_long_completions_are_cut_with_a_word(tmp_path):
     run = make_run(tmp_path / "run")
     with RunFolder.open(run, resume=True, config_text="", facts={}) as folder:
         folder.trajectories(9, [trajectory(1.0, "x" * 4000)])
-    _, page = read(report_run(run))
-    assert "x" * 1500 + "… and 2500 characters more" in page.words
+    (row,) = answers(report_run(run))["/api/runs/run/rollouts?step=9"]["rows"]
+    assert row["completion"] == "x" * 1500 and row["rest"] == {"prompt": 0, "completion": 2500}
 
 
-def test_an_unreadable_table_is_said_and_the_rest_shown(tmp_path):
+def test_an_unreadable_table_is_said_and_the_rest_held(tmp_path):
     run = make_run(tmp_path / "run")
     (run / "rollouts" / "step_000000.parquet").write_bytes(b"torn")
-    _, page = read(report_run(run))
-    assert "step_000000.parquet cannot be read" in page.words and "answer 2.5" in page.words
+    found = answers(report_run(run))
+    assert "step_000000.parquet cannot be read" in found["/api/report"]["runs"][0]["samples"][0]["error"]
+    assert "/api/runs/run/rollouts?step=2" in found
 
 
 def test_a_run_without_anything_and_a_killed_one(tmp_path):
-    (tmp_path / "run.json").write_text(json.dumps({"status": "running", "heartbeat": 0}))
-    _, page = read(report_run(tmp_path))
-    assert "running when last heard of, 1970-01-01 00:00:00+00:00" in page.words
-    assert "no metric was logged yet" in page.words
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "run.json").write_text(json.dumps({"status": "running", "heartbeat": 1, "host": "elsewhere"}))
+    found = answers(report_run(folder))
+    assert found["/api/runs/run"]["status"] == "killed" and "last heard of" in found["/api/runs/run"]["words"]
+    assert found["/api/runs/run/curves"]["series"] == []
 
 
 def test_the_same_run_gives_the_same_page(tmp_path):
@@ -254,3 +217,23 @@ def test_the_same_run_gives_the_same_page(tmp_path):
 def test_not_a_run(tmp_path):
     with pytest.raises(ConfigError, match="not a run folder"):
         report_run(tmp_path)
+
+
+def test_steps_of_a_figure_are_counted_from_1_as_on_the_terminal(tmp_path):
+    (line,) = metric_lines([("run", read_run(make_run(tmp_path / "run")))], "reward")
+    assert line.steps == [1, 2, 3] and line.values == [0.0, 0.5, 1.0]
+
+
+def test_the_start_of_a_figure_is_what_was_measured_before_training(tmp_path):
+    path = make_run(tmp_path / "run")
+    with RunFolder.open(path, resume=True, config_text="", facts={"algorithm": "grpo"}) as folder:
+        folder.scalars(7, {"eval/reward": 0.75})
+    lines = [{"done": 0, "time": 1.0, "eval/reward": 0.25}, {"done": 8, "time": 2.0, "eval/reward": 0.75}]
+    (path / "eval.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (line,) = metric_lines([("run", read_run(path))], "eval/reward")
+    assert (line.steps, line.values) == ([0, 8], [0.25, 0.75])
+    assert [row["done"] for row in answers(report_run(path))["/api/runs/run/evaluations"]["rows"]] == [0, 8]
+
+
+def test_spread():
+    assert spread(range(100), 4) == [0, 33, 66, 99] and spread([3, 5], 4) == [3, 5]

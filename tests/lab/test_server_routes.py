@@ -9,6 +9,7 @@ import pytest
 from asking import Lab, make_run, write_step
 
 from oneloop.lab.code import NAMES
+from oneloop.lab.compare import _words
 from oneloop.lab.routes import ROUTES
 from oneloop.lab.tables import EDGES
 from oneloop.record.writer import RunFolder
@@ -55,8 +56,8 @@ def test_curves_have_bands_and_axes(lab):
         "high": [0.5, 0.75, 1.0, 1.25], "n": 4,
     }  # fmt: skip
     assert kl["x"] == [] and kl["n"] == 0  # it was logged, and never finite
-    by_tokens = lab.api("/runs/grpo/curves?names=reward&x=tokens&from=200&to=300")["series"][0]
-    assert (by_tokens["x"], by_tokens["y"]) == ([200, 300], [0.25, 0.5])
+    by_tokens = lab.api("/runs/grpo/curves?names=reward&x=tokens&from=200&to=700")["series"][0]
+    assert (by_tokens["x"], by_tokens["y"]) == ([300, 600], [0.25, 0.5])  # 100, 200 and 300 of single steps
     assert len(lab.api("/runs/grpo/curves?names=reward&x=time")["series"][0]["x"]) == 4
 
 
@@ -128,7 +129,7 @@ def test_memory(lab):
 def test_compare_says_what_is_no_evidence(lab):
     answer = lab.api("/compare?runs=grpo,grpo-2")
     assert answer["seeds"] == {"grpo": 7, "grpo-2": 8} and answer["configs"] == []
-    assert "one seed" in answer["words"][0]
+    assert answer["words"] == ["only the seed or nothing differs: what is seen is chance"]
     evaluation = answer["evaluation"]
     assert evaluation["pairs"] == 2 and evaluation["difference"] == 0.0 and evaluation["low"] < 0 < evaluation["high"]
     assert [len(prompt["rows"]) for prompt in answer["prompts"]] == [2, 2]
@@ -141,6 +142,47 @@ def test_a_difference_is_the_second_run_minus_the_first(tmp_path):
     found = lab.api("/compare?runs=a,b")["evaluation"]
     assert found["difference"] == found["low"] == found["high"] == 0.25 and "0 is outside" in found["words"]
     assert lab.api("/compare?runs=b,a")["evaluation"]["difference"] == -0.25
+
+
+def test_report(lab):
+    answer = lab.api("/runs/grpo/report")
+    (about,) = answer["runs"]
+    assert about["id"] == "grpo" and [sample["step"] for sample in about["samples"]] == lab_steps(lab)
+    assert answer["curves"]["reward"] == "mean reward of completions" and "time/rollout" in answer["more"]
+
+
+def lab_steps(lab: Lab) -> list[int]:
+    facts = lab.api("/runs/grpo")["tables"]["rollouts"]
+    return list(range(facts["first"], facts["last"] + 1))
+
+
+@pytest.mark.parametrize(
+    "seeds, algorithms, said",
+    [
+        ((0, 0), ("ppo", "grpo"), "one seed: no evidence of a better method"),
+        ((0, 1), ("ppo", "grpo"), "one seed: no evidence"),  # one seed of each, whichever it is
+        ((0, 1, 0, 1), ("ppo", "ppo", "grpo", "grpo"), "2 seeds: no evidence"),
+        ((0, 1, 2), ("ppo", "ppo", "grpo"), "one seed: no evidence"),
+        ((0, 1, 2), ("ppo", "ppo", "ppo"), "only the seed or nothing differs"),
+    ],
+)
+def test_words_of_a_comparison_count_the_seeds_of_each_method(seeds, algorithms, said):
+    differing = [{"name": "seed", "values": list(map(str, seeds))}, {"name": "out", "values": list(seeds)}]
+    assert _words(differing, algorithms, seeds)[0].startswith(said)
+
+
+def test_several_settings_that_differ_hide_the_reason():
+    differing = [{"name": name, "values": ["1", "2"]} for name in ("epochs", "minibatch")]
+    assert _words(differing, ["ppo", "ppo"], [0, 0]) == [
+        "one seed: no evidence of a better method. Three seeds or more of each, with everything else equal",
+        "2 settings differ (epochs, minibatch): what made the difference cannot be told",
+    ]
+
+
+def test_other_rewards_are_not_compared():
+    differing = [{"name": "reward_model", "values": ["", "rm"]}]
+    words = _words(differing, ["ppo", "grpo"], [0, 0])
+    assert words[1] == "their rewards are not the same (reward_model): their means cannot be compared"
 
 
 @pytest.mark.parametrize("name", NAMES)

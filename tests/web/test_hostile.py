@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from web import runs
+import recorded_runs as runs
 
 SCRIPTS = [
     "<script>{}</script>",
@@ -77,7 +76,7 @@ WORDS = [
     "{{@html '<img src=x onerror={}>'}}",
 ]
 PAYLOADS = [text.format("window.hit=1") for text in SCRIPTS + ELEMENTS + WORDS]
-PAGES = ("", "/rollouts", "/rollouts?row=0&same=yes", "/tokens")
+PAGES = ("", "/rollouts", "/rollouts?row=0&same=yes", "/tokens", "/groups", "/length", "/diff")
 
 
 @pytest.fixture(scope="session")
@@ -143,7 +142,7 @@ def test_sixty_texts_stay_texts_on_every_page(page: Any, lab: Any, hostile: Path
             page.locator("details [data-chart]").first.wait_for()
             page.get_by_role("button", name="All 60").click()
         shown = page.locator("main").inner_text()
-        assert any(text in shown for text in PAYLOADS), path
+        assert path in ("/length", "/diff") or any(text in shown for text in PAYLOADS), path  # these show numbers
         assert page.evaluate("window.hit === undefined"), path
     assert (
         page.locator("main")

@@ -1,4 +1,5 @@
 /** The server's answers. Every route is read only; in a report they lie in the page. */
+import { held } from "./report/held";
 import { report } from "./report";
 
 /** An answer that is no result: what the server said, and what to do about it. */
@@ -29,8 +30,8 @@ export async function get<T>(route: string, signal?: AbortSignal): Promise<T> {
 }
 
 function embedded<T>(route: string): T {
-  const answer = report?.answers[route];
-  if (answer === undefined) throw new Refusal(404, "the report does not hold this", "open the run itself: oneloop lab");
+  const answer = report && held(report.answers, route);
+  if (!answer) throw new Refusal(404, "the report does not hold this", "open the run itself: oneloop lab");
   return answer as T;
 }
 

@@ -35,6 +35,8 @@ export interface Run extends RunLine {
   lacks: string[];
   tables: Record<"rollouts" | "ratios" | "tokens" | "pairs", TableFacts>;
   metrics: string[];
+  /** Share of the metrics that has been read: below 1 for a moment where the file is large, and names may be missing. */
+  ready: number;
   x: { tokens: boolean };
   explain: Record<string, string | number | boolean | null>;
 }
@@ -90,6 +92,8 @@ export interface RolloutRow {
   answer: string | null;
   target: string | null;
   extras: Record<string, string | null>;
+  /** In a report: characters of each text that it does not hold. */
+  rest?: { prompt: number; completion: number } | null;
 }
 
 interface Stepped {
@@ -168,4 +172,59 @@ export interface PairRow {
 
 export interface Pairs extends Stepped {
   rows: PairRow[];
+}
+
+/** What `oneloop plan --against RUN` keeps of its bill, in bytes. */
+export interface Plan {
+  table: Record<string, Record<string, number>>;
+  phases: { name: string; parts: Record<string, number> }[];
+  lengths: { prompt: number; answer: number; source: string };
+}
+
+/** Bytes by step: `rss`, `peak_rss`, `start_rss`, `phase/rollout`, …; on a GPU `cuda_peak` too, and then phases are the GPU's. */
+export type MemoryRow = { step: number } & Record<string, number>;
+
+export interface Memory {
+  plan: Plan | null;
+  measured: MemoryRow[];
+}
+
+export interface Comparison {
+  configs: { name: string; values: (string | null)[] }[];
+  evaluation: { metric: string; pairs: number; difference: number; low: number; high: number; words: string } | null;
+  prompts: { prompt: string; rows: (ComparedRow | null)[] }[];
+  seeds: Record<string, number | null>;
+  words: string[];
+}
+
+export interface ComparedRow {
+  step: number;
+  row: number;
+  completion: string;
+  reward: number | null;
+  advantage: number | null;
+  length: number;
+  stop: string;
+}
+
+/** What a report says of its runs beside the other answers. */
+export interface ReportFacts {
+  title: string;
+  notes: string[];
+  tables: { header: string[]; rows: string[][]; caption: string }[];
+  runs: ReportRun[];
+  /** Metrics and what they are, those of the first look and those folded away. */
+  curves: Record<string, string>;
+  more: Record<string, string>;
+  /** What there was no room for. */
+  left: string[];
+}
+
+export interface ReportRun {
+  id: string;
+  name: string;
+  minutes: number | null;
+  /** Values that were not finite, by metric. */
+  missing: Record<string, number>;
+  samples: { step: number; count: number; unscored: number; error: string | null }[];
 }

@@ -13,7 +13,7 @@ HELP = """usage: oneloop plan ALGORITHM [the flags of `oneloop train`]
   --prompt-tokens N   tokens of a prompt; left out, the longest of --data
   --answer-tokens N   tokens of an answer; left out, --max-new-tokens, or the longest of --data
   --available GIB     memory there is; left out, what the device has
-  --against RUN       compare with the memory.jsonl of a run folder, and leave the plan there for its page (plan.json)
+  --against RUN       compare with the memory.jsonl of a run folder, and keep the plan there for `oneloop lab`
 
 exit codes: 0 it fits; 3 it does not
 """

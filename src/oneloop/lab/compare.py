@@ -14,7 +14,11 @@ from oneloop.record.statistics import difference_interval
 
 MOST, STEPS, PROMPTS = 4, 10, 50
 """Runs at once; the newest common steps whose completions are compared; prompts that are shown."""
-ONE_SEED = "one seed each: no evidence of a better method. Three seeds or more of each, with everything else equal"
+ENOUGH = 3
+"""Seeds of a method, below which a difference says nothing about the method."""
+OF_REWARDS = ("reward", "reward_weights", "reward_model", "data")
+"""Settings that say what a reward is: where they differ, so does what a number of it means."""
+NOT_SETTINGS = ("out", "seed", "resume", "report_to", "overwrite")
 
 
 def compare(runs: Sequence[tuple[str, Source]], metric: str) -> dict[str, Any]:
@@ -31,21 +35,38 @@ def compare(runs: Sequence[tuple[str, Source]], metric: str) -> dict[str, Any]:
     tables = [_by_prompt(source, _common_steps([source for _, source in runs])) for _, source in runs]
     return {
         "configs": differing,
-        "evaluation": _difference(tables[0], tables[1], metric or "reward"),
+        "evaluation": None if _other_rewards(differing) else _difference(tables[0], tables[1], metric or "reward"),
         "prompts": _prompts(tables),
         "seeds": seeds,
-        "words": _words(differing, [line.algorithm for line in lines.values()]),
+        "words": _words(differing, [line.algorithm for line in lines.values()], list(seeds.values())),
     }
 
 
-def _words(differing: Sequence[dict[str, Any]], algorithms: Sequence[str | None]) -> list[str]:
-    own = [row["name"] for row in differing if row["name"] not in ("out", "seed", "resume", "report_to")]
-    words = [ONE_SEED]
+def _words(
+    differing: Sequence[dict[str, Any]], algorithms: Sequence[str | None], seeds: Sequence[int | None]
+) -> list[str]:
+    own = [row for row in differing if row["name"] not in NOT_SETTINGS]
+    methods: dict[tuple[Any, ...], set[int | None]] = {}
+    for place, (algorithm, seed) in enumerate(zip(algorithms, seeds, strict=True)):
+        methods.setdefault((algorithm, *(row["values"][place] for row in own)), set()).add(seed)
+    if len(methods) == 1:
+        return ["only the seed or nothing differs: what is seen is chance"]
+    fewest = min(map(len, methods.values()))
+    seen = "one seed" if fewest == 1 else f"{fewest} seeds"
+    words = []
+    if fewest < ENOUGH:
+        words.append(f"{seen}: no evidence of a better method. Three seeds or more of each, with everything else equal")
+    if other := _other_rewards(own):
+        words.append(f"their rewards are not the same ({', '.join(other)}): their means cannot be compared")
     if len(own) > 1:
-        words.append(f"{len(own)} settings differ ({', '.join(own[:6])}): what made the difference cannot be told")
-    elif not own and len(set(algorithms)) == 1:
-        words.append("only the seed or nothing differs: what is seen is chance")
+        names = ", ".join(row["name"] for row in own[:6])
+        words.append(f"{len(own)} settings differ ({names}): what made the difference cannot be told")
     return words
+
+
+def _other_rewards(differing: Sequence[dict[str, Any]]) -> list[str]:
+    """Settings in which the first two runs mean other things by a reward."""
+    return [row["name"] for row in differing if row["name"] in OF_REWARDS and row["values"][0] != row["values"][1]]
 
 
 def _common_steps(sources: Sequence[Source]) -> list[int]:

@@ -10,6 +10,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from oneloop.lab import tables
+from oneloop.lab.about import about, labels
 from oneloop.lab.answers import Refusal
 from oneloop.lab.code import code
 from oneloop.lab.columns import Index
@@ -73,6 +74,7 @@ def _run(ask: Question) -> Any:
         **asdict(source.details()),
         "tables": tables.facts(source),
         "metrics": names,
+        "ready": source.index().ready,
         "x": {"tokens": "num_tokens" in names},
     }
 
@@ -109,6 +111,19 @@ def _compare(ask: Question) -> Any:
     return compare([(key, ask.library.get(key)[1]) for key in ask.runs], ask.metric)
 
 
+def _report(ask: Question) -> Any:
+    source = ask.source()
+    name = redacted(ask.library.get(ask.run)[0])
+    return {
+        "title": f"Run {name}",
+        "notes": [],
+        "tables": [],
+        "runs": [about(source, ask.run, name)],
+        **labels(),
+        "left": [],
+    }
+
+
 def _demo(ask: Question) -> Any:
     runs = ask.library.runs().items()
     mine = [key for key, (_, source) in runs if ask.demo and source.folder.path.is_relative_to(ask.demo)]
@@ -130,6 +145,7 @@ ROUTES: dict[str, Callable[[Question], Any]] = {
     "/runs/{run}/tokens": lambda ask: tables.tokens(ask.source(), ask.step),
     "/runs/{run}/pairs": lambda ask: tables.pairs(ask.source(), ask.step),
     "/runs/{run}/memory": _memory,
+    "/runs/{run}/report": _report,
     "/compare": _compare,
     "/code/{name}": lambda ask: code(ask.name),
     "/demo": _demo,

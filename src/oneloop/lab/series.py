@@ -14,7 +14,7 @@ from oneloop.lab.downsample import kept
 from oneloop.lab.source import Source
 
 Axis = Literal["step", "tokens", "time"]
-AXES: dict[Axis, str] = {"step": "step", "tokens": "num_tokens", "time": "time"}
+AXES: dict[str, str] = {"step": "step", "tokens": "num_tokens", "time": "time"}
 """The column of each axis."""
 WAIT = 0.5
 """Seconds that a chart waits for the rest of the file."""
@@ -33,7 +33,13 @@ def curves(
     index = source.index()
     read(source, WAIT)
     key = (tuple(names), points, axis, low, high)
-    series = index.chart(key, lambda columns: [_series(columns, name, points, AXES[axis], low, high) for name in names])
+    series = index.chart(
+        key,
+        lambda columns: [
+            _series(columns, name, points, _along(columns, axis, each=source.kind == "oneloop"), low, high)
+            for name in names
+        ],
+    )
     return {"offset": index.offset, "x": axis, "ready": index.ready, "series": [one for one in series if one]}
 
 
@@ -46,10 +52,23 @@ def read(source: Source, wait: float) -> None:
             raise Refusal(410, "the run's folder is not there any more", "look at the list of runs") from None
 
 
+def _along(columns: Columns, axis: str, *, each: bool) -> NDArray[numpy.floating] | None:
+    """The values of an axis. Tokens count from the run's start; `each`: it logs those of every step, not their sum."""
+    along = columns.get(AXES[axis])
+    if axis != "tokens" or not each or along is None:
+        return along
+    return numpy.cumsum(numpy.nan_to_num(along), dtype=numpy.float64)
+
+
 def _series(
-    columns: Columns, name: str, points: int, axis: str, low: float | None, high: float | None
+    columns: Columns,
+    name: str,
+    points: int,
+    along: NDArray[numpy.floating] | None,
+    low: float | None,
+    high: float | None,
 ) -> dict[str, Any] | None:
-    values, along = columns.get(name), columns.get(axis)
+    values = columns.get(name)
     if values is None or along is None:
         return None
     there = numpy.isfinite(values) & numpy.isfinite(along)

@@ -45,11 +45,11 @@ def facts(source: Source) -> dict[Table, dict[str, int | None]]:
     return found
 
 
-def rollouts(source: Source, step: int | None) -> dict[str, Any]:
-    """Every completion of a step, its texts cut short."""
+def rollouts(source: Source, step: int | None, short: int = SHORT) -> dict[str, Any]:
+    """Every completion of a step, its texts cut after so many characters."""
     place = _placed(source, "rollouts", step)
     table = _read(source, "rollouts", place["step"])
-    return {**place, "columns": _parts(table), "rows": _rows(table, SHORT)}
+    return {**place, "columns": _parts(table), "rows": _rows(table, short)}
 
 
 def rollout(source: Source, step: int | None, row: int) -> dict[str, Any]:

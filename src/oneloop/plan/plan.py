@@ -189,7 +189,8 @@ def save(planned: Plan, folder: Path) -> None:
     """The bill as plan.json in a run folder, in bytes: `phases` with the parts that add up to each, and `table`."""
     bill = planned.bill
     phases = [{"name": phase.name, "bytes": phase.bytes, "parts": dict(phase.parts)} for phase in bill.phases]
-    lengths = {"prompt": planned.lengths.prompt, "answer": planned.lengths.answer}
+    said = planned.lengths
+    lengths = {"prompt": said.prompt, "answer": said.answer, "source": said.source}
     facts = {"bytes": bill.bytes, "in_use": bill.in_use, "process": planned.process, "lengths": lengths}
     write_text(folder / "plan.json", json.dumps({**facts, "phases": phases, "table": bill.table}, indent=1))
 

@@ -1,5 +1,5 @@
 /** Steps of a run, and which of them a table has. */
-import type { RunLine, TableFacts } from "../types";
+import type { Run, RunLine, TableFacts } from "../types";
 
 /** Whether more of it is to come. */
 export function going(run: RunLine): boolean {
@@ -17,4 +17,9 @@ export function nearest(step: number, { first, last, stride }: TableFacts): numb
 /** The step after one, of a table that has grown since it was read. */
 export function following(step: number, facts: TableFacts): number | null {
   return facts.last !== null && facts.last > step ? nearest(step + (facts.stride ?? 1), facts) : null;
+}
+
+/** Why a run has no table of these, as the server says it. */
+export function lack(run: Run, what: string): string {
+  return `This run has ${run.lacks.find((sentence) => sentence.startsWith(`no ${what}`)) ?? `no ${what}`}.`;
 }

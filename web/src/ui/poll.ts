@@ -2,12 +2,14 @@
 
 const SLOWEST = 30_000;
 
+const SOON = 50;
+
 /** Calls `work` now and then every `every` ms until it answers false, or until the returned function is called.
  *
- * `signal` ends a request that nobody waits for any more. A `work` that throws is tried again: after 2, 4, 8 … times the pause,
+ * It is called again at once where it answers "soon". `signal` ends a request that nobody waits for any more. A `work` that throws is tried again: after 2, 4, 8 … times the pause,
  * at most 30 s.
  */
-export function poll(work: (signal: AbortSignal) => Promise<boolean>, every = 2000): () => void {
+export function poll(work: (signal: AbortSignal) => Promise<boolean | "soon">, every = 2000): () => void {
   const leave = new AbortController();
   let timer: ReturnType<typeof setTimeout> | undefined;
   let pause = every;
@@ -18,10 +20,11 @@ export function poll(work: (signal: AbortSignal) => Promise<boolean>, every = 20
     if (busy || ended || document.hidden) return;
     busy = true;
     try {
-      ended = !(await work(leave.signal));
-      pause = every;
+      const answer = await work(leave.signal);
+      ended = answer === false;
+      pause = answer === "soon" ? SOON : every;
     } catch {
-      pause = Math.min(2 * pause, SLOWEST);
+      pause = Math.min(2 * Math.max(pause, every), SLOWEST);
     } finally {
       busy = false;
     }

@@ -62,7 +62,7 @@ export function follow(id: () => string, names: () => readonly string[], live: (
         refusal = error instanceof Refusal ? error : new Refusal(0, String(error), "");
         throw error; // asked again, more slowly
       }
-      return more || !whole;
+      return whole ? more : report === null && "soon";
     });
   });
   return {
