@@ -93,7 +93,7 @@ def test_groups_side_by_side(page: Any, at: Any) -> None:
     assert page.inner_text("#chosen").startswith("Group 4 std 0.08")
     choose(page, "Sorted by", "number")
     assert names.all_inner_texts() == ["✗ group 1", "≠ group 2", "✓ group 3", "≠ group 4"]
-    assert "all wrong: 0 gradient, 3 tokens spent" in page.inner_text("#chosen")
+    assert "all wrong: 0 gradient from its rewards, 3 tokens spent" in page.inner_text("#chosen")
     page.get_by_role("spinbutton", name="right: reward above").fill("1")
     assert names.all_inner_texts()[2] == "✗ group 3"
     page.reload()
@@ -219,6 +219,23 @@ def test_a_step_above_the_cap(page: Any, at: Any) -> None:
         page.get_by_text("only the histogram of its ratios was recorded").wait_for()
 
 
+def test_another_librarys_run_without_lengths(page: Any, at: Any) -> None:
+    rows = [answer(i, i // 2, i % 2, float(i == 3), length=None, stop=None, advantage=None) for i in range(4)]
+    offer(page, rows, kind="verl", algorithm=None, explain={})
+    at("/run/mine/groups")
+    page.locator("#what-if").wait_for()
+    assert cells(page, "#fate-all-wrong") == ["✗ all wrong", "1", "50 %", "–"]
+    assert "advantage –" in page.locator(".answer").first.inner_text()
+    at("/run/mine/length")
+    page.locator(".empty").get_by_text(
+        "lengths of this run's completions were not recorded: verl writes none"
+    ).wait_for()
+    assert value(page, "truncated") == "–"
+    assert page.locator("#over").count() == 0
+    at("/run/mine/diff")
+    page.locator(".empty").get_by_text("No ratios of tokens were recorded").wait_for()
+
+
 @pytest.mark.parametrize(
     ("tab", "words"), [("groups", "has no groups"), ("length", "wrote no completions"), ("diff", "no sampled tokens")]
 )
@@ -230,7 +247,7 @@ def test_a_run_without_groups(page: Any, at: Any, tab: str, words: str) -> None:
 
 def test_a_run_with_one_answer_a_prompt(page: Any, at: Any) -> None:
     at("/run/ppo/groups")
-    assert "nothing to compare" in page.inner_text("#single")
+    page.locator(".empty").get_by_text("no groups to compare").wait_for()
     at("/run/ppo/diff")
     page.locator("#notes").wait_for()
     assert "one answer here" in page.inner_text("#notes")

@@ -85,8 +85,9 @@ export interface RolloutRow {
   rewards: Record<string, number | null>;
   reward: number | null;
   advantage: number | null;
-  length: number;
-  stop: string;
+  /** In tokens; null where a run of another library says none. */
+  length: number | null;
+  stop: string | null;
   kept: boolean;
   answer: string | null;
   target: string | null;

@@ -61,7 +61,8 @@ export type Fate = "alive" | "all wrong" | "all right" | "unscored";
 
 export interface Spent {
   groups: number;
-  tokens: number;
+  /** null where the tokens of one are not known. */
+  tokens: number | null;
 }
 
 /** Whether a group gives a gradient. Equal rewards are all right where they are above `threshold`, as the run's own metrics count with 0. */
@@ -72,13 +73,18 @@ export function fate(rewards: readonly number[], threshold = 0): Fate {
 }
 
 /** Groups and tokens of each fate. */
-export function meter(groups: readonly { fate: Fate; tokens: number }[]): Record<Fate, Spent> {
+export function meter(groups: readonly { fate: Fate; tokens: number | null }[]): Record<Fate, Spent> {
   const found: Record<Fate, Spent> = { alive: none(), "all wrong": none(), "all right": none(), unscored: none() };
   for (const group of groups) {
     found[group.fate].groups += 1;
-    found[group.fate].tokens += group.tokens;
+    found[group.fate].tokens = plus(found[group.fate].tokens, group.tokens);
   }
   return found;
+}
+
+/** null, where one of them is. */
+export function plus(a: number | null, b: number | null): number | null {
+  return a === null || b === null ? null : a + b;
 }
 
 function none(): Spent {

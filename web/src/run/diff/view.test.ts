@@ -16,6 +16,7 @@ test("rows at a pass, with their rewards", () => {
   expect(batch(ratios, rollouts, 0).map((row) => [row.sample, row.reward, row.logRatio])).toEqual([[0, null, [0.1, 0.2]], [1, 0.5, [0.5, 0.6]]]);
   expect(batch(ratios, rollouts, 1).map((row) => row.sample)).toEqual([0]);
   expect(batch({ ...ratios, updates: 1 }, rollouts, 0).at(-1)!.logRatio).toEqual([0, 0]);
+  expect(batch({ ...ratios, rows: [ratio(0, [[0.1, null as unknown as number]])] }, null, 0)).toEqual([]);
   expect(batch({ ...ratios, rows: null }, null, 0)).toEqual([]);
 });
 

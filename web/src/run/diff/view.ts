@@ -18,7 +18,7 @@ export interface Rescored extends Scored {
   row: RolloutRow | null;
 }
 
-/** Rows with their ratios at their own `pass` of the step, counted from 0; rows without that pass are left out.
+/** Rows with their ratios at their own `pass` of the step, counted from 0; rows without that pass are left out, and rows with a number that was not finite.
  *
  * A row that no pass was spent on, in a step of one update, has ratio 1: the policy has not moved yet.
  */
@@ -27,6 +27,7 @@ export function batch(ratios: Ratios, rollouts: Rollouts | null, pass: number): 
   return (ratios.rows ?? []).flatMap((ratio) => {
     const logRatio = ratio.log_ratio?.[pass] ?? (ratios.updates <= 1 ? ratio.advantage.map(() => 0) : null);
     if (logRatio === null || logRatio.length === 0) return [];
+    if (![logRatio, ratio.advantage, ratio.ref_gap ?? []].every((values) => values.every(Number.isFinite))) return [];
     const row = known.get(`${ratio.group}.${ratio.sample}`) ?? null;
     const { group, sample, truncated, advantage } = ratio;
     return [{ group, sample, truncated, advantage, logRatio, refGap: ratio.ref_gap, reward: row?.reward ?? null, row }];

@@ -20,6 +20,10 @@ test("each group's fate, its spread, and all tokens it cost", () => {
   expect(usual(groups)).toBe(2);
 });
 
+test("lengths that nobody wrote are no 0 tokens", () => {
+  expect(judged({ step: 0, previous: null, next: null, columns: [], rows: [{ ...answer(0, 0, 1, 1), length: null }] }, null, 0)[0]!.tokens).toBeNull();
+});
+
 test("orders", () => {
   expect(sorted(groups, "std").map(({ number }) => number)).toEqual([5, 1, 8]);
   expect(sorted(groups, "tokens").map(({ number }) => number)).toEqual([8, 1, 5]);

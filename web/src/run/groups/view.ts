@@ -1,6 +1,6 @@
 /** A step's groups with what the page says of each. */
 import { groupsOf, type Group } from "../../learn/groups/scene";
-import { fate, type Fate, type Tally } from "../../math/dead";
+import { fate, plus, type Fate, type Tally } from "../../math/dead";
 import { mean, std } from "../../math/groups";
 import type { RolloutRow, Rollouts, TokenTable } from "../../types";
 
@@ -12,7 +12,8 @@ export interface Judged {
   fate: Fate;
   mean: number;
   std: number;
-  tokens: number;
+  /** null where lengths were not recorded. */
+  tokens: number | null;
   tally: Tally;
 }
 
@@ -29,7 +30,7 @@ export function judged(rollouts: Rollouts, tokens: TokenTable | null, threshold:
       fate: fate(rewards, threshold),
       mean: rewards.length ? mean(rewards) : NaN,
       std: std(rewards, 0),
-      tokens: members.reduce((sum, row) => sum + row.length, 0),
+      tokens: members.map((row) => row.length).reduce(plus, 0),
       tally: { right: rewards.filter((reward) => reward > threshold).length, size: rewards.length },
     };
   });
@@ -40,7 +41,7 @@ export type Order = (typeof ORDERS)[number];
 
 /** By number upwards; by all else from the largest. */
 export function sorted(groups: readonly Judged[], order: Order): Judged[] {
-  const key = (group: Judged) => (Number.isFinite(group[order]) ? group[order] : -Infinity);
+  const key = (group: Judged) => (Number.isFinite(group[order]) ? group[order]! : -Infinity);
   return [...groups].sort((a, b) => (order === "number" ? a.number - b.number : key(b) - key(a)));
 }
 

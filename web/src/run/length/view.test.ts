@@ -1,14 +1,14 @@
 import { expect, test } from "vitest";
-import type { RolloutRow } from "../../types";
-import { byLength, evenly, point, trained } from "./view";
+import { byLength, evenly, point, trained, type Measured } from "./view";
 
-function answer(row: number, reward: number | null, length: number, stop = "eos", kept = true): RolloutRow {
+function answer(row: number, reward: number | null, length: number, stop = "eos", kept = true): Measured {
   return { row, group: 0, sample: row, prompt: "", completion: "", cut: false, rewards: {}, reward, advantage: 0, length, stop, kept, answer: null, target: null, extras: {} };
 }
 
 test("lengths of right and wrong answers, and the truncated share", () => {
   const rows = [answer(0, 1, 4), answer(1, 0, 8, "length"), answer(2, 0, 6), answer(3, null, 100)];
   expect(point(3, rows, 0)).toEqual({ step: 3, right: 4, wrong: 7, truncated: 0.25 });
+  expect(point(3, [{ ...answer(0, 1, 0), length: null, stop: null }], 0)).toEqual({ step: 3, right: null, wrong: null, truncated: null });
   expect(point(3, [], 0)).toEqual({ step: 3, right: null, wrong: null, truncated: null });
   expect(trained([...rows, answer(4, 1, 3, "eos", false)]).map(({ row }) => row)).toEqual([0, 1, 2]);
 });

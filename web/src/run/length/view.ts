@@ -12,23 +12,35 @@ export interface Point {
   truncated: number | null;
 }
 
+export type Measured = RolloutRow & { length: number };
+
 export function isTruncated(row: RolloutRow): boolean {
   return row.stop === "length";
 }
 
+function measured(row: RolloutRow): row is Measured {
+  return row.length !== null;
+}
+
 /** What the step trained on: dropped groups and unscored answers give no loss. */
-export function trained(rows: readonly RolloutRow[]): RolloutRow[] {
-  return rows.filter((row) => row.kept && row.reward !== null && row.length > 0);
+export function trained(rows: readonly RolloutRow[]): Measured[] {
+  return rows.filter(measured).filter((row) => row.kept && row.reward !== null && row.length > 0);
+}
+
+/** null where nothing says why they ended. */
+export function truncatedShare(rows: readonly RolloutRow[]): number | null {
+  const told = rows.filter((row) => row.stop !== null);
+  return told.length ? told.filter(isTruncated).length / told.length : null;
 }
 
 export function point(step: number, rows: readonly RolloutRow[], bound: number): Point {
-  const scored = rows.filter((row) => row.reward !== null);
-  const average = (of: readonly RolloutRow[]) => (of.length ? mean(of.map((row) => row.length)) : null);
+  const scored = rows.filter(measured).filter((row) => row.reward !== null);
+  const average = (of: readonly Measured[]) => (of.length ? mean(of.map((row) => row.length)) : null);
   return {
     step,
     right: average(scored.filter((row) => row.reward! > bound)),
     wrong: average(scored.filter((row) => row.reward! <= bound)),
-    truncated: rows.length ? rows.filter(isTruncated).length / rows.length : null,
+    truncated: truncatedShare(rows),
   };
 }
 
@@ -41,7 +53,7 @@ export function evenly(facts: TableFacts, most: number): number[] {
 }
 
 /** At most so many, evenly from the shortest to the longest, and always both. */
-export function byLength(rows: readonly RolloutRow[], most: number): RolloutRow[] {
+export function byLength(rows: readonly Measured[], most: number): Measured[] {
   const order = [...rows].sort((a, b) => a.length - b.length || a.row - b.row);
   if (order.length <= most) return order;
   return Array.from({ length: most }, (_, i) => order[Math.round((i / (most - 1)) * (order.length - 1))]!);
