@@ -43,7 +43,7 @@ def document(title: str, answers: Mapping[str, Any]) -> str:
 
 
 def _inside(name: str, tag: str) -> str:
-    """A built file as it can stand between tags: nothing in it may end them. A carriage return would change its hash."""
+    """A built file as it can stand between tags: nothing in it may end them. A carriage return changes its hash."""
     try:
         text = (ASSETS / name).read_text(encoding="utf-8")
     except OSError as error:
