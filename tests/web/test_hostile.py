@@ -125,6 +125,13 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
+def unharmed(page: Any) -> None:
+    """Nothing ran, and nothing became an element: the page's policy would stop most of these even if they had."""
+    assert page.evaluate("window.hit === undefined")
+    made = "script, iframe, object, embed, img, base, meta, link, video, audio, [onerror], [onload], [onfocus]"
+    assert page.locator("main").locator(made).count() == 0
+
+
 def test_sixty_texts_stay_texts_on_every_page(page: Any, lab: Any, hostile: Path) -> None:
     assert len(set(PAYLOADS)) == 60
     address = lab(hostile)
@@ -141,9 +148,15 @@ def test_sixty_texts_stay_texts_on_every_page(page: Any, lab: Any, hostile: Path
             page.locator("summary", has_text="All").click()
             page.locator("details [data-chart]").first.wait_for()
             page.get_by_role("button", name="All 60").click()
+        if "row=0" in path:
+            for row in range(2, 62):
+                page.keyboard.press("n")
+                page.get_by_text(f"Completion {row} of step 1").wait_for()
+                page.locator("#completion").wait_for()
+                unharmed(page)
         shown = page.locator("main").inner_text()
         assert path in ("/length", "/diff") or any(text in shown for text in PAYLOADS), path  # these show numbers
-        assert page.evaluate("window.hit === undefined"), path
+        unharmed(page)
     assert (
         page.locator("main")
         .locator("script, iframe, object, embed, img, base, meta, link, [onerror], [onload]")
