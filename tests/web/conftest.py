@@ -20,9 +20,10 @@ import pytest
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """A headless Chromium."""
+    """A headless Chromium. For one file only: while it is open this thread has a running event loop, and no test of
+    another file could start one."""
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
