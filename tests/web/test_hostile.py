@@ -76,7 +76,7 @@ WORDS = [
     "{{@html '<img src=x onerror={}>'}}",
 ]
 PAYLOADS = [text.format("window.hit=1") for text in SCRIPTS + ELEMENTS + WORDS]
-PAGES = ("", "/rollouts", "/rollouts?row=0&same=yes", "/tokens", "/groups", "/length", "/diff")
+PAGES = ("", "/rollouts", "/rollouts?row=0&same=yes", "/tokens", "/groups", "/length", "/diff", "/memory", "/report")
 
 
 @pytest.fixture(scope="session")
@@ -155,11 +155,9 @@ def test_sixty_texts_stay_texts_on_every_page(page: Any, lab: Any, hostile: Path
                 page.locator("#completion").wait_for()
                 unharmed(page)
         shown = page.locator("main").inner_text()
-        assert path in ("/length", "/diff") or any(text in shown for text in PAYLOADS), path  # these show numbers
+        assert path in ("/length", "/diff", "/memory") or any(text in shown for text in PAYLOADS), path  # these show numbers
         unharmed(page)
-    assert (
-        page.locator("main")
-        .locator("script, iframe, object, embed, img, base, meta, link, [onerror], [onload]")
-        .count()
-        == 0
-    )
+    page.goto(f"{address}/compare?runs=own,run-1")
+    page.locator("h1").wait_for()
+    page.wait_for_load_state("networkidle")
+    unharmed(page)
