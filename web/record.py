@@ -10,7 +10,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from oneloop.lab.library import DEMO
+from oneloop.lab.catalog import DEMO
 from oneloop.lab.source import TABLES
 from oneloop.record.reader import read_run
 from oneloop.record.steps import StepTables

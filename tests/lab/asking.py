@@ -13,8 +13,8 @@ from urllib.parse import unquote
 import pyarrow
 
 from oneloop.lab.app import app
+from oneloop.lab.catalog import Catalog
 from oneloop.lab.guard import Door
-from oneloop.lab.library import Library
 from oneloop.record.writer import RunFolder
 from oneloop.types import Completion, Prompt, Reward, StopReason, Trajectory
 
@@ -36,8 +36,8 @@ class Lab:
     """The application around some folders, asked as a browser would."""
 
     def __init__(self, *roots: Path, door: Door = DOOR, demo: Path | None = None) -> None:
-        self.library = Library(roots)
-        self._app = app(self.library, door, demo)
+        self.catalog = Catalog(roots)
+        self._app = app(self.catalog, door, demo)
 
     def get(self, target: str, method: str = "GET", headers: Sequence[tuple[str, str]] = (("host", HOST),)) -> Answer:
         """`target`: a path with its query, as it stands in a request line."""

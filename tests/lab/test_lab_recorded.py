@@ -6,7 +6,7 @@ import tomllib
 import pytest
 from asking import Lab
 
-from oneloop.lab.library import DEMO
+from oneloop.lab.catalog import DEMO
 
 FILES = [file for file in DEMO.rglob("*") if file.is_file()]
 

@@ -281,7 +281,7 @@ def test_many_lines_come_in_pages(tmp_path):
 
 
 def test_new_runs_appear(tmp_path, monkeypatch):
-    monkeypatch.setattr("oneloop.lab.library.EVERY", 0.0)
+    monkeypatch.setattr("oneloop.lab.catalog.EVERY", 0.0)
     lab = Lab(tmp_path)
     assert lab.api("/runs") == {"runs": []}
     make_run(tmp_path / "b")

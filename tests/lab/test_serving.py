@@ -16,7 +16,7 @@ from asking import make_run
 from oneloop.cli.lab import LabFlags
 from oneloop.cli.lab import main as lab_main
 from oneloop.errors import ConfigError
-from oneloop.lab.library import roots
+from oneloop.lab.catalog import roots
 from oneloop.lab.serve import listening
 
 PROGRAM = """

@@ -1,4 +1,4 @@
-"""Runs for the pages' tests: recorded by the library, then changed where a test needs a certain number."""
+"""Runs for the pages' tests: recorded by oneloop, then changed where a test needs a certain number."""
 
 from __future__ import annotations
 

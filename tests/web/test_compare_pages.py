@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from oneloop.lab.library import DEMO
+from oneloop.lab.catalog import DEMO
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from oneloop.lab.library import DEMO
+from oneloop.lab.catalog import DEMO
 from oneloop.lab.report import Table, report_run, write_report
 from oneloop.record.writer import RunFolder
 from oneloop.types import Completion, Prompt, Reward, StopReason, Trajectory

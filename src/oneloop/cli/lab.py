@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> int:
         raise ConfigError(
             f'the lab needs {error.name}, which is not installed. Fix: pip install "oneloop[lab]"'
         ) from error
-    from oneloop.lab.library import DEMO, roots
+    from oneloop.lab.catalog import DEMO, roots
     from oneloop.lab.serve import serve
 
     folders = [*([] if flags.demo and not flags.runs else roots(flags.runs)), *([DEMO] if flags.demo else [])]

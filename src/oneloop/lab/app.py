@@ -15,9 +15,9 @@ from starlette.routing import Route
 
 from oneloop.errors import OneloopError
 from oneloop.lab.answers import Refusal, encoded, real, whole
+from oneloop.lab.catalog import Catalog
 from oneloop.lab.folders import Folder, plain
 from oneloop.lab.guard import Door, Guard
-from oneloop.lab.library import Library
 from oneloop.lab.routes import ROUTES, Question
 from oneloop.lab.secrets import redacted
 
@@ -28,10 +28,10 @@ THREADS = 16
 _log = logging.getLogger(__name__)
 
 
-def app(library: Library, door: Door, demo: Path | None = None) -> Guard:
+def app(catalog: Catalog, door: Door, demo: Path | None = None) -> Guard:
     """The server as an ASGI application."""
     limit = CapacityLimiter(THREADS)
-    routes = [Route(f"/api{path}", _endpoint(answer, library, demo, limit)) for path, answer in ROUTES.items()]
+    routes = [Route(f"/api{path}", _endpoint(answer, catalog, demo, limit)) for path, answer in ROUTES.items()]
     routes += [
         Route("/api/{rest:path}", _nothing),
         Route("/assets/{name}", _asset),
@@ -43,11 +43,11 @@ def app(library: Library, door: Door, demo: Path | None = None) -> Guard:
     return Guard(starlette, door)
 
 
-def _endpoint(answer: Callable[[Question], Any], library: Library, demo: Path | None, limit: CapacityLimiter) -> Any:
+def _endpoint(answer: Callable[[Question], Any], catalog: Catalog, demo: Path | None, limit: CapacityLimiter) -> Any:
     """An endpoint around a function, which runs in a thread: files may be slow, other readers need not wait."""
 
     def asked(request: Request) -> Any:
-        return answer(_question(request, library, demo))
+        return answer(_question(request, catalog, demo))
 
     async def endpoint(request: Request) -> Response:
         status, body = await to_thread.run_sync(_tried, asked, request, limiter=limit)
@@ -56,10 +56,10 @@ def _endpoint(answer: Callable[[Question], Any], library: Library, demo: Path | 
     return endpoint
 
 
-def _question(request: Request, library: Library, demo: Path | None) -> Question:
+def _question(request: Request, catalog: Catalog, demo: Path | None) -> Question:
     query, path = request.query_params, request.path_params
     return Question(
-        library=library,
+        catalog=catalog,
         demo=demo,
         run=path.get("run", ""),
         name=path.get("name", ""),

@@ -11,8 +11,8 @@ from oneloop.errors import OneloopError
 from oneloop.lab import tables
 from oneloop.lab.about import ROWS_SHOWN, STEPS_SHOWN, spread
 from oneloop.lab.answers import Refusal, encoded
+from oneloop.lab.catalog import Catalog
 from oneloop.lab.code import NAMES as CODE
-from oneloop.lab.library import Library
 from oneloop.lab.routes import ROUTES, Question
 from oneloop.lab.series import NAMES
 from oneloop.lab.source import Source, Table
@@ -33,18 +33,18 @@ WHOLE = 3600.0
 class Holding:
     """Answers by the route that the pages ask for; of step tables a few steps. `left` says what is not held."""
 
-    def __init__(self, library: Library, runs: int) -> None:
+    def __init__(self, catalog: Catalog, runs: int) -> None:
         self.answers: dict[str, Any] = {
             "/api/runs": {"runs": []},
             "/api/demo": {"run": None, "runs": []},
-            **{f"/api/code/{name}": ROUTES["/code/{name}"](Question(library=library, name=name)) for name in CODE},
+            **{f"/api/code/{name}": ROUTES["/code/{name}"](Question(catalog=catalog, name=name)) for name in CODE},
         }
         self.left: list[str] = []
-        self._library, self._runs, self._budget = library, runs, BUDGET
+        self._catalog, self._runs, self._budget = catalog, runs, BUDGET
 
     def run(self, key: str, name: str, path: str) -> None:
         """What a run is: all but its tables."""
-        ask = Question(library=self._library, run=key, wait=WHOLE)
+        ask = Question(catalog=self._catalog, run=key, wait=WHOLE)
         facts = {**ROUTES["/runs/{run}"](ask), "name": name, "path": path}
         line = {field: facts[field] for field in _LINE}
         self.answers["/api/runs"]["runs"].append(line)
@@ -58,16 +58,16 @@ class Holding:
         """Of all runs that were given, the telling tables first, as long as there is room."""
         for kind, at in _TABLES.items():
             for key in [line["id"] for line in self.answers["/api/runs"]["runs"]]:
-                source = self._library.get(key)[1]
+                source = self._catalog.get(key)[1]
                 steps = spread(_steps(source, kind), STEPS_SHOWN)
                 held = [step for step in steps if self._table(key, kind, step, at)]
                 self._say(key, kind, held)
         for line in self.answers["/api/runs"]["runs"]:
-            ask = Question(library=self._library, run=line["id"], wait=WHOLE)
+            ask = Question(catalog=self._catalog, run=line["id"], wait=WHOLE)
             self._keep(ask.run, "/memory", ROUTES["/runs/{run}/memory"], ask)
 
     def _table(self, key: str, kind: Table, step: int, at: Callable[[Source, int], Any]) -> bool:
-        ask = Question(library=self._library, run=key, step=step)
+        ask = Question(catalog=self._catalog, run=key, step=step)
         return self._keep(key, f"/{kind}?step={step}", lambda ask: at(ask.source(), step), ask)
 
     def _keep(self, key: str, rest: str, answer: Callable[[Question], Any], ask: Question) -> bool:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from oneloop.lab.about import about, labels
+from oneloop.lab.catalog import Catalog
 from oneloop.lab.document import document
 from oneloop.lab.held import Holding
-from oneloop.lab.library import Library
 from oneloop.record.atomic import write_text
 from oneloop.record.reader import read_run
 
@@ -45,14 +45,14 @@ def write_report(
     Raises: ConfigError when a path is no run folder.
     """
     records = [read_run(path) for _, path in runs]
-    library = Library([path for _, path in runs])
-    ids = {source.folder.path: key for key, (_, source) in library.runs().items()}
-    holding = Holding(library, len(runs))
+    catalog = Catalog([path for _, path in runs])
+    ids = {source.folder.path: key for key, (_, source) in catalog.runs().items()}
+    holding = Holding(catalog, len(runs))
     facts: list[dict[str, Any]] = []
     for (name, path), record in zip(runs, records, strict=True):
         key = ids[path.resolve()]
         holding.run(key, name, str(path))
-        facts.append(about(library.get(key)[1], key, name, record.metrics))
+        facts.append(about(catalog.get(key)[1], key, name, record.metrics))
     holding.tables()
     holding.answers["/api/report"] = {
         "title": title, "notes": list(notes), "tables": [asdict(table) for table in tables], "runs": facts, **labels(),

@@ -12,10 +12,10 @@ from weakref import WeakKeyDictionary
 from oneloop.lab import tables
 from oneloop.lab.about import about, labels
 from oneloop.lab.answers import Refusal
+from oneloop.lab.catalog import Catalog
 from oneloop.lab.code import code
 from oneloop.lab.columns import Index
 from oneloop.lab.compare import compare
-from oneloop.lab.library import Library
 from oneloop.lab.lights import health
 from oneloop.lab.memory import memory
 from oneloop.lab.secrets import redacted
@@ -27,7 +27,7 @@ from oneloop.lab.source import Appended, Source
 class Question:
     """A request, read and checked."""
 
-    library: Library
+    catalog: Catalog
     demo: Path | None = None
     run: str = ""
     name: str = ""
@@ -49,7 +49,7 @@ class Question:
 
     def source(self) -> Source:
         """The run that is asked about. Raises: Refusal where there is none, or no more."""
-        _, source = self.library.get(self.run)
+        _, source = self.catalog.get(self.run)
         if not source.folder.exists():
             raise Refusal(410, "the run's folder is not there any more", "look at the list of runs")
         return source
@@ -64,7 +64,7 @@ def _line(key: str, name: str, source: Source) -> dict[str, Any]:
 
 
 def _runs(ask: Question) -> Any:
-    return {"runs": [_line(key, name, source) for key, (name, source) in ask.library.runs().items()]}
+    return {"runs": [_line(key, name, source) for key, (name, source) in ask.catalog.runs().items()]}
 
 
 def _run(ask: Question) -> Any:
@@ -72,7 +72,7 @@ def _run(ask: Question) -> Any:
     read(source, ask.wait)
     names = [name for name in source.index().columns.names() if name not in ("step", "time")]
     return {
-        **_line(ask.run, ask.library.get(ask.run)[0], source),
+        **_line(ask.run, ask.catalog.get(ask.run)[0], source),
         **asdict(source.details()),
         "tables": tables.facts(source),
         "metrics": names,
@@ -109,18 +109,18 @@ def _memory(ask: Question) -> Any:
 
 
 def _compare(ask: Question) -> Any:
-    return compare([(key, ask.library.get(key)[1]) for key in ask.runs], ask.metric)
+    return compare([(key, ask.catalog.get(key)[1]) for key in ask.runs], ask.metric)
 
 
 def _report(ask: Question) -> Any:
     source = ask.source()
-    name = redacted(ask.library.get(ask.run)[0])
+    name = redacted(ask.catalog.get(ask.run)[0])
     facts = {"title": f"Run {name}", "notes": [], "tables": [], "runs": [about(source, ask.run, name)], "left": []}
     return facts | labels()
 
 
 def _demo(ask: Question) -> Any:
-    runs = ask.library.runs().items()
+    runs = ask.catalog.runs().items()
     mine = [key for key, (_, source) in runs if ask.demo and source.folder.path.is_relative_to(ask.demo)]
     return {"run": mine[0] if mine else None, "runs": mine}
 

@@ -16,8 +16,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from oneloop.errors import ConfigError
 from oneloop.lab.app import app
+from oneloop.lab.catalog import Catalog
 from oneloop.lab.guard import Door
-from oneloop.lab.library import Library
 
 EVERYWHERE = ("0.0.0.0", "::")
 """All addresses of this machine."""
@@ -125,7 +125,7 @@ def serve(
     shown = socket.gethostname() if host in EVERYWHERE else f"[{host}]" if ":" in host else host
     address = f"http://{shown}:{number}/" + (f"?token={token}" if token else "")
     config = uvicorn.Config(
-        app(Library(roots), door(host, number, token), demo),
+        app(Catalog(roots), door(host, number, token), demo),
         http=Patient, ws="none", loop="asyncio", lifespan="off", interface="asgi3",
         log_level=logging.ERROR, access_log=False, server_header=False, proxy_headers=False,
         limit_concurrency=CONNECTIONS, backlog=128, timeout_keep_alive=5, timeout_graceful_shutdown=1,

@@ -24,7 +24,7 @@ EVERY = 2.0
 Kind = Callable[[Folder], Source]
 
 
-class Library:
+class Catalog:
     """Ids and runs. Folders are looked at again, so that new runs appear; a run that is gone stays, and says so.
 
     Args:
