@@ -30,6 +30,8 @@ class Engine:
     def __init__(self) -> None:
         self.seeds: list[int] = []
 
+    def update(self, version) -> None: ...
+
     def generate(self, prompts, sampling, seeds, finished=lambda place, completion: None):
         self.seeds += seeds
         return [Completion(tokens=(seed % 97,), logprobs=(-1.0,), stop=StopReason.EOS) for seed in seeds]

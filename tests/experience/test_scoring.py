@@ -30,6 +30,8 @@ class Engine:
     def __init__(self, order, gate=lambda place: None) -> None:
         self.order, self.gate, self.ended = order, gate, []
 
+    def update(self, version) -> None: ...
+
     def generate(self, prompts, sampling, seeds, finished=lambda place, completion: None):
         for place in self.order:
             self.gate(place)

@@ -53,6 +53,9 @@ class Engine:
     def __init__(self, stop: StopReason = StopReason.EOS, exact: bool = False) -> None:
         self.version, self.stop, self.seeds, self.exact = 0, stop, [], exact
 
+    def update(self, version):
+        self.version = version
+
     def generate(self, prompts, sampling, seeds, finished=lambda place, completion: None):
         self.seeds += seeds
         completions = [

@@ -127,8 +127,7 @@ class Rollouts:
         return kept or [item for group in self._drawn for item in group]
 
     def update(self, models: Models, step: int) -> None:
-        """The engine samples from the trainer's own weights: only their version moves."""
-        self._engine.version = step + 1
+        self._engine.update(step + 1)
 
     def report(self, batch: Batch) -> Report:
         rows = self._rows()
@@ -179,7 +178,7 @@ class Rollouts:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         self._stream.drawn = int(state["drawn"])
-        self._engine.version = int(state["version"])
+        self._engine.update(int(state["version"]))
         self._failed = [(int(failed), int(count)) for failed, count in state.get("failed", ())]
 
 

@@ -68,6 +68,10 @@ class Engine:
             "attention or its head does more than the built-in engine knows: correct, but slower"
         )  # fmt: skip
 
+    def update(self, version: int) -> None:
+        """The weights are the trainer's own: only their name changes."""
+        self.version = version
+
     @torch.no_grad()
     def generate(
         self,
