@@ -52,16 +52,22 @@ def compare(args: Namespace, folder: Path) -> None:
             out = execute(trained(args, engine, seed, start, folder / f"{engine}-{seed}"), Quiet())
             steps = read_run(out).metrics
             reached[engine].append(steps[-1]["eval/reward"])
-            gaps = [step["rollout/logprob_gap"] for step in steps if "rollout/logprob_gap" in step]
-            print(json.dumps({
-                "engine": engine, "seed": seed, "steps": len(steps), "accuracy": reached[engine][-1],
-                "logprob_gap": max(gaps, default=0.0), "logprob_gap_max": max(
-                    (step["rollout/logprob_gap/max"] for step in steps if "rollout/logprob_gap/max" in step), default=0.0
-                ),
-                **{f"{part}_seconds": median(step[f"time/{part}"] for step in steps) for part in ("rollout", "update")},
-            }), flush=True)  # fmt: skip
+            print(json.dumps(line(engine, seed, steps)), flush=True)
     for engine, values in reached.items():
         print(json.dumps({"engine": engine, "accuracy": fmean(values), "interval": half_width(values)}))
+
+
+def line(engine: str, seed: int, steps: list[dict]) -> dict[str, object]:
+    """What one run came to; gaps in nats, over all steps."""
+    names = ("rollout/logprob_gap", "rollout/logprob_gap/max")
+    return {
+        "engine": engine,
+        "seed": seed,
+        "steps": len(steps),
+        "accuracy": steps[-1]["eval/reward"],
+        **{name: max((step[name] for step in steps if name in step), default=0.0) for name in names},
+        **{f"{part}_seconds": median(step[f"time/{part}"] for step in steps) for part in ("rollout", "update")},
+    }
 
 
 def taught(args: Namespace, out: Path) -> Run:

@@ -18,7 +18,8 @@ from vllm_stand import PROMPTS, QUICK, SAMPLING, Trainer, server_in
 GENERATE = "/inference/v1/generate"
 ANSWERS = {
     "500": "answered 500", "cut": "not JSON", "none": "not the form", "two": "not the form", "few": "log-probs are of",
-    "nan": "log-prob nan", "positive": "log-prob 0.5", "beyond": "token id 1000000", "swapped": "log-probs are of",
+    "nan": "log-prob nan", "positive": "log-prob 0.5", "absent": "log-prob -9999.0",
+    "beyond": "token id 1000000", "swapped": "log-probs are of",
     "abort": "'abort'", "close": "connection failed", "half": "connection failed", "old": "from weights default",
 }  # fmt: skip
 """Faults of one answer, and what the error says of each."""
@@ -74,11 +75,12 @@ def test_a_server_that_stays_ill_is_started_again_once_and_ends_the_run_with_one
 )
 def test_a_server_that_dies_or_stalls_amid_its_answers(kind, says, fresh, wanted) -> None:
     """What had been answered stays; the rest is drawn by the next server, from the same seeds."""
-    trainer, engine = fresh(f"{GENERATE}:{kind}:3:3")
+    patience = replace(QUICK, silence=1.5)
+    trainer, engine = fresh(f"{GENERATE}:{kind}:3:3", patience)
     heard: dict = {}
     assert engine.generate(PROMPTS, SAMPLING, list(range(8)), heard.__setitem__) == wanted
     assert [heard[place] for place in range(8)] == wanted and len(trainer.told) == 1
-    trainer, engine = fresh(f"{GENERATE}:{kind}:3:")
+    trainer, engine = fresh(f"{GENERATE}:{kind}:3:", patience)
     with pytest.raises(EngineError, match=f"(?s){says}"):
         drawn(engine)
 
@@ -90,24 +92,30 @@ def test_a_slow_server_that_draws_tokens_does_not_stall(fresh, wanted) -> None:
 
 
 UPDATES = {
-    "/collective_rpc:500": "/collective_rpc answered 500", "/collective_rpc:400": "/collective_rpc answered 400",
-    "/collective_rpc:damaged": "weights arrived damaged: 1 of 1 groups differ, the first model.layers.0",
-    "/collective_rpc:stale": r"answers as other weights would: .* 0.5 nats", "/pause:stall": "/pause did not answer",
-    "/reset_prefix_cache:500": "/reset_prefix_cache answered 500", "/update_weight_version:other": "7777",
-}  # fmt: skip
-"""What can befall new weights, and what the error says."""
+    "/collective_rpc:500:1:3": "/collective_rpc answered 500",
+    "/collective_rpc:400:1:1": "/collective_rpc answered 400",
+    "/collective_rpc:damaged:1:3": "weights arrived damaged: 1 of 1 groups differ, the first model.layers.0",
+    "/collective_rpc:stale:1:3": r"answers as other weights would: .* 0.5 nats",
+    "/pause:stall:1:1": "/pause did not answer within 1 s",
+    "/reset_prefix_cache:500:1:3": "/reset_prefix_cache answered 500",
+    "/update_weight_version:other:1:1": "it has weights .*7777",
+}
+"""What can befall an update, until the server has been started again, and what the error says where that does not help.
+
+The first weights, which are number 0, arrive."""
 
 
 @pytest.mark.parametrize("order", UPDATES)
 def test_weights_that_do_not_arrive_are_brought_again_and_never_used_unseen(order, fresh) -> None:
-    """The first weights arrive; the update's do not, until the server has been started again."""
-    trainer, engine = fresh(f"{order}:1:3")
+    patience = replace(QUICK, answer=1.0 if "stall" in order else QUICK.answer)
+    trainer, engine = fresh(order, patience)
     before = drawn(engine)
     trainer.weight = 0.75
     engine.update(1)
-    assert {c.version for c in drawn(engine)} == {1} and drawn(engine) != before
-    assert all(c.logprobs == tuple(-(1.75 + t / 100) for t in c.tokens) for c in drawn(engine))
-    trainer, engine = fresh(f"{order}:1:")
+    after = drawn(engine)
+    assert {c.version for c in after} == {1} and after != before and len(trainer.told) == 1
+    assert all(c.logprobs == pytest.approx([-(1.75 + t / 100) for t in c.tokens]) for c in after)
+    trainer, engine = fresh(order.rpartition(":")[0] + ":", patience)
     drawn(engine)
     trainer.weight = 0.75
     with pytest.raises(EngineError, match=UPDATES[order]):

@@ -122,7 +122,7 @@ def test_nothing_listens_beyond_this_machine(stand) -> None:
 
 
 def test_a_server_that_is_killed_comes_back_with_its_weights(stand) -> None:
-    learner, engine, told = stand
+    _, engine, told = stand
     before = engine.generate(PROMPTS, SAMPLING, list(range(24)))
     os.killpg(engine._server._process.pid, 9)
     assert [c.tokens for c in engine.generate(PROMPTS, SAMPLING, list(range(24)))] == [c.tokens for c in before]

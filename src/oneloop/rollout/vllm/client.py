@@ -58,7 +58,7 @@ class Client:
                 response = connection.getresponse()
                 data = response.read()
         except TimeoutError:
-            raise Fault(f"{path} did not answer within {timeout:g} s") from None
+            raise Fault(f"{path} did not answer within {timeout:g} s", lasting=True) from None
         except (OSError, HTTPException) as error:
             raise Fault(f"{path}: the connection failed ({type(error).__name__}: {error})") from None
         if response.status == 200:

@@ -106,8 +106,8 @@ class Fake(ThreadingHTTPServer):
 def spoil(kind, answer, choice, content):
     """Make a good answer a bad one."""
     ids = choice["token_ids"]
-    if kind in ("nan", "positive"):
-        content[0]["logprob"] = float("nan") if kind == "nan" else 0.5
+    if kind in ("nan", "positive", "absent"):
+        content[0]["logprob"] = {"nan": float("nan"), "positive": 0.5, "absent": -9999.0}[kind]
     elif kind == "few":
         content.pop()
     elif kind in ("none", "two"):
