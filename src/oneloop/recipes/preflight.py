@@ -15,6 +15,7 @@ from oneloop.model.source import check_source
 from oneloop.recipes.given import NOTHING, Given
 from oneloop.recipes.inputs import Inputs, read_inputs
 from oneloop.record.writer import check_out
+from oneloop.rollout.vllm.server import check_python
 from oneloop.together import by_first, together
 
 if TYPE_CHECKING:  # it would load torch
@@ -58,6 +59,8 @@ def place_checks(run: Run) -> Iterator[Callable[[], None]]:
         if source and not source.startswith(MARK):
             yield partial(check_source, source, flag)
     yield partial(_check_device, run.device)
+    if run.engine == "vllm":
+        yield lambda: check_python(python_of(run))
 
 
 def _check_device(device: str) -> None:
@@ -79,3 +82,8 @@ def _with_torch(run: Run) -> None:
         from oneloop.forward.compiled import check_compiler  # noqa: PLC0415
 
         check_compiler(run.device)
+
+
+def python_of(run: Run) -> str:
+    """The interpreter of the environment with vLLM."""
+    return run.vllm_python or str(Path(".venv-vllm/bin/python").absolute())
