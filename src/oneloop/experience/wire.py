@@ -18,7 +18,8 @@ def told(item: Trajectory) -> dict[str, Any]:
 def heard(request: Request, words: Mapping[str, Any]) -> Trajectory:
     """The trajectory again."""
     completion = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in words["completion"].items()
+        name: tuple(tuple(x) if isinstance(x, list) else x for x in value) if isinstance(value, list) else value
+        for name, value in words["completion"].items()
     }
     return Trajectory(
         prompt=request.prompt,

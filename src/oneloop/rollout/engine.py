@@ -9,8 +9,8 @@ outlive the weights it was computed from.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 
 import torch
 from transformers import PreTrainedModel
@@ -72,7 +72,6 @@ class Engine:
         """The weights are the trainer's own: only their name changes."""
         self.version = version
 
-    @torch.no_grad()
     def generate(
         self,
         prompts: Sequence[Sequence[int]],
@@ -85,17 +84,26 @@ class Engine:
         A row's draws depend on its prompt, its seed and the weights only. (In floating point, another batch size can
         move a probability in its last bits; a draw changes only if its number falls exactly there.)
         """
-        check_lengths(prompts, sampling, getattr(self._model.config, "max_position_embeddings", None))
-        requests = [Request(index, tuple(p), seed) for index, (p, seed) in enumerate(zip(prompts, seeds, strict=True))]
         done: dict[int, Completion] = {}
-        with evaluating(self._model), self._precision():
-            decoding = self._decoding(requests, sampling, self._rows(prompts, sampling))
-            for index, completion in decoding.run():
+        with self.reading():
+            for index, completion in self.decoding(prompts, sampling, seeds).run():
                 done[index] = completion
                 finished(index, completion)
         return [done[index] for index in range(len(prompts))]
 
-    def _decoding(self, requests: list[Request], sampling: Sampling, rows: int) -> Decoding | PlainDecoding:
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """The state in which passes are made."""
+        with torch.no_grad(), evaluating(self._model), self._precision():
+            yield
+
+    def decoding(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]
+    ) -> Decoding | PlainDecoding:
+        """What `generate` carries out, to be carried out step by step while `reading`."""
+        check_lengths(prompts, sampling, getattr(self._model.config, "max_position_embeddings", None))
+        requests = [Request(index, tuple(p), seed) for index, (p, seed) in enumerate(zip(prompts, seeds, strict=True))]
+        rows = self._rows(prompts, sampling)
         if not self._fast:
             return PlainDecoding(self._model, requests, sampling, self._end_ids, rows, self.version)
         return Decoding(
