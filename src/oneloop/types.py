@@ -8,6 +8,8 @@ terminated            stopped by an end-of-sequence token or by the environment
 truncated             cut by the length limit: never the same thing
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -102,6 +104,13 @@ class Completion:
         bad = [value for value in self.logprobs if not (isfinite(value) and value <= 1e-4)]
         if bad:
             raise ValueError(f"engine returned the log-prob {bad[0]}; wanted finite values ≤ 0")
+
+    @classmethod
+    def of_words(cls, words: Mapping[str, Any]) -> Completion:
+        """Again, from the JSON of `dataclasses.asdict`."""
+        lists = {"tokens": tuple(words["tokens"]), "logprobs": tuple(words["logprobs"])}
+        changes = tuple((place, version) for place, version in words["changes"])
+        return cls(**{**words, **lists, "stop": StopReason(words["stop"]), "changes": changes})
 
     @property
     def versions(self) -> Iterator[tuple[int, int]]:

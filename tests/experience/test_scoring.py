@@ -160,7 +160,9 @@ def test_the_phase_is_scoring_while_rewards_alone_are_waited_for(early: bool) ->
     def gate(place: int) -> None:
         sampled.set() if place == 5 else None
 
-    drawn_and_scored(Engine(range(6), gate).generate, str, scorer(reward), REQUESTS, Sampling(), early=early, phase=phase)
+    drawn_and_scored(
+        Engine(range(6), gate).generate, str, scorer(reward), REQUESTS, Sampling(), early=early, phase=phase
+    )
     assert {name for name, _ in told} == {"score"} and told[-1] == ("score", "6 of 6")
     counts = [int(note.split()[0]) for _, note in told]
     assert counts == sorted(counts) and len(told) > 1

@@ -57,7 +57,7 @@ class Ahead:
         self._threads = ThreadPoolExecutor(staleness + 1, thread_name_prefix="ahead")
 
     def batch(self, step: int) -> Batch:
-        self._begin(step)
+        self._begin(step, step)
         self._step, drawing = step, self._drawings.pop(step)
         batch = self._rollouts.filled(step, drawing.requests, lambda _: drawing.mine.result())
         del self._places[step]
@@ -66,14 +66,14 @@ class Ahead:
 
     def update(self, models: Models, step: int) -> None:
         self._rollouts.update(models, step)
-        self._begin(step + 1)
+        self._begin(step + 1, self._last)
 
-    def _begin(self, now: int) -> None:
-        """What may begin when step `now` is the next to be trained on."""
+    def _begin(self, now: int, last: int) -> None:
+        """What may begin when step `now` is the next to be trained on, up to step `last` or the run's end."""
         for step in range(now, now + self._staleness + 1):
             if step not in self._places:
                 self._places[step] = self._rollouts.place()
-            if step <= self._last and step not in self._drawings:
+            if step <= max(last, self._last) and step not in self._drawings:
                 self._drawings[step] = self._drawing(step, self._places[step])
 
     def _drawing(self, step: int, place: int) -> _Drawing:

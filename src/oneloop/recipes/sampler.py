@@ -12,10 +12,13 @@ import torch
 from oneloop.config import Run
 from oneloop.experience.pack import Row, collate
 from oneloop.model.learner import Learner
-from oneloop.model.save import describe_policy, write_weights
+from oneloop.model.save import describe_policy, weights_of, write_weights
 from oneloop.model.text import Text
 from oneloop.recipes.preflight import python_of
-from oneloop.rollout.engine import Engine
+from oneloop.rollout.beside.arrivals import Arrivals, arrivals_file, ignored, script
+from oneloop.rollout.beside.engine import OneThread, SecondProcess
+from oneloop.rollout.beside.process import Sampler
+from oneloop.rollout.engine import CACHE_BYTES, Engine
 from oneloop.rollout.vllm.engine import VllmEngine
 from oneloop.rollout.vllm.faults import Patience
 from oneloop.rollout.vllm.server import Elsewhere, Server
@@ -39,16 +42,49 @@ def engine_of(
     prompt: Callable[[], Sequence[int]],
     say: Callable[[str], None],
     told: Callable[[str], None],
-) -> Engine | VllmEngine:
-    """What samples for training and evaluation. A server is started at its first call.
+    rank: int = 0,
+) -> Engine | VllmEngine | SecondProcess | OneThread:
+    """What samples for training and evaluation. A server or a process is started at its first call.
 
     Args:
         prompt: gives one of the data's, for the probe.
         told: hears what had to be mended.
+        rank: of this process; each has a sampler of its own.
     """
+    if run.engine != "builtin":
+        server = _server(run, learner, text, prompt, say, told)
+        return OneThread(server) if run.staleness else server
+    here = Engine(learner.model, text.end_ids, dtype=learner.dtype)
+    return SecondProcess(here, _sampler(run, learner, text, rank)) if run.staleness else here
+
+
+def _sampler(run: Run, learner: Learner, text: Text, rank: int) -> Sampler:
+    continues = run.in_flight == "continue"
+    setup = {
+        "end_ids": sorted(text.end_ids),
+        "dtype": str(learner.dtype).removeprefix("torch."),
+        "device": str(learner.device),
+        "threads": torch.get_num_threads(),
+        "continues": continues,
+    }
+    if continues:  # so many batches may be on their way at once
+        setup["cache_bytes"] = CACHE_BYTES // (run.staleness + 1)
+    if run.replay:
+        setup["script"] = script(arrivals_file(Path(run.replay), rank))
+    state = partial(weights_of, learner.model)
+    taken = Arrivals(arrivals_file(Path(run.out), rank)) if continues else ignored
+    return Sampler(learner.model.config, state, setup, taken)
+
+
+def _server(
+    run: Run,
+    learner: Learner,
+    text: Text,
+    prompt: Callable[[], Sequence[int]],
+    say: Callable[[str], None],
+    told: Callable[[str], None],
+) -> VllmEngine:
     model, patience = learner.model, Patience()
-    if run.engine == "builtin":
-        return Engine(model, text.end_ids, dtype=learner.dtype)
     out = Path(run.out).absolute()
     context = getattr(model.config, "max_position_embeddings", None)
     if run.engine == "vllm":

@@ -16,10 +16,15 @@ class Arriving:
     """
 
     def __init__(self, count: int) -> None:
-        self._count = count
+        self._count = self._missing = count
         self._queue: SimpleQueue[tuple[int, Completion] | BaseException] = SimpleQueue()
 
+    @property
+    def complete(self) -> bool:
+        return self._missing == 0
+
     def done(self, index: int, completion: Completion) -> None:
+        self._missing -= 1
         self._queue.put((index, completion))
 
     def failed(self, error: BaseException) -> None:

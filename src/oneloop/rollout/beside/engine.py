@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from functools import partial
+from typing import Protocol, runtime_checkable
 
 from oneloop.errors import EngineError
-from oneloop.ports import Begun, Finished
+from oneloop.ports import Begun, Finished, RolloutEngine
 from oneloop.rollout.beside.arriving import Arriving
 from oneloop.rollout.beside.process import Sampler
 from oneloop.rollout.engine import Engine
-from oneloop.rollout.vllm.engine import VllmEngine
 from oneloop.types import Completion, Sampling
 
 
@@ -44,13 +44,22 @@ class SecondProcess:
         self._sampler.close()
 
 
+@runtime_checkable
+class Elsewhere(RolloutEngine, Protocol):
+    """An engine with weights of its own."""
+
+    note: str
+
+    def close(self) -> None: ...
+
+
 class OneThread:
     """Implements `oneloop.ports.BesideEngine` with an engine elsewhere: one thread asks it, one call after another.
 
     An update waits until all that was begun has ended.
     """
 
-    def __init__(self, engine: VllmEngine) -> None:
+    def __init__(self, engine: Elsewhere) -> None:
         self._engine = engine
         self.version, self.exact, self.note = engine.version, engine.exact, engine.note
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")

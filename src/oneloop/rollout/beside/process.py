@@ -16,6 +16,7 @@ from pathlib import Path
 from threading import Lock, Thread
 from typing import Any
 
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import PretrainedConfig
 
@@ -24,7 +25,7 @@ from oneloop.errors import EngineError
 from oneloop.ports import Begun
 from oneloop.rollout.beside.arriving import Arriving
 from oneloop.rollout.beside.weights import shared_folder, write
-from oneloop.types import Completion, Sampling, StopReason
+from oneloop.types import Completion, Sampling
 
 _START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
@@ -85,9 +86,14 @@ class Sampler:
         self._send({"folder": str(self._folder), **self._setup})
 
     def update(self, version: int) -> None:
-        """Raises: EngineError where the process is gone."""
+        """Raises: EngineError where the process is gone, or there is no room for the weights."""
         path = self._folder / f"{version}.safetensors"
-        write(self._state(), path)
+        try:
+            write(self._state(), path)
+        except SafetensorError as error:
+            raise self._failure or EngineError(
+                f"the weights cannot be put at {path} ({error}). Fix: room there"
+            ) from None
         self._send({"weights": str(path), "version": version})
 
     def begin(self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]) -> Begun:
@@ -122,7 +128,7 @@ class Sampler:
                 elif "failure" in message:
                     failure = message["failure"]
                 else:
-                    self._arrived(*message["of"], message["completion"])
+                    self._arrived(message)
         process.wait()
         what = f"the sampler's process failed: {failure}" if failure else _gone(process, self._folder)
         with self._lock:
@@ -131,13 +137,13 @@ class Sampler:
                 arriving.failed(self._failure)
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _arrived(self, number: int, index: int, words: dict[str, Any]) -> None:
-        completion = Completion(
-            tokens=tuple(words["tokens"]), logprobs=tuple(words["logprobs"]), stop=StopReason(words["stop"]),
-            version=words["version"], changes=tuple((place, version) for place, version in words["changes"]),
-        )  # fmt: skip
+    def _arrived(self, message: Mapping[str, Any]) -> None:
+        number, index = message["of"]
+        completion = Completion.of_words(message["completion"])
         with self._lock:
             self._arriving[number].done(index, completion)
+            if self._arriving[number].complete:
+                del self._arriving[number]
 
     def close(self) -> None:
         """Kill it. Whoever waits for a completion hears that the run ended."""
