@@ -10,22 +10,10 @@ from oneloop.types import Trajectory
 if TYPE_CHECKING:  # slow to load
     import pyarrow
 
-_COLUMNS = frozenset(
-    (
-        "step",
-        "prompt",
-        "completion",
-        "reward",
-        "advantage",
-        "group",
-        "sample",
-        "length",
-        "stop",
-        "kept",
-        "version",
-        "changes",
-    )
-)
+_COLUMNS = frozenset((
+    "step", "prompt", "completion", "reward", "advantage", "group", "sample", "length", "stop", "kept", "version",
+    "changes",
+))  # fmt: skip
 
 
 def rollout_table(step: int, items: Sequence[Trajectory]) -> pyarrow.Table:
