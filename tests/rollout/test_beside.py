@@ -71,10 +71,12 @@ def slowly(models, prompt, completion):
 @pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("rows", [8, 2])
 def test_rows_on_their_way_go_on_with_new_weights(rows: int, shared: bool) -> None:
-    """Each token's log-prob is that of the weights it names, over keys and values of those before it."""
+    """Each token's log-prob is that of the weights it names, over keys and values of those before it. Others join on
+    the way, when the batch has been cut and when it has not."""
     model = decided(TINY).eval()
     models = {0: deepcopy(model), 3: other(model), 4: other(model, 0.7)}
     prompts = [[8] * 70] * 4 if shared else PROMPTS
+    joining = [*prompts, [3] * 90, [8] * 70, [8] * 70, [4, 5]]
     engine = Engine(model, [], max_rows=rows)
     sampling, done = Sampling(max_new_tokens=12), {}
     with engine.reading():
@@ -83,6 +85,9 @@ def test_rows_on_their_way_go_on_with_new_weights(rows: int, shared: bool) -> No
         while decoding.left:
             done |= dict(decoding.step())
             passes += 1
+            if passes in (7, 16):
+                place = 4 if passes == 7 else 6
+                engine.decoding(joining[place : place + 2], sampling, [20, place], first=place, running=decoding)
             if passes in (5, 9):
                 version = 3 if passes == 5 else 4
                 into(model, models[version])
@@ -90,8 +95,9 @@ def test_rows_on_their_way_go_on_with_new_weights(rows: int, shared: bool) -> No
                 decoding.renew(version)
     assert any(completion.changes for completion in done.values())
     assert {v for c in done.values() for v, _ in c.versions} == ({0, 3, 4})
+    assert sorted(done) == list(range(8)) and (done[7].version, done[7].changes) == (4, ())
     for place, completion in done.items():
-        assert completion.logprobs == pytest.approx(slowly(models, prompts[place], completion), abs=2e-5)
+        assert completion.logprobs == pytest.approx(slowly(models, joining[place], completion), abs=2e-5)
 
 
 def test_padded_decoding_takes_new_weights_between_its_batches() -> None:
@@ -203,21 +209,17 @@ def test_a_second_process_trains_to_the_same_bits_as_one_thread() -> None:
     assert not set(threading.enumerate()) - before
 
 
-def test_a_recorded_run_is_done_again_token_by_token_and_a_dead_process_is_told(tmp_path) -> None:
+def test_what_was_recorded_is_done_again_token_by_token_and_a_dead_process_is_told(tmp_path) -> None:
     model, path = decided(TINY), arrivals_file(tmp_path, 0)
     changed = other(model)
-    recorded = Arrivals(path)
-    sampler = sampler_of(model, recorded, ends=NO_END, continues=True)
+    sampler = sampler_of(model, Arrivals(path), ends=NO_END, continues=True, script=[0, 0, 25])
     sampler.start()
     sampler.update(0)
-    short = sampler.begin([[5, 6]], Sampling(max_new_tokens=5), [1])
     begun = sampler.begin(PROMPTS, LONG, SEEDS)
-    short(lambda place, completion: None)
     into(model, changed)
     sampler.update(1)
     first = begun(lambda place, completion: None)
-    assert all(completion.changes for completion in first), "the weights came while all were on their way"
-    assert script(path)[:2] == [0, 0]
+    assert {completion.changes for completion in first} == {((25, 1),)} and script(path) == [0, 0, 25]
     waiting = sampler.begin(PROMPTS, LONG, SEEDS)
     os.kill(sampler._process.pid, signal.SIGKILL)
     start = time.monotonic()
@@ -230,15 +232,15 @@ def test_a_recorded_run_is_done_again_token_by_token_and_a_dead_process_is_told(
     assert not sampler._folder.exists()
 
     into(model, decided(TINY))
-    path.write_text("".join(path.read_text(encoding="utf-8").splitlines(keepends=True)[:4]), encoding="utf-8")
-    again = sampler_of(model, ends=NO_END, continues=True, script=script(path))
+    recorded = script(path)
+    again = sampler_of(model, ends=NO_END, continues=True, script=recorded[:3])
     try:
         again.start()
         again.update(0)
-        again.begin([[5, 6]], Sampling(max_new_tokens=5), [1])
         begun = again.begin(PROMPTS, LONG, SEEDS)
+        time.sleep(0.2)  # the sampler waits where it was, and only there
         into(model, changed)
-        again.update(1)  # at once, this time
+        again.update(1)
         assert begun(lambda place, completion: None) == first
         waiting = again.begin(PROMPTS, LONG, SEEDS)
         start = time.monotonic()

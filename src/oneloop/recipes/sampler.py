@@ -18,7 +18,7 @@ from oneloop.recipes.preflight import python_of
 from oneloop.rollout.beside.arrivals import Arrivals, arrivals_file, ignored, script
 from oneloop.rollout.beside.engine import OneThread, SecondProcess
 from oneloop.rollout.beside.process import Sampler
-from oneloop.rollout.engine import CACHE_BYTES, Engine
+from oneloop.rollout.engine import Engine
 from oneloop.rollout.vllm.engine import VllmEngine
 from oneloop.rollout.vllm.faults import Patience
 from oneloop.rollout.vllm.server import Elsewhere, Server
@@ -67,8 +67,6 @@ def _sampler(run: Run, learner: Learner, text: Text, rank: int) -> Sampler:
         "threads": torch.get_num_threads(),
         "continues": continues,
     }
-    if continues:  # so many batches may be on their way at once
-        setup["cache_bytes"] = CACHE_BYTES // (run.staleness + 1)
     if run.replay:
         setup["script"] = script(arrivals_file(Path(run.replay), rank))
     state = partial(weights_of, learner.model)

@@ -16,7 +16,7 @@ from oneloop.batch import Batch
 from oneloop.forward.attention import hidden_states
 from oneloop.forward.fused import Backbone, Fused, Setting, decode_linear, worth_a_copy
 from oneloop.forward.packed import packed
-from oneloop.rollout.cache import Prefilled, SharedPrompts, Slots, padded_index
+from oneloop.rollout.cache import Prefilled, SharedPrompts, Slots, lengthened, padded_index
 from oneloop.rollout.replay import STRIDE, Pass, Recorder
 from oneloop.rollout.sampler import draw
 from oneloop.types import Completion, Sampling, StopReason
@@ -68,7 +68,7 @@ class Decoding:
         recorder: Recorder | None = None,
     ) -> None:
         self._model, self._sampling, self._end_ids, self._version = model, sampling, end_ids, version
-        self._settings = settings
+        self._settings, self._most = settings, rows
         self._read_weights()
         self._waiting = deque(_by_prompt(requests))
         self._ready: deque[Ready] = deque()
@@ -114,6 +114,11 @@ class Decoding:
         self._shrink()
         return ended
 
+    def add(self, requests: Sequence[Request], rows: int) -> None:
+        """More, which are admitted as slots get free; there may be up to `rows` of those now, or as many as before."""
+        self._waiting.extend(_by_prompt(requests))
+        self._most = min(self._most, rows)
+
     def renew(self, version: int) -> None:
         """The model's weights are others now. Rows on their way go on with them, after keys and values of the old."""
         self._version = version
@@ -138,12 +143,28 @@ class Decoding:
 
     def _admit(self) -> None:
         """Waiting requests into free slots."""
+        self._grow()
         free = deque(slot for slot, request in enumerate(self._request) if request is None)
         while free and (self._ready or self._waiting):
             if not self._ready:
                 self._prefill()
             count = min(len(free), len(self._ready))
             self._seat([free.popleft() for _ in range(count)], [self._ready.popleft() for _ in range(count)])
+
+    def _grow(self) -> None:
+        """Slots for those that were added when the batch had been cut, or was never large enough."""
+        waiting = len(self._ready) + sum(len(members) for _, members in self._waiting)
+        count = min(self._most, sum(request is not None for request in self._request) + waiting)
+        if count <= len(self._request):
+            return
+        self._slots.grow(count)
+        self._request += [None] * (count - len(self._request))
+        self._prompt_of, self._lengths = (lengthened(x, count) for x in (self._prompt_of, self._lengths))
+        self._seeds, self._tokens, self._logprobs, self._newest = (
+            lengthened(x, count) for x in (self._seeds, self._tokens, self._logprobs, self._newest)
+        )
+        if len(self._states):
+            self._states = lengthened(self._states, count)
 
     def _prefill(self) -> None:
         """Read the next prompts, end to end in one pass, each once."""
@@ -244,9 +265,8 @@ class Decoding:
         kept = torch.tensor(order, dtype=torch.int64)
         self._request = [self._request[slot] for slot in order]
         self._slots.keep(kept)
-        self._lengths = self._lengths[kept]
+        self._lengths, self._prompt_of = self._lengths[kept], self._prompt_of[kept]
         if self._shared is not None:
-            self._prompt_of = self._prompt_of[kept]
             self._forget_prompts(self._shared)
         kept = kept.to(self._model.device)
         self._seeds, self._states, self._newest = self._seeds[kept], self._states[kept], self._newest[kept]

@@ -98,12 +98,26 @@ class Engine:
             yield
 
     def decoding(
-        self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]
+        self,
+        prompts: Sequence[Sequence[int]],
+        sampling: Sampling,
+        seeds: Sequence[int],
+        *,
+        first: int = 0,
+        running: Decoding | PlainDecoding | None = None,
     ) -> Decoding | PlainDecoding:
-        """What `generate` carries out, to be carried out step by step while `reading`."""
+        """What `generate` carries out, to be carried out step by step while `reading`.
+
+        Args:
+            first: the number of the first prompt: completions come with their prompt's.
+            running: one of the same sampling, to which these are added instead.
+        """
         check_lengths(prompts, sampling, getattr(self._model.config, "max_position_embeddings", None))
-        requests = [Request(index, tuple(p), seed) for index, (p, seed) in enumerate(zip(prompts, seeds, strict=True))]
-        rows = self._rows(prompts, sampling)
+        asked = enumerate(zip(prompts, seeds, strict=True), start=first)
+        requests, rows = [Request(n, tuple(prompt), seed) for n, (prompt, seed) in asked], self._rows(prompts, sampling)
+        if running is not None:
+            running.add(requests, rows)
+            return running
         if not self._fast:
             return PlainDecoding(self._model, requests, sampling, self._end_ids, rows, self.version)
         return Decoding(

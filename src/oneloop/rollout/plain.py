@@ -31,8 +31,12 @@ class PlainDecoding:
         version: int,
     ) -> None:
         self._model, self._sampling, self._end_ids, self._version = model, sampling, end_ids, version
+        self._batches: deque[Sequence[Request]] = deque()
+        self.add(requests, rows)
+
+    def add(self, requests: Sequence[Request], rows: int) -> None:
         ordered = sorted(requests, key=lambda request: len(request.prompt))
-        self._batches = deque(ordered[start : start + rows] for start in range(0, len(ordered), rows))
+        self._batches += (ordered[start : start + rows] for start in range(0, len(ordered), rows))
 
     @property
     def left(self) -> bool:

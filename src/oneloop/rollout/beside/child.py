@@ -42,7 +42,6 @@ class Setup:
     dtype: str
     device: str
     threads: int
-    cache_bytes: int | None = None
     continues: bool = False
     script: Sequence[int] | None = None
 
@@ -84,8 +83,10 @@ class Drawer:
     def __init__(self, setup: Setup, inbox: SimpleQueue[dict[str, Any]], answers: int) -> None:
         self._setup, self._inbox, self._answers = setup, inbox, answers
         self._script = setup.script or ()
-        self._running: dict[int, Decoding | PlainDecoding] = {}
-        self._passes = self._taken = 0
+        self._decoding: Decoding | PlainDecoding | None = None
+        self._sampling = Sampling()
+        self._asked: dict[int, tuple[int, int]] = {}  # by number in the decoding: who asked, and for which prompt
+        self._passes = self._taken = self._begun = 0
         torch.set_num_threads(setup.threads)
         self._model = _blank(Path(setup.folder), torch.device(setup.device))
         self._engine: Engine | None = None
@@ -101,7 +102,7 @@ class Drawer:
 
     def _next(self) -> dict[str, Any] | None:
         """The next message, if it is to be taken now."""
-        if not self._running:
+        if self._decoding is None:
             return self._inbox.get()
         if self._taken < len(self._script):
             return self._inbox.get() if self._script[self._taken] <= self._passes else None
@@ -117,24 +118,31 @@ class Drawer:
             read(Path(message["weights"]), self._model)
             if self._engine is None:  # its trials are made on the weights it will have
                 setup, dtype = self._setup, getattr(torch, self._setup.dtype)
-                self._engine = Engine(self._model, setup.end_ids, dtype=dtype, cache_bytes=setup.cache_bytes)
+                self._engine = Engine(self._model, setup.end_ids, dtype=dtype)
                 stack.enter_context(self._engine.reading())
             self._engine.update(message["version"])
-            for decoding in self._running.values():
-                decoding.renew(message["version"])
+            if self._decoding is not None:
+                self._decoding.renew(message["version"])
             return
         assert self._engine is not None, "weights come first"
-        sampling = Sampling(**message["sampling"])
-        self._running[message["begin"]] = self._engine.decoding(message["prompts"], sampling, message["seeds"])
+        sampling, prompts = Sampling(**message["sampling"]), message["prompts"]
+        if self._decoding is None:
+            self._sampling = sampling
+        assert sampling == self._sampling, "all that is drawn together is drawn in one way"
+        self._asked |= {self._begun + index: (message["begin"], index) for index in range(len(prompts))}
+        self._decoding = self._engine.decoding(
+            prompts, sampling, message["seeds"], first=self._begun, running=self._decoding
+        )
+        self._begun += len(prompts)
 
     def _step(self) -> None:
         """One more token of everything that is on its way."""
+        assert self._decoding is not None, "the last message began something"
         self._passes += 1
-        for number, decoding in list(self._running.items()):
-            for index, completion in decoding.step():
-                pipes.send(self._answers, {"of": [number, index], "completion": asdict(completion)})
-            if not decoding.left:
-                del self._running[number]
+        for number, completion in self._decoding.step():
+            pipes.send(self._answers, {"of": self._asked.pop(number), "completion": asdict(completion)})
+        if not self._decoding.left:
+            self._decoding = None
 
 
 def _blank(folder: Path, device: torch.device) -> PreTrainedModel:
