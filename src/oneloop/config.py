@@ -111,7 +111,7 @@ class Run:
     """Sample from the most likely tokens that reach this probability. Training refuses a truncated distribution."""
 
     learning_rate: float = 1e-6
-    """Peak learning rate of the policy (AdamW)."""
+    """Peak learning rate of the policy; with --optimizer adafactor, relative to the size of each matrix's numbers."""
     critic_learning_rate: float = 1e-5
     """Peak learning rate of the critic."""
     critic: Literal["shared", "separate"] = "shared"
@@ -127,8 +127,11 @@ class Run:
     """Optimizer steps until the peak learning rate."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """How the learning rate goes to 0 over the run."""
+    optimizer: Literal["adamw", "adamw-8bit", "adafactor"] = "adamw"
+    """What a parameter's state takes beside it: 8 bytes; 2 (quantised moments, needs bitsandbytes); next to nothing (second
+    moments by row and column, no momentum)."""
     weight_decay: float = 0.0
-    """AdamW's decay of matrices."""
+    """The optimizer's decay of matrices."""
     max_grad_norm: float = 1.0
     """Gradients are scaled down to this norm."""
     set: tuple[str, ...] = ()
@@ -161,9 +164,18 @@ class Run:
     eval_size: int = 256
     """Rows that a built-in task makes for evaluation."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Precision of forward passes; weights and optimizer stay float32."""
+    """Precision of forward passes. What is trained stays float32; a reference and a reward model are held in it."""
     device: str = "cpu"
     """cpu, cuda or cuda:N."""
+    offload_idle: bool = False
+    """Keep the reference, a reward model and a separate critic in the machine's memory while the GPU does not need
+    them: less of its memory, more time, the same numbers. On a CPU there is nothing to move."""
+    ranks: int = 1
+    """Processes that train together."""
+    shard: Literal["none", "grad", "full"] = "none"
+    """What ranks share out: nothing; gradients and moments; weights too."""
+    cpu_offload: bool = False
+    """Keep what is shared out in the machine's memory."""
     report_to: tuple[str, ...] = ()
     """Loggers that are told too, beside the files of the run folder: tensorboard, wandb, trackio."""
 
@@ -192,6 +204,16 @@ class Run:
                 "Fix: --eval-temperature 1, or --eval-samples 1"
             )
         _wanted(0 < self.eval_top_p <= 1, "eval_top_p", self.eval_top_p, "a probability in (0, 1]")
+        if self.offload_idle and self.shard != "none":
+            raise ConfigError(
+                f"--offload-idle with --shard {self.shard}: what ranks share out is not moved model by model. "
+                "Fix: --cpu-offload instead"
+            )
+        if self.optimizer == "adamw-8bit" and self.shard != "none":
+            raise ConfigError(
+                f"--optimizer {self.optimizer} with --shard {self.shard}: its kernels take whole parameters. "
+                "Fix: --optimizer adamw, whose moments the ranks share out, or adafactor"
+            )
         self._check_best()
         for name in self.report_to:
             if name not in LOGGERS:
@@ -232,7 +254,7 @@ LOGGERS = ("tensorboard", "wandb", "trackio")
 """What --report-to takes."""
 _POSITIVE = (
     "steps", "prompts_per_step", "group_size", "epochs", "max_tokens", "max_new_tokens", "keep_checkpoints",
-    "eval_samples", "data_size", "eval_size", "reward_workers",
+    "eval_samples", "data_size", "eval_size", "reward_workers", "ranks",
 )  # fmt: skip
 _NOT_NEGATIVE = (
     "minibatch", "max_refills", "top_k", "warmup", "save_every", "eval_every", "eval_temperature",
@@ -250,6 +272,10 @@ MAY_CHANGE_ON_RESUME = frozenset(
         "gradient_checkpointing",
         "compile",
         "device",
+        "offload_idle",
+        "ranks",
+        "shard",
+        "cpu_offload",
         "score_early",
         "log_entropy",
         "trace",

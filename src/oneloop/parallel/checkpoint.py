@@ -1,4 +1,4 @@
-"""What resume needs beside the weights: optimizer moments and counters, as safetensors and JSON (no pickle)."""
+"""What resume needs beside the weights: the optimizer's state and counters, as safetensors and JSON (no pickle)."""
 
 import json
 from collections.abc import Mapping
@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from oneloop.errors import CheckpointError
 from oneloop.model.aligned import aligned
 from oneloop.model.learner import Learner
+from oneloop.model.optimizer import Kind, as_tensors, from_tensors, layout
 
 
 def write_state(folder: Path, learner: Learner, extra: Mapping[str, Any]) -> None:
@@ -18,8 +19,8 @@ def write_state(folder: Path, learner: Learner, extra: Mapping[str, Any]) -> Non
     folder.mkdir(parents=True)
     moments = {}
     for name, parameter in learner.named_parameters().items():
-        for key, value in learner.optimizer.state.get(parameter, {}).items():
-            moments[f"{name}|{key}"] = torch.as_tensor(value).detach().cpu().contiguous()
+        for key, value in as_tensors(learner.optimizer.state.get(parameter, {})).items():
+            moments[f"{name}|{key}"] = value.detach().cpu().contiguous()
     save_file(moments, folder / "optimizer.safetensors")
     counters = {"updates": learner.updates, "skipped_in_a_row": learner.skipped_in_a_row}
     (folder / "state.json").write_text(json.dumps({"learner": counters, **extra}, indent=1), encoding="utf-8")
@@ -47,16 +48,26 @@ def read_state(folder: Path, learner: Learner) -> dict[str, Any]:
             f"{folder / 'optimizer.safetensors'}: parameter {odd} is in the checkpoint or in the model, not in both. "
             "Fix: resume with the --model, --critic and algorithm that the run was started with"
         )
+    kind = learner.optimization.optimizer
     for name, parameter in expected.items():
-        moments = found[name]
-        if moments["exp_avg"].shape != parameter.shape:
-            raise CheckpointError(
-                f"{folder / 'optimizer.safetensors'}: {name} has shape {tuple(moments['exp_avg'].shape)} there and "
-                f"{tuple(parameter.shape)} in the model"
-            )
-        learner.optimizer.state[parameter] = {
-            # the step counter stays where the optimizer keeps it: fused AdamW wants it beside the parameter
-            key: aligned(value).to(parameter.device)
-            for key, value in moments.items()
-        }
+        _check_pieces(folder, name, found[name], parameter, kind)
+        pieces = {key: aligned(value) for key, value in found[name].items()}
+        learner.optimizer.state[parameter] = from_tensors(kind, pieces, parameter.device)
     return state
+
+
+def _check_pieces(
+    folder: Path, name: str, pieces: Mapping[str, torch.Tensor], parameter: torch.Tensor, kind: Kind
+) -> None:
+    wanted = layout(kind, parameter.shape)
+    if pieces.keys() != {*wanted, "step"}:
+        raise CheckpointError(
+            f"{folder / 'optimizer.safetensors'}: {name} has {', '.join(sorted(pieces))}, which is not the state of "
+            f"{kind}. Fix: resume with the --optimizer and --model that the run was started with"
+        )
+    for key, piece in wanted.items():
+        if (tuple(pieces[key].shape), pieces[key].dtype) != piece:
+            raise CheckpointError(
+                f"{folder / 'optimizer.safetensors'}: {name} has shape {tuple(pieces[key].shape)} there and wants "
+                f"{piece.shape} for the model's {tuple(parameter.shape)} ({key})"
+            )

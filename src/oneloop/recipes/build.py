@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -29,6 +30,8 @@ from oneloop.experience.unjudged import unjudged
 from oneloop.forward.compiled import INDUCTOR
 from oneloop.forward.recompute import layers_of
 from oneloop.model.chat import templated
+from oneloop.model.frozen import hold_in
+from oneloop.model.idle import Guest
 from oneloop.model.learner import Critic, Learner, Optimization
 from oneloop.model.load import load_critic, load_policy, load_reward_model, load_tokenizer
 from oneloop.model.lora import Lora, add_adapters, counts, keep_frozen_in
@@ -38,7 +41,7 @@ from oneloop.model.text import Text, end_ids, ignored_sampling, name_ends
 from oneloop.objective.preference import RewardHead
 from oneloop.ports import Experience, Measure, Recorder
 from oneloop.recipes import items
-from oneloop.recipes.device import device_of
+from oneloop.recipes.device import device_notes, device_of, offloads
 from oneloop.recipes.inputs import Inputs
 from oneloop.recipes.meter import settle_malloc
 from oneloop.recipes.reference_cache import Kept
@@ -126,7 +129,7 @@ def assemble(
     learner = Learner(
         policy,
         optimization=_optimization(run, algorithm),
-        reference=load_policy(run.teacher or run.model, seed=run.seed).to(device) if refers == "model" else None,  # pyright: ignore[reportArgumentType]
+        reference=_frozen(run, load_policy(run.teacher or run.model, seed=run.seed)) if refers == "model" else None,
         critic=_critic(run, policy, algorithm.needs, checkpoint),
         temperature=run.temperature if inputs.kind == "prompts" else 1.0,
         max_tokens=run.max_tokens,
@@ -134,6 +137,7 @@ def assemble(
         entropy=entropy_of(run, algorithm),
         recompute=recompute_of(run, policy),
         compiler=compiler_of(run, policy),
+        offload_idle=offloads(run),
     )
     compiling = f"--compile: layers tried out and compiled in {perf_counter() - begin:.0f} s" if run.compile else ""
     if run.device == "cpu":
@@ -146,7 +150,7 @@ def assemble(
     if isinstance(reference, Kept):
         builder.notes.append(str(reference))
     engine_note = builder.engine.note if inputs.kind == "prompts" else ""
-    notes = [*inputs.notes, *builder.notes, *text.notes, learner.note, compiling, engine_note]
+    notes = [*inputs.notes, *builder.notes, *text.notes, learner.note, compiling, engine_note, *device_notes(run)]
     if run.lora:
         notes.append(_lora_note(run, policy, refers))
     if ignored := ignored_sampling(policy):
@@ -165,6 +169,12 @@ def _trained(
         add_adapters(model, lora, run.model, seed=run.seed, saved=checkpoint)
         keep_frozen_in(model, dtype_of(run))
     return model.to(device)  # pyright: ignore[reportArgumentType]
+
+
+def _frozen(run: Run, model: PreTrainedModel) -> PreTrainedModel:
+    """A model that nothing trains, where it begins: on the device, unless it is there only while it is needed."""
+    model = hold_in(model, dtype_of(run))
+    return model if offloads(run) else model.to(device_of(run))  # pyright: ignore[reportArgumentType]
 
 
 def _lora_note(run: Run, policy: PreTrainedModel, refers: ReferenceFrom) -> str:
@@ -219,6 +229,7 @@ def _optimization(run: Run, algorithm: Algorithm) -> Optimization:
         schedule=run.schedule,
         weight_decay=run.weight_decay,
         max_grad_norm=run.max_grad_norm,
+        optimizer=run.optimizer,
     )
 
 
@@ -292,10 +303,13 @@ class _Builder:
             return self.inputs.rewards
         source = self.run.reward_model
         same_vocabulary("--reward-model", source, self.text.tokenizer, self.run)
-        model = load_reward_model(source).to(self.device)  # pyright: ignore[reportArgumentType]
+        model = _frozen(self.run, load_reward_model(source))
+        here = Guest(model.to, self.device) if offloads(self.run) else nullcontext()
         weight = self.run.reward_weights[-1] if self.run.reward_weights else 1.0
         learned = NamedReward(
-            name="reward_model", function=LearnedReward(model, max_tokens=self.run.max_tokens), weight=weight
+            name="reward_model",
+            function=LearnedReward(model, max_tokens=self.run.max_tokens, dtype=dtype_of(self.run), here=here),
+            weight=weight,
         )
         return (*self.inputs.rewards, learned)
 

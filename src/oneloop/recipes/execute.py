@@ -143,7 +143,8 @@ def _train(
         else:
             observer.say(f"resuming at step {start} from {checkpoint}")
         before = [row for row in record.metrics if row["step"] < start] if record else []
-        phase = partial(_told, (meter.phase, watched.phase))
+        # what leaves the device as a phase begins is in the peak of the one before
+        phase = partial(_told, (parts.learner.phase, meter.phase, watched.phase))
         watch = watch_of(run, algorithm, len(inputs.eval_rows or ()), before)
         try:
             train(
