@@ -13,7 +13,9 @@ from oneloop.model.learner import Learner, Optimization
 from oneloop.model.load import load_policy
 from oneloop.model.optimizer import as_tensors, check_optimizer, from_tensors, layout, optimizer_of, state_bytes
 
-needs_bitsandbytes = pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is None, reason="bitsandbytes is an extra")
+needs_bitsandbytes = pytest.mark.skipif(
+    importlib.util.find_spec("bitsandbytes") is None, reason="bitsandbytes is an extra"
+)
 KINDS = ["adamw", "adafactor", pytest.param("adamw-8bit", marks=needs_bitsandbytes)]
 CPU = torch.device("cpu")
 

@@ -18,6 +18,9 @@ from oneloop.plan.bill import HEAP_WASTE, Bill, Lengths, bill
 from oneloop.plan.plan import compare, plan, text_of
 from oneloop.plan.proposals import changes_of, proposals
 from oneloop.plan.rehearsal import Cast, Ledger, size_of, weightless
+from oneloop.plan.shapes import shapes_of
+from oneloop.plan.standing import Standing
+from oneloop.recipes.resolve import resolved
 
 # hidden 8, 2 layers, 2 heads, intermediate 12, vocabulary 10
 #   a layer:   q, k, v, o 4·8·8 = 256; gate, up, down 3·8·12 = 288; two norms 16            → 560
@@ -212,7 +215,6 @@ def test_what_autograd_keeps_is_what_a_real_pass_keeps(folder: Path) -> None:
     from oneloop.batch import Batch
     from oneloop.forward.reader import Backbone
     from oneloop.plan.bill import assumed_batch
-    from oneloop.recipes.resolve import resolved
 
     run = run_of(folder, "sft")
     batch: Batch = next(assumed_batch(run, resolved(run), LENGTHS).microbatches(32))
@@ -360,12 +362,15 @@ def test_idle_models_count_in_the_phases_that_need_them(folder: Path) -> None:
     assert standing(at_home) == (everybody, 2 * (POLICY + critic)) and at_home.host == 0
     found = {phase.name: (phase.parts["weights"], phase.parts["optimizer"]) for phase in idle.phases}
     assert found == {
-        "rollout": (POLICY + reward, 2 * POLICY),  # scoring holds more here than sampling
+        "rollout": (POLICY, 2 * POLICY),  # sampling holds more here than scoring
         "evaluate": (POLICY, 2 * POLICY),
         "prepare": (everybody - reward, 2 * (POLICY + critic)),
         "update": (POLICY + critic, 2 * (POLICY + critic)),
     }
     assert idle.host == POLICY + 3 * critic + reward
+    run = run_of(folder, "ppo", offload_idle=True, **changes)
+    scoring = Standing(run, shapes_of(run, resolved(run)), samples=True)("score")
+    assert (scoring["weights"], scoring["optimizer"]) == (POLICY + reward, 2 * POLICY)
     on_cpu = billed(folder, "ppo", offload_idle=True, critic="separate")
     assert on_cpu.phases == billed(folder, "ppo", critic="separate").phases, "there is no other memory"
 
@@ -402,23 +407,21 @@ def test_a_run_that_saved_already_is_shown_what_it_saved(folder: Path) -> None:
         "--reward-model ''", "--lora 0", "--no-gradient-checkpointing", "--dtype float32", "--optimizer adamw",
         "--max-tokens 64",
     ]  # fmt: skip
-    for one in changes_of(run, LENGTHS):
-        assert bill(one.run, one.lengths).bytes > 0
 
 
 def test_several_changes_where_no_single_one_is_enough(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each kind once, on top of the others, until it fits."""
-    run = run_of(folder, "sft", prompts_per_step=16, max_tokens=256, device="cuda")
+    run = run_of(folder, "sft", prompts_per_step=16, max_tokens=32, device="cuda")
     monkeypatch.setattr("oneloop.model.optimizer.find_spec", lambda name: None)
-    half = replace(run, max_tokens=128)
+    half = replace(run, max_tokens=16)
     both = replace(half, gradient_checkpointing=True)
     single = min(bill(one.run, one.lengths).bytes for one in proposals(run, LENGTHS))
     enough = bill(both, LENGTHS).bytes
     assert enough < single
     planned = plan(run, prompt=6, answer=10, available=(enough + 1) / 2**30)
-    assert planned.change is not None and planned.change.flags == ("--max-tokens 128", "--gradient-checkpointing")
+    assert planned.change is not None and planned.change.flags == ("--max-tokens 16", "--gradient-checkpointing")
     assert planned.change.bill.bytes == enough
-    assert "no single change is enough; together: --max-tokens 128 --gradient-checkpointing" in text_of(run, planned)
+    assert "no single change is enough; together: --max-tokens 16 --gradient-checkpointing" in text_of(run, planned)
 
 
 def test_ranks_on_one_machine_share_its_memory(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

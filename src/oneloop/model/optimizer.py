@@ -23,6 +23,9 @@ LEVELS = "qmap"
 """What the 256 bytes of a moment stand for: one tensor for all parameters."""
 INSTALL = "pip install 'oneloop[8bit]'"
 
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+"""Whoever imports it, peft too, would be told of a package for products of four bits."""
+
 
 class Piece(NamedTuple):
     """A tensor of an optimizer's state."""
@@ -62,8 +65,6 @@ def optimizer_of(kind: Kind, groups: Sequence[dict[str, Any]], device: torch.dev
         return torch.optim.AdamW(groups, fused=device.type in ("cpu", "cuda"))
     if kind == "adafactor":
         return torch.optim.Adafactor(groups)
-    # it tells of a package that products of four bits could use
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     from bitsandbytes.optim import AdamW8bit  # noqa: PLC0415  # heavy, and an extra
 
     return AdamW8bit(groups, min_8bit_size=LEAST)  # pyright: ignore[reportArgumentType]
