@@ -128,8 +128,8 @@ class Run:
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """How the learning rate goes to 0 over the run."""
     optimizer: Literal["adamw", "adamw-8bit", "adafactor"] = "adamw"
-    """What a parameter's state takes beside it: 8 bytes; 2 (quantised moments, needs bitsandbytes); next to nothing (second
-    moments by row and column, no momentum)."""
+    """What a parameter's state takes beside it: 8 bytes; 2 (quantised moments, needs bitsandbytes); next to nothing
+    (second moments by row and column, no momentum)."""
     weight_decay: float = 0.0
     """The optimizer's decay of matrices."""
     max_grad_norm: float = 1.0
@@ -204,6 +204,15 @@ class Run:
                 "Fix: --eval-temperature 1, or --eval-samples 1"
             )
         _wanted(0 < self.eval_top_p <= 1, "eval_top_p", self.eval_top_p, "a probability in (0, 1]")
+        self._check_shared()
+        self._check_best()
+        for name in self.report_to:
+            if name not in LOGGERS:
+                near = get_close_matches(name, LOGGERS, 1)
+                hint = f" Did you mean {near[0]}?" if near else ""
+                raise ConfigError(f"--report-to {name}: the loggers are {', '.join(LOGGERS)}.{hint}")
+
+    def _check_shared(self) -> None:
         if self.offload_idle and self.shard != "none":
             raise ConfigError(
                 f"--offload-idle with --shard {self.shard}: what ranks share out is not moved model by model. "
@@ -214,12 +223,6 @@ class Run:
                 f"--optimizer {self.optimizer} with --shard {self.shard}: its kernels take whole parameters. "
                 "Fix: --optimizer adamw, whose moments the ranks share out, or adafactor"
             )
-        self._check_best()
-        for name in self.report_to:
-            if name not in LOGGERS:
-                near = get_close_matches(name, LOGGERS, 1)
-                hint = f" Did you mean {near[0]}?" if near else ""
-                raise ConfigError(f"--report-to {name}: the loggers are {', '.join(LOGGERS)}.{hint}")
 
     def _check_best(self) -> None:
         by = self.keep_best_by
