@@ -27,6 +27,8 @@ LOOK = 30.0
 """Seconds for finding out whether an environment has vLLM."""
 TAIL = 12
 """Last lines of the server's output that an error quotes."""
+DYING = 2.0
+"""Seconds in which a server whose connections fail may turn out to be dead."""
 SAID = 15.0
 """Seconds of waiting for a start after which, and as often again, it is said."""
 ENVIRONMENT = {
@@ -139,6 +141,17 @@ class Server:
             raise Fault(f"--vllm-python {self._python}: vLLM is not installed there. {words}", hopeless=True)
         raise Fault(f"it ended with exit code {code}. {words}", lasting=True)
 
+    def cause(self, fault: Fault) -> Fault:
+        """What is behind a fault: a connection fails a moment before the process has ended."""
+        if fault.cut and self._process is not None:
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(DYING)
+            try:
+                self.check_alive()
+            except Fault as death:
+                return death
+        return fault
+
     def last_words(self) -> str:
         try:
             lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -192,6 +205,9 @@ class Elsewhere:
     def start(self) -> None: ...
 
     def check_alive(self) -> None: ...
+
+    def cause(self, fault: Fault) -> Fault:
+        return fault
 
     def close(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -128,7 +128,8 @@ def main(folder, arguments):
     server = subprocess.Popen([sys.executable, "-m", SERVER, *arguments], stdin=subprocess.DEVNULL)
 
     def watch():
-        sys.stdin.buffer.read()
+        while os.read(0, 1):
+            pass
         shutil.rmtree(folder, ignore_errors=True)
         os.killpg(0, signal.SIGKILL)
 
