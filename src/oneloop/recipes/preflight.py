@@ -27,7 +27,7 @@ def preflight(run: Run, kind: Kind, given: Given = NOTHING) -> Inputs:
     """
     refuse_ranks()
     check_out(Path(run.out), resume=run.resume, overwrite=run.overwrite)
-    for asked in place_checks(run):
+    for asked in place_checks(run, kind):
         asked()
     inputs = read_inputs(run, kind, given)
     try:
@@ -38,14 +38,13 @@ def preflight(run: Run, kind: Kind, given: Given = NOTHING) -> Inputs:
     return inputs
 
 
-def place_checks(run: Run) -> Iterator[Callable[[], None]]:
+def place_checks(run: Run, kind: Kind) -> Iterator[Callable[[], None]]:
     """Checks of where a run would take place, its folder aside."""
     for source, flag in ((run.model, "--model"), (run.reward_model, "--reward-model"), (run.teacher, "--teacher")):
         if source and not source.startswith(MARK):
             yield partial(check_source, source, flag)
     yield partial(_check_device, run.device)
-    if run.engine == "vllm":
-        yield lambda: check_python(python_of(run))
+    yield partial(_check_engine, run, kind)
 
 
 def _check_device(device: str) -> None:
@@ -67,6 +66,13 @@ def _with_torch(run: Run) -> None:
         from oneloop.forward.compiled import check_compiler  # noqa: PLC0415
 
         check_compiler(run.device)
+
+
+def _check_engine(run: Run, kind: Kind) -> None:
+    if run.engine != "builtin" and kind != "prompts":
+        raise ConfigError(f"--engine {run.engine}: {run.algorithm} draws no samples. Fix: leave it out")
+    if run.engine == "vllm":
+        check_python(python_of(run))
 
 
 def python_of(run: Run) -> str:

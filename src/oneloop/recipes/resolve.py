@@ -34,8 +34,6 @@ def resolved(run: Run, given: Algorithm | None = None) -> Algorithm:
         )
     if isinstance(algorithm, Preference) and run.group_size != 2:
         raise ConfigError(f"--group-size {run.group_size}: {algorithm.name} learns from pairs. Fix: --group-size 2")
-    if run.engine != "builtin" and kind_of(algorithm) != "prompts":
-        raise ConfigError(f"--engine {run.engine}: {algorithm.name} draws no samples. Fix: leave it out")
     _check_reference(run, algorithm)
     return algorithm
 

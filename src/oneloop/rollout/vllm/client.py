@@ -64,7 +64,7 @@ class Client:
         if response.status == 200:
             return data
         text = f"{path} answered {response.status}: {_quoted(data)}"
-        if response.status in (401, 403):
+        if response.status == 401:
             raise Fault(f"{text}. The key is wrong", hopeless=True)
         raise Fault(text, lasting=response.status < 500)
 
