@@ -62,7 +62,7 @@ class Loader:
                 seen.add(name, memoryview(tensor.contiguous().reshape(-1).view(_bytes()).numpy()))
                 yield name, tensor
 
-        self.model_runner.reload_weights(weights_iterator=handed())
+        self.model_runner.reload_weights(weights_iterator=handed())  # pyright: ignore[reportAttributeAccessIssue]
         return seen.result()
 
 
