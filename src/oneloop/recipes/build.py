@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from statistics import fmean
 from time import perf_counter
@@ -43,9 +43,11 @@ from oneloop.recipes.inputs import Inputs
 from oneloop.recipes.meter import settle_malloc
 from oneloop.recipes.reference_cache import Kept
 from oneloop.recipes.resolve import Algorithm, ReferenceFrom, entropy_of, reference_from, scores
+from oneloop.recipes.sampler import engine_of
 from oneloop.recipes.stored import Stored
 from oneloop.rewards import NamedReward, RewardScorer
 from oneloop.rollout.engine import Engine
+from oneloop.rollout.vllm.engine import VllmEngine
 from oneloop.types import Sampling
 
 
@@ -56,13 +58,18 @@ class Parts:
     text: Text
     learner: Learner
     experience: Experience
-    engine: Engine | None
+    engine: Engine | VllmEngine | None
     """What samples; None where the data is fixed."""
     measures: tuple[Every, ...]
     counts: tuple[Measure, ...]
     """What is counted at every step: rows that were left out."""
     notes: tuple[str, ...]
     """What the user should know before step 0."""
+
+    def close(self) -> None:
+        """End what runs outside of this process."""
+        if isinstance(self.engine, VllmEngine):
+            self.engine.close()
 
 
 def dtype_of(run: Run) -> torch.dtype:
@@ -257,7 +264,18 @@ class _Builder:
         self.context = getattr(learner.model.config, "max_position_embeddings", None)
         self.notes: list[str] = []
         self.long_skipped = self.long_truncated = 0
-        self.engine = Engine(learner.model, text.end_ids, dtype=learner.dtype)
+
+    @cached_property
+    def engine(self) -> Engine | VllmEngine:
+        def prompt() -> Sequence[int]:
+            row = self.inputs.rows[0]
+            return self.text.prompt(row["prompt"], row.get("tools"))[0]
+
+        def told(what: str) -> None:
+            fix = "look at vllm.log in the run folder; completions are drawn again with the same seeds"
+            self.recorder.event(self.engine.version, "A_ENGINE", f"{what}. It is started again", fix)
+
+        return engine_of(self.run, self.learner, self.text, prompt, self.say, told)
 
     def experience(self, reference: Reference | None) -> Experience:
         run, rows = self.run, self.inputs.rows

@@ -15,6 +15,7 @@ from oneloop.model.source import check_source
 from oneloop.recipes.given import NOTHING, Given
 from oneloop.recipes.inputs import Inputs, read_inputs
 from oneloop.record.writer import check_out
+from oneloop.rollout.vllm.server import check_python
 from oneloop.together import by_first, together
 
 if TYPE_CHECKING:  # it would load torch
@@ -41,7 +42,7 @@ def preflight(run: Run, kind: Kind, given: Given = NOTHING, world: oneloop.ports
 
 
 def _read(run: Run, kind: Kind, given: Given) -> Inputs:
-    for asked in place_checks(run):
+    for asked in place_checks(run, kind):
         asked()
     inputs = read_inputs(run, kind, given)
     try:
@@ -52,12 +53,13 @@ def _read(run: Run, kind: Kind, given: Given) -> Inputs:
     return inputs
 
 
-def place_checks(run: Run) -> Iterator[Callable[[], None]]:
+def place_checks(run: Run, kind: Kind) -> Iterator[Callable[[], None]]:
     """Checks of where a run would take place, its folder aside."""
     for source, flag in ((run.model, "--model"), (run.reward_model, "--reward-model"), (run.teacher, "--teacher")):
         if source and not source.startswith(MARK):
             yield partial(check_source, source, flag)
     yield partial(_check_device, run.device)
+    yield partial(_check_engine, run, kind)
 
 
 def _check_device(device: str) -> None:
@@ -79,3 +81,15 @@ def _with_torch(run: Run) -> None:
         from oneloop.forward.compiled import check_compiler  # noqa: PLC0415
 
         check_compiler(run.device)
+
+
+def _check_engine(run: Run, kind: Kind) -> None:
+    if run.engine != "builtin" and kind != "prompts":
+        raise ConfigError(f"--engine {run.engine}: {run.algorithm} draws no samples. Fix: leave it out")
+    if run.engine == "vllm":
+        check_python(python_of(run))
+
+
+def python_of(run: Run) -> str:
+    """The interpreter of the environment with vLLM."""
+    return run.vllm_python or str(Path(".venv-vllm/bin/python").absolute())
