@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from typing import Annotated, Any, Literal
 
 import tomli_w
 from tyro.conf import Positional
@@ -109,6 +107,11 @@ class Run:
     """Sample from the k most likely tokens; 0 = all. Training refuses a truncated distribution."""
     top_p: float = 1.0
     """Sample from the most likely tokens that reach this probability. Training refuses a truncated distribution."""
+    engine: str = "builtin"
+    """What draws completions while training: builtin; vllm, a server that the run starts; or http://HOST:PORT, one that
+    is there (its key in ONELOOP_ENGINE_KEY)."""
+    vllm_python: str = ""
+    """Python of an environment with vLLM, for --engine vllm; left out, .venv-vllm/bin/python of `make vllm`."""
 
     learning_rate: float = 1e-6
     """Peak learning rate of the policy; with --optimizer adafactor, relative to the size of each matrix's numbers."""
@@ -171,7 +174,10 @@ class Run:
     """Keep the reference, a reward model and a separate critic in the machine's memory while the GPU does not need
     them: less of its memory, more time, the same numbers. On a CPU there is nothing to move."""
     ranks: int = 1
-    """Processes that train together."""
+    """Processes that train together, on this machine; each takes a share of the samples and of the passes. torchrun
+    starts as many itself, on several machines too, and then this is left out: docs/scaling.md."""
+    rank_timeout: float = 600.0
+    """Seconds that a rank waits for the others, be it for the slowest reward, before the run is ended."""
     shard: Literal["none", "grad", "full"] = "none"
     """What ranks share out: nothing; gradients and moments; weights too."""
     cpu_offload: bool = False
@@ -187,6 +193,7 @@ class Run:
         _wanted(self.learning_rate > 0, "learning_rate", self.learning_rate, "a positive number")
         _wanted(self.temperature > 0, "temperature", self.temperature, "a positive number")
         _wanted(self.max_grad_norm > 0, "max_grad_norm", self.max_grad_norm, "a positive number")
+        _wanted(self.rank_timeout > 0, "rank_timeout", self.rank_timeout, "a positive number of seconds")
         _wanted(self.reward_timeout > 0, "reward_timeout", self.reward_timeout, "a positive number of seconds")
         _wanted(self.lora_alpha > 0, "lora_alpha", self.lora_alpha, "a positive number")
         if self.resume and self.overwrite:
@@ -206,6 +213,7 @@ class Run:
         _wanted(0 < self.eval_top_p <= 1, "eval_top_p", self.eval_top_p, "a probability in (0, 1]")
         self._check_shared()
         self._check_best()
+        self._check_engine()
         for name in self.report_to:
             if name not in LOGGERS:
                 near = get_close_matches(name, LOGGERS, 1)
@@ -238,6 +246,18 @@ class Run:
                 "--keep-best with --eval-every 0 has one evaluation, at the end, and nothing to compare. "
                 "Fix: --eval-every 10"
             )
+
+    def _check_engine(self) -> None:
+        elsewhere = self.engine.startswith(("http://", "https://"))
+        if self.engine not in ("builtin", "vllm") and not elsewhere:
+            raise ConfigError(f"--engine {self.engine}: wanted builtin, vllm or http://HOST:PORT")
+        if self.vllm_python and self.engine != "vllm":
+            raise ConfigError(f"--vllm-python {self.vllm_python} with --engine {self.engine}. Fix: --engine vllm")
+
+    @property
+    def samples_exactly(self) -> bool:
+        """Whether the sampler's log-probs are the trainer's: the same modules, in float32."""
+        return self.engine == "builtin" and self.dtype == "float32"
 
     @property
     def eval_limit(self) -> int:
@@ -277,6 +297,7 @@ MAY_CHANGE_ON_RESUME = frozenset(
         "device",
         "offload_idle",
         "ranks",
+        "rank_timeout",
         "shard",
         "cpu_offload",
         "score_early",
@@ -289,6 +310,7 @@ MAY_CHANGE_ON_RESUME = frozenset(
         "keep_best",
         "keep_best_by",
         "report_to",
+        "vllm_python",
     }
 )
 """Settings that do not change what a step computes, rounding aside, as long as no reward function fails."""
@@ -297,59 +319,6 @@ MAY_CHANGE_ON_RESUME = frozenset(
 def _wanted(holds: bool, name: str, value: object, wanted: str) -> None:
     if not holds:
         raise ConfigError(f"--{name.replace('_', '-')} is {value}; wanted {wanted}")
-
-
-def read_recipe(path: Path) -> dict[str, Any]:
-    """A TOML recipe as keyword arguments of `Run`; `[set]` is a table of pieces of the algorithm.
-
-    Raises: ConfigError naming the file, and for an unknown key the nearest one.
-    """
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"--recipe {path}: {error.strerror}. Fix: the path of a TOML file") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"--recipe {path}: not TOML ({error})") from error
-    return from_table(table, str(path))
-
-
-def from_table(table: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """Checked keyword arguments of `Run` from a TOML table."""
-    known = {field.name: field for field in fields(Run)}
-    values: dict[str, Any] = {}
-    for key, value in table.items():
-        name = key.replace("-", "_")
-        if name not in known:
-            near = get_close_matches(name, known, 1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise ConfigError(f"{source}: unknown key {key!r}.{hint}")
-        values[name] = _typed(name, value, source)
-    return values
-
-
-def _typed(name: str, value: Any, source: str) -> Any:
-    if name == "set" and isinstance(value, Mapping):
-        return tuple(f"{path}={text}" for path, text in _flat(value))
-    default = getattr(Run(), name)
-    if isinstance(default, tuple):
-        return tuple(value) if isinstance(value, list) else (value,)
-    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    choices = get_args(get_type_hints(Run)[name])
-    if isinstance(default, str) and choices and value not in choices:
-        raise ConfigError(f"{source}: {name} = {value!r}; wanted one of {', '.join(map(repr, choices))}")
-    if type(value) is not type(default):
-        wanted = type(default).__name__
-        raise ConfigError(f"{source}: {name} = {value!r} is of type {type(value).__name__}; wanted {wanted}")
-    return value
-
-
-def _flat(table: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    return [
-        pair
-        for key, value in table.items()
-        for pair in (_flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [(f"{prefix}{key}", value)])
-    ]
 
 
 def check_same(run: Run, recorded: Run, folder: Path) -> None:

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from oneloop.config import Run, default_run
 from oneloop.errors import ConfigError
 from oneloop.model import learner as learners
-from oneloop.recipes import build
+from oneloop.recipes import build, models
 from oneloop.recipes.execute import execute
 from poisoned import Poisoned
 from toy_models import Silent
@@ -48,8 +48,8 @@ def results(out: Path) -> tuple[list[dict[str, float]], bytes]:
 
 def test_a_reference_in_half_precision_is_the_start(start, tmp_path, monkeypatch) -> None:
     held = []
-    original = build.hold_in
-    monkeypatch.setattr(build, "hold_in", lambda *given: held.append(original(*given)) or held[-1])
+    original = models.hold_in
+    monkeypatch.setattr(models, "hold_in", lambda *given: held.append(original(*given)) or held[-1])
     watcher = Silent()
     judged = {"reward_model": str(start / "judge" / "final"), "group_size": 3}
     run = small("grpo", start, tmp_path / "run", dtype="bfloat16", **judged)
@@ -74,7 +74,8 @@ def test_a_run_whose_idle_models_are_away_is_the_same_run(start, tmp_path, monke
     assert "--offload-idle changes nothing with --device cpu: models are in its memory already" in watcher.lines
     for place in (build, learners):
         monkeypatch.setattr(place, "Guest", Poisoned)
-    monkeypatch.setattr(build, "offloads", lambda run: True)
+    for place in (build, models):
+        monkeypatch.setattr(place, "offloads", lambda run: True)
     # a checkpoint reads weights wherever they are; these are nowhere while they are away, as evaluation has the critic
     monkeypatch.setattr(learners, "WITHOUT_CRITIC", ("rollout",))
     Poisoned.moves.clear()

@@ -142,7 +142,8 @@ import sys
 import matplotlib.pyplot, pyarrow.dataset, scipy.stats
 from pathlib import Path
 from oneloop.recipes.execute import execute
-from oneloop.config import Run, read_recipe
+from oneloop.config import Run
+from oneloop.toml import read_recipe
 class Silent:
     def say(self, text): pass
     def step(self, step, values): pass

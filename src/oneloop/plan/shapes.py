@@ -15,7 +15,7 @@ from oneloop.config import Run
 from oneloop.model.frozen import hold_in
 from oneloop.model.lora import Lora, keep_frozen_in
 from oneloop.plan.rehearsal import Cast, Role, saved_in, shapes_only, size_of, weightless
-from oneloop.recipes.build import dtype_of, lora_of
+from oneloop.recipes.models import dtype_of, lora_of
 from oneloop.recipes.resolve import Algorithm, entropy_of, kind_of, reference_from
 
 

@@ -6,7 +6,7 @@ from array import array
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from statistics import fmean
 from time import perf_counter
@@ -27,28 +27,28 @@ from oneloop.experience.ratings import Ratings, rated_batch
 from oneloop.experience.rollouts import Rollouts
 from oneloop.experience.scoring import Phase, silent, unwatched
 from oneloop.experience.unjudged import unjudged
-from oneloop.forward.compiled import INDUCTOR
-from oneloop.forward.recompute import layers_of
 from oneloop.model.chat import templated
-from oneloop.model.frozen import hold_in
 from oneloop.model.idle import Guest
 from oneloop.model.learner import Critic, Learner, Optimization
 from oneloop.model.load import load_critic, load_policy, load_reward_model, load_tokenizer
-from oneloop.model.lora import Lora, add_adapters, counts, keep_frozen_in
+from oneloop.model.lora import counts
 from oneloop.model.reward import LearnedReward
 from oneloop.model.save import separate_critic, shared_critic
 from oneloop.model.text import Text, end_ids, ignored_sampling, name_ends
 from oneloop.objective.preference import RewardHead
-from oneloop.ports import Experience, Measure, Recorder
+from oneloop.ports import Experience, Measure, Recorder, SingleProcess, World
 from oneloop.recipes import items
 from oneloop.recipes.device import device_notes, device_of, offloads
 from oneloop.recipes.inputs import Inputs
 from oneloop.recipes.meter import settle_malloc
+from oneloop.recipes.models import compiler_of, dtype_of, frozen, recompute_of, trained
 from oneloop.recipes.reference_cache import Kept
 from oneloop.recipes.resolve import Algorithm, ReferenceFrom, entropy_of, reference_from, scores
+from oneloop.recipes.sampler import engine_of
 from oneloop.recipes.stored import Stored
 from oneloop.rewards import NamedReward, RewardScorer
 from oneloop.rollout.engine import Engine
+from oneloop.rollout.vllm.engine import VllmEngine
 from oneloop.types import Sampling
 
 
@@ -59,7 +59,7 @@ class Parts:
     text: Text
     learner: Learner
     experience: Experience
-    engine: Engine | None
+    engine: Engine | VllmEngine | None
     """What samples; None where the data is fixed."""
     measures: tuple[Every, ...]
     counts: tuple[Measure, ...]
@@ -67,33 +67,10 @@ class Parts:
     notes: tuple[str, ...]
     """What the user should know before step 0."""
 
-
-def dtype_of(run: Run) -> torch.dtype:
-    if run.dtype not in ("float32", "bfloat16"):
-        raise ConfigError(f"--dtype {run.dtype}: wanted float32 or bfloat16")
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[run.dtype]
-
-
-def recompute_of(run: Run, policy: PreTrainedModel) -> bool:
-    if run.gradient_checkpointing and not layers_of(policy):
-        raise ConfigError(
-            f"--gradient-checkpointing: transformers marks no layer of {type(policy).__name__} as one that can be "
-            "computed again. Fix: leave it out; a smaller --max-tokens saves memory too"
-        )
-    return run.gradient_checkpointing
-
-
-def compiler_of(run: Run, policy: PreTrainedModel) -> str | None:
-    if run.compile and not layers_of(policy):
-        raise ConfigError(
-            f"--compile: transformers marks no layers in {type(policy).__name__} that could be compiled one by one. "
-            "Fix: leave it out"
-        )
-    return INDUCTOR if run.compile else None
-
-
-def lora_of(run: Run) -> Lora | None:
-    return Lora(rank=run.lora, alpha=run.lora_alpha, targets=run.lora_targets) if run.lora else None
+    def close(self) -> None:
+        """End what runs outside of this process."""
+        if isinstance(self.engine, VllmEngine):
+            self.engine.close()
 
 
 def assemble(
@@ -104,12 +81,14 @@ def assemble(
     checkpoint: Path | None = None,
     say: Callable[[str], None] = silent,
     phase: Phase = unwatched,
+    world: World = SingleProcess(),  # noqa: B008
 ) -> Parts:
     """Load exactly the models that the algorithm needs, from `checkpoint` where one is given.
 
     Args:
         say: told what happens while a step takes long.
         phase: told what a step that is sampled waits for.
+        world: the ranks of the run, each of which has all models.
     """
     device = device_of(run)
     tokenizer = templated(load_tokenizer(run.model), run.chat_template, run.chat_template_kwargs)
@@ -118,7 +97,7 @@ def assemble(
     if run.teacher:
         same_vocabulary("--teacher", run.teacher, tokenizer, run)
     load = load_reward_model if scores(algorithm) else load_policy
-    policy = _trained(run, partial(load, seed=run.seed), checkpoint and checkpoint / "policy", device)
+    policy = trained(run, partial(load, seed=run.seed), checkpoint and checkpoint / "policy", device)
     text = Text(tokenizer, end_ids(policy, tokenizer))
     if tokenizer.chat_template is not None:
         name_ends(policy, text.end_ids)
@@ -129,7 +108,7 @@ def assemble(
     learner = Learner(
         policy,
         optimization=_optimization(run, algorithm),
-        reference=_frozen(run, load_policy(run.teacher or run.model, seed=run.seed)) if refers == "model" else None,
+        reference=frozen(run, load_policy(run.teacher or run.model, seed=run.seed)) if refers == "model" else None,
         critic=_critic(run, policy, algorithm.needs, checkpoint),
         temperature=run.temperature if inputs.kind == "prompts" else 1.0,
         max_tokens=run.max_tokens,
@@ -138,13 +117,14 @@ def assemble(
         recompute=recompute_of(run, policy),
         compiler=compiler_of(run, policy),
         offload_idle=offloads(run),
+        world=world,
     )
     compiling = f"--compile: layers tried out and compiled in {perf_counter() - begin:.0f} s" if run.compile else ""
     if run.device == "cpu":
         largest = max(parameter.nbytes for parameter in policy.parameters())
         settle_malloc(largest, sparing=run.gradient_checkpointing)
-    reference = _passing_reference(run, learner, checkpoint) if refers == "start" else None
-    builder = _Builder(run, algorithm, inputs, recorder, text, learner, device, say, phase)
+    reference = _passing_reference(run, learner, checkpoint, world) if refers == "start" else None
+    builder = _Builder(run, algorithm, inputs, recorder, text, learner, device, say, phase, world)
     experience = builder.experience(reference)
     measures = builder.measures(reference)
     if isinstance(reference, Kept):
@@ -157,24 +137,6 @@ def assemble(
         notes.append(f"generation_config.json is read for end tokens only; ignored: {dict(ignored)}")
     engine = builder.engine if inputs.kind == "prompts" else None
     return Parts(text, learner, experience, engine, measures, builder.counts(), tuple(note for note in notes if note))
-
-
-def _trained(
-    run: Run, load: Callable[[str | Path], PreTrainedModel], checkpoint: Path | None, device: torch.device
-) -> PreTrainedModel:
-    """A model to train, as `checkpoint` has it where one is given; with LoRA, beside the run's own matrices."""
-    lora = lora_of(run)
-    model = load(run.model if lora or checkpoint is None else checkpoint)
-    if lora is not None:
-        add_adapters(model, lora, run.model, seed=run.seed, saved=checkpoint)
-        keep_frozen_in(model, dtype_of(run))
-    return model.to(device)  # pyright: ignore[reportArgumentType]
-
-
-def _frozen(run: Run, model: PreTrainedModel) -> PreTrainedModel:
-    """A model that nothing trains, where it begins: on the device, unless it is there only while it is needed."""
-    model = hold_in(model, dtype_of(run))
-    return model if offloads(run) else model.to(device_of(run))  # pyright: ignore[reportArgumentType]
 
 
 def _lora_note(run: Run, policy: PreTrainedModel, refers: ReferenceFrom) -> str:
@@ -193,10 +155,10 @@ def same_vocabulary(flag: str, source: str, tokenizer: PreTrainedTokenizerBase, 
         )
 
 
-def _passing_reference(run: Run, learner: Learner, checkpoint: Path | None) -> Reference:
+def _passing_reference(run: Run, learner: Learner, checkpoint: Path | None, world: World) -> Reference:
     """π_ref for as long as somebody holds what this returns: the policy itself before its first update."""
     if run.lora:
-        return _perhaps_kept(run, learner.reference, learner)
+        return _perhaps_kept(run, learner.reference, learner, world)
     if checkpoint is not None:
         start: PreTrainedModel = load_policy(run.model, seed=run.seed).to(learner.device)  # pyright: ignore[reportArgumentType]
         learner = Learner(
@@ -206,17 +168,18 @@ def _passing_reference(run: Run, learner: Learner, checkpoint: Path | None) -> R
             dtype=dtype_of(run),
             entropy="none",
             compiler=compiler_of(run, start),
+            world=world,
         )
 
     @torch.no_grad()
     def logprobs(batch: Batch) -> Float[Tensor, "B T"]:
         return learner.policy(batch).logprobs
 
-    return _perhaps_kept(run, logprobs, learner)
+    return _perhaps_kept(run, logprobs, learner, world)
 
 
-def _perhaps_kept(run: Run, reference: Reference, learner: Learner) -> Reference:
-    return Kept(reference, learner, Path(run.reference_cache)) if run.reference_cache else reference
+def _perhaps_kept(run: Run, reference: Reference, learner: Learner, world: World) -> Reference:
+    return Kept(reference, learner, Path(run.reference_cache), world) if run.reference_cache else reference
 
 
 def _optimization(run: Run, algorithm: Algorithm) -> Optimization:
@@ -238,7 +201,7 @@ def _critic(run: Run, policy: PreTrainedModel, needs: frozenset[Need], checkpoin
         return None
     saved = checkpoint and checkpoint / "critic"
     if run.critic == "separate":
-        return separate_critic(_trained(run, load_critic, saved, policy.device))
+        return separate_critic(trained(run, load_critic, saved, policy.device))
     return shared_critic(policy, saved)
 
 
@@ -256,14 +219,26 @@ class _Builder:
         device: torch.device,
         say: Callable[[str], None],
         phase: Phase,
+        world: World,
     ) -> None:
-        self.say, self.phase = say, phase
+        self.say, self.phase, self.world = say, phase, world
         self.run, self.algorithm, self.inputs, self.recorder = run, algorithm, inputs, recorder
         self.text, self.learner, self.device = text, learner, device
         self.context = getattr(learner.model.config, "max_position_embeddings", None)
         self.notes: list[str] = []
         self.long_skipped = self.long_truncated = 0
-        self.engine = Engine(learner.model, text.end_ids, dtype=learner.dtype)
+
+    @cached_property
+    def engine(self) -> Engine | VllmEngine:
+        def prompt() -> Sequence[int]:
+            row = self.inputs.rows[0]
+            return self.text.prompt(row["prompt"], row.get("tools"))[0]
+
+        def told(what: str) -> None:
+            fix = "look at vllm.log in the run folder; completions are drawn again with the same seeds"
+            self.recorder.event(self.engine.version, "A_ENGINE", f"{what}. It is started again", fix)
+
+        return engine_of(self.run, self.learner, self.text, prompt, self.say, told)
 
     def experience(self, reference: Reference | None) -> Experience:
         run, rows = self.run, self.inputs.rows
@@ -296,6 +271,7 @@ class _Builder:
             say=self.say,
             phase=self.phase,
             device=self.device,
+            world=self.world,
         )
 
     def _rewards(self) -> tuple[NamedReward, ...]:
@@ -303,7 +279,7 @@ class _Builder:
             return self.inputs.rewards
         source = self.run.reward_model
         same_vocabulary("--reward-model", source, self.text.tokenizer, self.run)
-        model = _frozen(self.run, load_reward_model(source))
+        model = frozen(self.run, load_reward_model(source))
         here = Guest(model.to, self.device) if offloads(self.run) else nullcontext()
         weight = self.run.reward_weights[-1] if self.run.reward_weights else 1.0
         learned = NamedReward(
@@ -332,6 +308,7 @@ class _Builder:
                 samples=run.eval_samples,
                 seed=run.seed,
                 say=self.say,
+                world=self.world,
             )
             return (Every(run.eval_every, run.steps, lambda: generation_scalars(generation())),)
         if self.inputs.kind == "demonstrations":
@@ -349,7 +326,7 @@ class _Builder:
             Every(
                 run.eval_every,
                 run.steps,
-                lambda: loss_scalars(self.algorithm, self.learner, batch, run.max_tokens),
+                lambda: loss_scalars(self.algorithm, self.learner, batch),
             ),
         )
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from oneloop.algorithms import PolicyGradient
-from oneloop.config import Run, check_same, from_table
+from oneloop.config import Run, check_same
 from oneloop.errors import CheckpointError, ConfigError
 from oneloop.parallel.checkpoint import read_state
 from oneloop.recipes.build import Parts
@@ -16,6 +16,7 @@ from oneloop.recipes.resolve import Algorithm
 from oneloop.record.atomic import verify
 from oneloop.record.reader import RunRecord, read_run
 from oneloop.record.writer import RunFolder
+from oneloop.toml import from_table
 
 AFRESH = "--overwrite instead of --resume, which deletes this run and starts afresh"
 
@@ -85,9 +86,9 @@ def restore(algorithm: Algorithm, parts: Parts, folder: RunFolder, checkpoint: P
     return state["step"], algorithm
 
 
-def elsewhere(record: RunRecord) -> str:
+def elsewhere(record: RunRecord, ranks: int) -> str:
     """In what this machine differs from the one that the record is of; empty where it does not, or nobody wrote it."""
-    here = machine()
+    here = machine() | {"ranks": ranks}
     other = [
         f"{name} {old} → {here.get(name)}"
         for name, old in record.info.get("machine", {}).items()
