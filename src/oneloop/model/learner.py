@@ -120,7 +120,7 @@ class Learner:
         self._with_reference: AbstractContextManager[None] = nullcontext()
         if reference is not None:
             if offload_idle:
-                self._with_reference = Guest(reference.to, self.device)
+                self._with_reference = Guest(reference.to, self.device)  # pyright: ignore[reportArgumentType]
             with self._with_reference:
                 reference = reference.eval().requires_grad_(False)
                 self._read_reference = self._reader_of(reference, policy, temperature, plain)

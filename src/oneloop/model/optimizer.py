@@ -65,7 +65,7 @@ def optimizer_of(kind: Kind, groups: Sequence[dict[str, Any]], device: torch.dev
         return torch.optim.AdamW(groups, fused=device.type in ("cpu", "cuda"))
     if kind == "adafactor":
         return torch.optim.Adafactor(groups)
-    from bitsandbytes.optim import AdamW8bit  # noqa: PLC0415  # heavy, and an extra
+    from bitsandbytes.optim.adamw import AdamW8bit  # noqa: PLC0415  # heavy, and an extra
 
     return AdamW8bit(groups, min_8bit_size=LEAST)  # pyright: ignore[reportArgumentType]
 
