@@ -17,8 +17,17 @@ from transformers import PreTrainedModel
 from oneloop.batch import Batch, PolicyOutput
 from oneloop.errors import DivergedError
 from oneloop.forward.probe import plain_head
-from oneloop.forward.reader import Backbone, CausalReader, final_values_of, reward_scores, score_only, values_of
+from oneloop.forward.reader import (
+    Backbone,
+    CausalReader,
+    States,
+    final_values_of,
+    reward_scores,
+    score_only,
+    values_of,
+)
 from oneloop.model.lora import adapters_off, has_adapters
+from oneloop.model.sharded import Entered, Root, Unsharded, whole
 from oneloop.objective.logprobs import Entropy
 
 MOST_SKIPS = 3
@@ -78,6 +87,7 @@ class Learner:
         entropy: what a training pass says about it. "gradient": the loss needs it, in every pass.
         recompute: layers are computed again for gradients: less memory, more time, the same numbers.
         compiler: backend of torch.compile for the layers of every pass; None: they run as they are.
+        shard: cuts models over ranks, once they have been tried out; None: each rank holds them whole.
         dtype: bfloat16 runs the forward passes in autocast; weights and moments stay float32.
     """
 
@@ -95,6 +105,7 @@ class Learner:
         recompute: bool = False,
         compiler: str | None = None,
         sum_gradients: SumGradients | None = None,
+        shard: Entered | None = None,
     ) -> None:
         self.model, self.critic, self.optimization = policy.eval(), critic, optimization
         self.max_tokens, self.dtype, self.device = max_tokens, dtype, policy.device
@@ -105,7 +116,8 @@ class Learner:
         self._entropy: Entropy = entropy
         plain = not self._scores and plain_head(policy)
         how: dict[str, Any] = {"recompute": recompute, "compiler": compiler}
-        backbone = partial(Backbone.of, dtype=dtype, **how)
+        self._sharded = shard is not None
+        backbone = partial(Backbone.of, dtype=dtype, sharded=self._sharded, **how)
         self._backbone = backbone(policy) if plain or self._scores else Backbone(policy, False, **how)
         self._backbone.check_compiled(dtype)
         self.note = "" if self._backbone.packs else _slow_note(policy, plain or self._scores)
@@ -119,7 +131,25 @@ class Learner:
         if critic is not None and critic.backbone is not None:
             self._critic_backbone = backbone(critic.backbone)
             self._critic_backbone.check_compiled(dtype)
+        self._enter(shard or Unsharded, reference)
         self.optimizer = self._make_optimizer()
+
+    def _enter(self, shard: Entered, reference: PreTrainedModel | None) -> None:
+        """What a pass enters its modules through."""
+        critic = self.critic
+        heads = (critic.head,) if critic is not None and critic.backbone is None else ()
+        self._root = self._reference_root = shard(self.model, *heads)
+        self._roots: list[Root] = [self._root]
+        if reference is not None:
+            self._reference_root = shard(reference)
+            self._roots.append(self._reference_root)
+        if critic is not None and critic.backbone is not None:
+            self._critic_root = shard(critic.backbone)
+            self._roots.append(self._critic_root)
+
+    def _reshard(self) -> None:
+        for root in self._roots:
+            root.reshard()
 
     def _reader_of(
         self, reference: PreTrainedModel, policy: PreTrainedModel, temperature: float, plain: bool
@@ -130,7 +160,7 @@ class Learner:
         plain = plain_head(reference)
         compiler = self._backbone.compiler
         backbone = (
-            Backbone.of(reference, self.dtype, compiler=compiler)
+            Backbone.of(reference, self.dtype, compiler=compiler, sharded=self._sharded)
             if plain
             else Backbone(reference, False, compiler=compiler)
         )
@@ -162,7 +192,9 @@ class Learner:
         if torch.is_grad_enabled():
             return self._forward(batch, self._entropy)
         entropy: Entropy = "value" if self._entropy == "gradient" else "none"
-        return _by_microbatch(batch, self.max_tokens, lambda micro: self._forward(micro, entropy))
+        out = _by_microbatch(batch, self.max_tokens, lambda micro: self._forward(micro, entropy))
+        self._reshard()
+        return out
 
     @torch.no_grad()
     def reference(self, batch: Batch) -> Float[Tensor, "B T"]:
@@ -172,37 +204,46 @@ class Learner:
 
         def forward(micro: Batch) -> PolicyOutput:
             with self._precision():
-                return PolicyOutput(read(micro, "none")[0])
+                return self._reference_root(lambda: PolicyOutput(read(micro, "none")[0]))
 
         with adapters_off(self.model) if read is self._read else nullcontext():
-            return _by_microbatch(batch, self.max_tokens, forward).logprobs
+            logprobs = _by_microbatch(batch, self.max_tokens, forward).logprobs
+            self._reshard()  # peft freezes the parameters that stand there now, and frees them again on the way out
+        return logprobs
 
     def _forward(self, batch: Batch, entropy: Entropy) -> PolicyOutput:
         with self._precision():
-            if self._scores:
-                return score_only(reward_scores(self._backbone, batch), batch)
-            logprobs, entropies, states = self._read(batch, entropy)
-            if self.critic is None:
-                return PolicyOutput(logprobs, entropies)
-            if self.critic.backbone is not None or states is None:
-                states = self._critic_backbone(batch)
-            return PolicyOutput(
-                logprobs,
-                entropies,
-                values=values_of(self.critic.head, states),
-                final_values=final_values_of(self.critic.head, states, batch.lengths),
-            )
+            out = self._root(partial(self._read_out, batch, entropy))
+            if self.critic is None or self.critic.backbone is None:
+                return out
+            values, last = self._critic_root(lambda: self._values(self._critic_backbone(batch), batch))
+            return out._replace(values=values, final_values=last)
+
+    def _read_out(self, batch: Batch, entropy: Entropy) -> PolicyOutput:
+        if self._scores:
+            return score_only(reward_scores(self._backbone, batch), batch)
+        logprobs, entropies, states = self._read(batch, entropy)
+        if self.critic is None or self.critic.backbone is not None:
+            return PolicyOutput(logprobs, entropies)
+        values, last = self._values(self._backbone(batch) if states is None else states, batch)
+        return PolicyOutput(logprobs, entropies, values=values, final_values=last)
+
+    def _values(self, states: States, batch: Batch) -> tuple[Tensor, Tensor]:
+        """V at every action, and after the last one."""
+        assert self.critic is not None
+        return values_of(self.critic.head, states), final_values_of(self.critic.head, states, batch.lengths)
 
     def _precision(self):
         if self.dtype == torch.float32:
             return nullcontext()
-        return torch.autocast(self.device.type, dtype=self.dtype)
+        # what autocast keeps of a layer's weights would stay until the pass is over; layers that are gathered may not
+        return torch.autocast(self.device.type, dtype=self.dtype, cache_enabled=not self._sharded)
 
     def step(self) -> dict[str, float]:
         parameters = list(self.named_parameters().values())
         if self._sum_gradients is not None:
             self._sum_gradients(parameters)
-        norm = float(nn.utils.clip_grad_norm_(parameters, self.optimization.max_grad_norm))
+        norm = float(whole(nn.utils.clip_grad_norm_(parameters, self.optimization.max_grad_norm)))
         if not isfinite(norm):
             return self._skip()
         self.skipped_in_a_row = 0
