@@ -7,12 +7,13 @@ import pytest
 
 SRC = Path(__file__).parents[1] / "src" / "oneloop"
 
-PLAIN = {"types", "errors", "seeds", "methods"}
+PLAIN = {"types", "errors", "seeds", "methods", "together"}
 ADAPTERS = {"forward", "model", "rollout", "parallel", "environments", "rewards", "tasks", "data", "record"}
 MAY_IMPORT = {
     "types": {"errors"},
     "errors": set(),
     "seeds": set(),
+    "together": set(),
     "batch": PLAIN,
     "objective": {"batch", "errors"},
     "ports": {"batch", *PLAIN},
@@ -55,8 +56,8 @@ MAY_IMPORT = {
     "__main__": {"cli"},
 }
 NO_TORCH = (
-    "types", "errors", "seeds", "methods", "rewards", "environments", "tasks", "data", "record", "health", "lab",
-    "config",
+    "types", "errors", "seeds", "methods", "together", "rewards", "environments", "tasks", "data", "record", "health",
+    "lab", "config",
 )  # fmt: skip
 OBJECTIVE_MAY_USE = {"torch", "jaxtyping", "oneloop", "collections", "dataclasses", "math", "typing"}
 

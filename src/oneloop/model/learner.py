@@ -116,8 +116,8 @@ class Learner:
         self._entropy: Entropy = entropy
         plain = not self._scores and plain_head(policy)
         how: dict[str, Any] = {"recompute": recompute, "compiler": compiler}
-        self._sharded = shard is not None
-        backbone = partial(Backbone.of, dtype=dtype, sharded=self._sharded, **how)
+        self.sharded = shard is not None
+        backbone = partial(Backbone.of, dtype=dtype, sharded=self.sharded, **how)
         self._backbone = backbone(policy) if plain or self._scores else Backbone(policy, False, **how)
         self._backbone.check_compiled(dtype)
         self.note = "" if self._backbone.packs else _slow_note(policy, plain or self._scores)
@@ -160,7 +160,7 @@ class Learner:
         plain = plain_head(reference)
         compiler = self._backbone.compiler
         backbone = (
-            Backbone.of(reference, self.dtype, compiler=compiler, sharded=self._sharded)
+            Backbone.of(reference, self.dtype, compiler=compiler, sharded=self.sharded)
             if plain
             else Backbone(reference, False, compiler=compiler)
         )
@@ -237,7 +237,7 @@ class Learner:
         if self.dtype == torch.float32:
             return nullcontext()
         # what autocast keeps of a layer's weights would stay until the pass is over; layers that are gathered may not
-        return torch.autocast(self.device.type, dtype=self.dtype, cache_enabled=not self._sharded)
+        return torch.autocast(self.device.type, dtype=self.dtype, cache_enabled=not self.sharded)
 
     def step(self) -> dict[str, float]:
         parameters = list(self.named_parameters().values())

@@ -1,28 +1,49 @@
 """What resume needs beside the weights: optimizer moments and counters, as safetensors and JSON (no pickle)."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from torch import Tensor
 
 from oneloop.errors import CheckpointError
 from oneloop.model.aligned import aligned
 from oneloop.model.learner import Learner
+from oneloop.model.pieces import write_pieces
+from oneloop.model.sharded import is_cut, whole
+from oneloop.parallel.fsdp import cut_like
+from oneloop.together import Alone, Ranks, by_first
+
+OPTIMIZER = "optimizer"
+ALONE = Alone()
 
 
-def write_state(folder: Path, learner: Learner, extra: Mapping[str, Any]) -> None:
-    """Moments by parameter name, the learner's counters, and `extra` (JSON values)."""
-    folder.mkdir(parents=True)
-    moments = {}
+def write_state(folder: Path, learner: Learner, extra: Mapping[str, Any], ranks: Ranks = ALONE) -> None:
+    """Moments by parameter name, the learner's counters, and `extra` (JSON values).
+
+    Moments are written whole, by all ranks where they are cut over ranks: any number of ranks can read them.
+    """
+    counters = {"updates": learner.updates, "skipped_in_a_row": learner.skipped_in_a_row}
+    text = json.dumps({"learner": counters, **extra}, indent=1)
+
+    def write() -> None:
+        folder.mkdir(parents=True)
+        (folder / "state.json").write_text(text, encoding="utf-8")
+
+    by_first(ranks, write)
+    if learner.sharded:
+        write_pieces(folder, OPTIMIZER, _moments(learner), ranks)
+    else:
+        by_first(ranks, lambda: write_pieces(folder, OPTIMIZER, _moments(learner), ALONE))
+
+
+def _moments(learner: Learner) -> Iterator[tuple[str, Tensor]]:
     for name, parameter in learner.named_parameters().items():
         for key, value in learner.optimizer.state.get(parameter, {}).items():
-            moments[f"{name}|{key}"] = torch.as_tensor(value).detach().cpu().contiguous()
-    save_file(moments, folder / "optimizer.safetensors")
-    counters = {"updates": learner.updates, "skipped_in_a_row": learner.skipped_in_a_row}
-    (folder / "state.json").write_text(json.dumps({"learner": counters, **extra}, indent=1), encoding="utf-8")
+            yield f"{name}|{key}", whole(torch.as_tensor(value))
 
 
 def read_state(folder: Path, learner: Learner) -> dict[str, Any]:
@@ -34,29 +55,52 @@ def read_state(folder: Path, learner: Learner) -> dict[str, Any]:
     state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
     counters = state.pop("learner")
     learner.updates, learner.skipped_in_a_row = counters["updates"], counters["skipped_in_a_row"]
-    found: dict[str, dict[str, torch.Tensor]] = {}
-    for name, value in load_file(folder / "optimizer.safetensors").items():
-        parameter, key = name.rsplit("|", 1)
-        found.setdefault(parameter, {})[key] = value
-    if not found and learner.updates == 0:
+    moments = _Moments(folder)
+    if not moments.keys and learner.updates == 0:
         return state
     expected = learner.named_parameters()
-    if found.keys() != expected.keys():
-        odd = sorted(found.keys() ^ expected.keys())[0]
+    if moments.keys.keys() != expected.keys():
+        odd = sorted(moments.keys.keys() ^ expected.keys())[0]
         raise CheckpointError(
-            f"{folder / 'optimizer.safetensors'}: parameter {odd} is in the checkpoint or in the model, not in both. "
+            f"{folder / OPTIMIZER}*.safetensors: parameter {odd} is in the checkpoint or in the model, not in both. "
             "Fix: resume with the --model, --critic and algorithm that the run was started with"
         )
     for name, parameter in expected.items():
-        moments = found[name]
-        if moments["exp_avg"].shape != parameter.shape:
+        shape = moments.shape(name, "exp_avg")
+        if shape != parameter.shape:
             raise CheckpointError(
-                f"{folder / 'optimizer.safetensors'}: {name} has shape {tuple(moments['exp_avg'].shape)} there and "
+                f"{folder / OPTIMIZER}*.safetensors: {name} has shape {tuple(shape)} there and "
                 f"{tuple(parameter.shape)} in the model"
             )
         learner.optimizer.state[parameter] = {
-            # the step counter stays where the optimizer keeps it: fused AdamW wants it beside the parameter
-            key: aligned(value).to(parameter.device)
-            for key, value in moments.items()
+            key: _placed(moments.read(name, key), parameter) for key in moments.keys[name]
         }
     return state
+
+
+def _placed(value: Tensor, parameter: Tensor) -> Tensor:
+    """In memory of its own, where the optimizer wants it: beside the parameter, a fused AdamW's step counter too."""
+    if is_cut(parameter) and value.dim():
+        return cut_like(value, parameter)
+    return aligned(value).to(parameter.device)
+
+
+class _Moments:
+    """Moments on disk, in one file or in several, read one at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        self._files: dict[str, Any] = {}
+        self.keys: dict[str, list[str]] = {}
+        """Of each parameter."""
+        for file in sorted(folder.glob(f"{OPTIMIZER}*.safetensors")):
+            handle: Any = safe_open(file, "pt")
+            for full in handle.keys():  # noqa: SIM118  # no mapping
+                self._files[full] = handle
+                name, key = full.rsplit("|", 1)
+                self.keys.setdefault(name, []).append(key)
+
+    def shape(self, name: str, key: str) -> torch.Size:
+        return torch.Size(self._files[f"{name}|{key}"].get_slice(f"{name}|{key}").get_shape())
+
+    def read(self, name: str, key: str) -> Tensor:
+        return self._files[f"{name}|{key}"].get_tensor(f"{name}|{key}")
