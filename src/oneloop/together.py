@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from oneloop import errors
 from oneloop.errors import OneloopError
@@ -11,7 +11,8 @@ from oneloop.errors import OneloopError
 T = TypeVar("T")
 
 
-class Ranks(Protocol):
+@runtime_checkable
+class Crew(Protocol):
     """What the ranks need of each other for it. `oneloop.ports.World` has it, and loads torch."""
 
     rank: int
@@ -34,7 +35,7 @@ class Alone:
         return value
 
 
-def together(world: Ranks, work: Callable[[], T]) -> T:
+def together(world: Crew, work: Callable[[], T]) -> T:
     """What `work` returns here, once it has ended well on every rank.
 
     Raises: what `work` raised here; else what it raised on another rank, as the same error where it is one of
@@ -56,7 +57,7 @@ def together(world: Ranks, work: Callable[[], T]) -> T:
     return result  # pyright: ignore[reportReturnType]  # nothing failed, so it is there
 
 
-def by_first(world: Ranks, work: Callable[[], T]) -> T:
+def by_first(world: Crew, work: Callable[[], T]) -> T:
     """What `work` returns on rank 0, which alone does it; what it raises there, everywhere. A value of JSON."""
     return world.agree(together(world, work if world.rank == 0 else _nothing))
 

@@ -149,7 +149,7 @@ class Learner:
 
     def _reshard(self) -> None:
         for root in self._roots:
-            root.reshard()
+            root.cut_again()
 
     def _reader_of(
         self, reference: PreTrainedModel, policy: PreTrainedModel, temperature: float, plain: bool

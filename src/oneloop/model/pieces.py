@@ -12,7 +12,7 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
-from oneloop.together import Ranks, by_first, together
+from oneloop.together import Crew, by_first, together
 
 Named = dict[str, Tensor]
 
@@ -21,7 +21,7 @@ def write_pieces(
     folder: Path,
     stem: str,
     tensors: Iterable[tuple[str, Tensor]],
-    ranks: Ranks,
+    world: Crew,
     as_on_disk: Callable[[Named], Named] = dict,
 ) -> None:
     """`stem-0000R-of-0000N.safetensors` from rank R, and an index that says where to find what, as transformers has it.
@@ -32,14 +32,14 @@ def write_pieces(
         tensors: whole ones, one at a time, alike on every rank.
         as_on_disk: names and tensors of some layers to those of the file.
     """
-    mine = as_on_disk(_dealt(tensors, ranks))
-    name = f"{stem}-{ranks.rank + 1:05d}-of-{ranks.ranks:05d}" if ranks.ranks > 1 else stem
+    mine = as_on_disk(_dealt(tensors, world))
+    name = f"{stem}-{world.rank + 1:05d}-of-{world.ranks:05d}" if world.ranks > 1 else stem
     file = folder / f"{name}.safetensors"
-    together(ranks, partial(save_file, mine, file, metadata={"format": "pt"}))
-    if ranks.ranks > 1:
+    together(world, partial(save_file, mine, file, metadata={"format": "pt"}))
+    if world.ranks > 1:
         sizes = {name: value.nbytes for name, value in mine.items()}
-        found = ranks.collect([{"file": file.name, "sizes": sizes}])
-        by_first(ranks, partial(_write_index, folder / f"{stem}.safetensors.index.json", found))
+        found = world.collect([{"file": file.name, "sizes": sizes}])
+        by_first(world, partial(_write_index, folder / f"{stem}.safetensors.index.json", found))
 
 
 def _write_index(file: Path, found: Sequence[Mapping[str, Any]]) -> None:
@@ -49,13 +49,13 @@ def _write_index(file: Path, found: Sequence[Mapping[str, Any]]) -> None:
     file.write_text(json.dumps(index, indent=1), encoding="utf-8")
 
 
-def _dealt(tensors: Iterable[tuple[str, Tensor]], ranks: Ranks) -> Named:
+def _dealt(tensors: Iterable[tuple[str, Tensor]], world: Crew) -> Named:
     """This rank's share: layers whole, because names on disk may stand for parts of one, each to who has least."""
-    loads, owners, mine = [0] * ranks.ranks, dict[str, int](), Named()
+    loads, owners, mine = [0] * world.ranks, dict[str, int](), Named()
     for name, tensor in tensors:
         owner = owners.setdefault(_layer_of(name), loads.index(min(loads)))
         loads[owner] += tensor.nbytes
-        if owner == ranks.rank:
+        if owner == world.rank:
             mine[name] = tensor.detach().cpu().contiguous()
     return mine
 

@@ -20,25 +20,25 @@ from oneloop.model.load import quiet
 from oneloop.model.lora import has_adapters, merged, merged_state
 from oneloop.model.pieces import write_pieces
 from oneloop.model.sharded import is_sharded, whole
-from oneloop.together import Alone, Ranks, by_first
+from oneloop.together import Alone, Crew, by_first
 
 VALUE_HEAD = "value_head.safetensors"
 ALONE = Alone()
 
 
-def save_policy(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ranks: Ranks = ALONE) -> None:
+def save_policy(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, world: Crew = ALONE) -> None:
     """A folder that `AutoModelForCausalLM` (or `...SequenceClassification`) and `AutoTokenizer` load.
 
     Of a model with adapters, the adapters alone, in peft's layout.
     """
-    _save_model(folder, model, ranks)
-    _by_transformers(ranks, tokenizer.save_pretrained, folder)
+    _save_model(folder, model, world)
+    _by_transformers(world, tokenizer.save_pretrained, folder)
 
 
-def save_merged(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ranks: Ranks = ALONE) -> None:
+def save_merged(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, world: Crew = ALONE) -> None:
     """As `save_policy`, with adapters in the matrices they stand beside: nothing that loads it needs peft."""
     if not has_adapters(model):
-        return save_policy(folder, model, tokenizer, ranks)
+        return save_policy(folder, model, tokenizer, world)
     with torch.device("meta"):
         bare = type(model)(model.config)
     if model.can_generate():
@@ -46,48 +46,48 @@ def save_merged(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedToken
     if is_sharded(model):
         # tied matrices once
         names = {name for name, _ in _whole_weights(bare)}
-        _save_cut(folder, bare, (pair for pair in merged(model) if pair[0] in names), ranks)
+        _save_cut(folder, bare, (pair for pair in merged(model) if pair[0] in names), world)
     else:
-        if ranks.rank == 0:
+        if world.rank == 0:
             bare.load_state_dict(merged_state(model), assign=True)
-        _save_model(folder, bare, ranks)
-    _by_transformers(ranks, tokenizer.save_pretrained, folder)
+        _save_model(folder, bare, world)
+    _by_transformers(world, tokenizer.save_pretrained, folder)
 
 
-def save_critic(folder: Path, critic: Critic, ranks: Ranks = ALONE) -> None:
+def save_critic(folder: Path, critic: Critic, world: Crew = ALONE) -> None:
     """A separate critic as `*ForTokenClassification`; a shared one as its head alone."""
     if critic.backbone is not None:
-        return _save_model(folder, critic.backbone, ranks)
+        return _save_model(folder, critic.backbone, world)
     state = {name: whole(value).detach().cpu().contiguous() for name, value in critic.head.state_dict().items()}
 
     def write() -> None:
         folder.mkdir(parents=True)
         save_file(state, folder / VALUE_HEAD)
 
-    by_first(ranks, write)
+    by_first(world, write)
 
 
-def _by_transformers(ranks: Ranks, save: Callable[..., Any], folder: Path, **options: Any) -> None:
+def _by_transformers(world: Crew, save: Callable[..., Any], folder: Path, **options: Any) -> None:
     """What transformers alone knows how to write, in its layout."""
 
     def write() -> None:
         with quiet():
             save(folder, **options)
 
-    by_first(ranks, write)
+    by_first(world, write)
 
 
-def _save_model(folder: Path, model: PreTrainedModel, ranks: Ranks) -> None:
+def _save_model(folder: Path, model: PreTrainedModel, world: Crew) -> None:
     if is_sharded(model) and not has_adapters(model):
-        return _save_cut(folder, model, _whole_weights(model), ranks)
+        return _save_cut(folder, model, _whole_weights(model), world)
     # adapters are small: they fit beside everything else
     state = dict(_whole_weights(model, trained=True)) if is_sharded(model) else None
-    _by_transformers(ranks, model.save_pretrained, folder, state_dict=state)
+    _by_transformers(world, model.save_pretrained, folder, state_dict=state)
 
 
-def _save_cut(folder: Path, model: PreTrainedModel, tensors: Iterator[tuple[str, Tensor]], ranks: Ranks) -> None:
-    _by_transformers(ranks, model.save_pretrained, folder, state_dict={})  # its configuration
-    write_pieces(folder, "model", tensors, ranks, partial(revert_weight_conversion, model))
+def _save_cut(folder: Path, model: PreTrainedModel, tensors: Iterator[tuple[str, Tensor]], world: Crew) -> None:
+    _by_transformers(world, model.save_pretrained, folder, state_dict={})  # its configuration
+    write_pieces(folder, "model", tensors, world, partial(revert_weight_conversion, model))
 
 
 def _whole_weights(model: PreTrainedModel, trained: bool = False) -> Iterator[tuple[str, Tensor]]:

@@ -6,13 +6,15 @@ How they are cut is `oneloop.parallel.fsdp`'s business.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 T = TypeVar("T")
 
 
+@runtime_checkable
 class Root(Protocol):
     """Through it every pass over some modules runs, and every rank runs the same passes in the same order."""
 
@@ -20,11 +22,12 @@ class Root(Protocol):
         """`run()`, with the parts of the modules put together where they are used."""
         ...
 
-    def reshard(self) -> None:
+    def cut_again(self) -> None:
         """Let go of whatever is whole. After a pass without gradient: else the next would not see new weights."""
         ...
 
 
+@runtime_checkable
 class Entered(Protocol):
     """Makes a `Root` of modules that are called together; their parameters are cut in place."""
 
@@ -39,19 +42,13 @@ class Unsharded:
     def __call__(self, run: Callable[[], T]) -> T:
         return run()
 
-    def reshard(self) -> None: ...
+    def cut_again(self) -> None: ...
 
 
 def whole(tensor: Tensor) -> Tensor:
     """All of a tensor that is cut over ranks; every rank asks for the same ones, in the same order."""
-    cut: Any = tensor
-    return cut.full_tensor() if is_cut(tensor) else tensor
-
-
-def is_cut(tensor: Tensor) -> bool:
-    """Whether it is a DTensor. (To import its class would load torch.distributed for everybody.)"""
-    return hasattr(tensor, "full_tensor")
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def is_sharded(module: nn.Module) -> bool:
-    return any(is_cut(parameter) for parameter in module.parameters())
+    return any(isinstance(parameter, DTensor) for parameter in module.parameters())

@@ -8,20 +8,21 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from oneloop.errors import CheckpointError
 from oneloop.model.aligned import aligned
 from oneloop.model.learner import Learner
 from oneloop.model.pieces import write_pieces
-from oneloop.model.sharded import is_cut, whole
+from oneloop.model.sharded import whole
 from oneloop.parallel.fsdp import cut_like
-from oneloop.together import Alone, Ranks, by_first
+from oneloop.together import Alone, Crew, by_first
 
 OPTIMIZER = "optimizer"
 ALONE = Alone()
 
 
-def write_state(folder: Path, learner: Learner, extra: Mapping[str, Any], ranks: Ranks = ALONE) -> None:
+def write_state(folder: Path, learner: Learner, extra: Mapping[str, Any], world: Crew = ALONE) -> None:
     """Moments by parameter name, the learner's counters, and `extra` (JSON values).
 
     Moments are written whole, by all ranks where they are cut over ranks: any number of ranks can read them.
@@ -33,11 +34,11 @@ def write_state(folder: Path, learner: Learner, extra: Mapping[str, Any], ranks:
         folder.mkdir(parents=True)
         (folder / "state.json").write_text(text, encoding="utf-8")
 
-    by_first(ranks, write)
+    by_first(world, write)
     if learner.sharded:
-        write_pieces(folder, OPTIMIZER, _moments(learner), ranks)
+        write_pieces(folder, OPTIMIZER, _moments(learner), world)
     else:
-        by_first(ranks, lambda: write_pieces(folder, OPTIMIZER, _moments(learner), ALONE))
+        by_first(world, lambda: write_pieces(folder, OPTIMIZER, _moments(learner), ALONE))
 
 
 def _moments(learner: Learner) -> Iterator[tuple[str, Tensor]]:
@@ -80,7 +81,7 @@ def read_state(folder: Path, learner: Learner) -> dict[str, Any]:
 
 def _placed(value: Tensor, parameter: Tensor) -> Tensor:
     """In memory of its own, where the optimizer wants it: beside the parameter, a fused AdamW's step counter too."""
-    if is_cut(parameter) and value.dim():
+    if isinstance(parameter, DTensor) and value.dim():
         return cut_like(value, parameter)
     return aligned(value).to(parameter.device)
 

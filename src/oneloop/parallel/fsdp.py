@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, OffloadPolicy, fully_shard
-from torch.distributed.tensor import distribute_tensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import PreTrainedModel
 
 from oneloop.forward.recompute import layers_of
@@ -75,7 +75,7 @@ class Together(nn.Module):
     def forward(self, run: Callable[[], T]) -> T:
         return _owned(run())
 
-    def reshard(self) -> None:
+    def cut_again(self) -> None:
         for unit in self.units():
             unit.reshard()
 
@@ -124,9 +124,9 @@ def _hold_products(model: PreTrainedModel, dtype: torch.dtype) -> None:
             module.weight = nn.Parameter(module.weight.to(dtype), requires_grad=False)
 
 
-def cut_like(value: Tensor, like: Any) -> Tensor:
+def cut_like(value: Tensor, like: DTensor) -> DTensor:
     """This rank's share of a whole tensor, as `like` is cut, in fresh memory beside it."""
-    share = torch.zeros_like(like, dtype=value.dtype)
-    own: Any = distribute_tensor(value, like.device_mesh, like.placements, src_data_rank=None)
-    share.to_local().copy_(own.to_local())  # pyright: ignore[reportAttributeAccessIssue]
+    share: Any = torch.zeros_like(like, dtype=value.dtype)
+    own = distribute_tensor(value, like.device_mesh, like.placements, src_data_rank=None)
+    share.to_local().copy_(own.to_local())
     return share

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from oneloop.errors import CheckpointError
-from oneloop.together import Alone, Ranks, by_first, together
+from oneloop.together import Alone, Crew, by_first, together
 
 MANIFEST = "manifest.json"
 _TEMPORARY = ".tmp-"
@@ -36,7 +36,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 @contextmanager
-def new_folder(path: Path, writers: Ranks = Alone()) -> Iterator[Path]:  # noqa: B008
+def new_folder(path: Path, writers: Crew = Alone()) -> Iterator[Path]:  # noqa: B008
     """A temporary folder that becomes `path` when the block ends well, with a manifest of its files' hashes.
 
     An older folder of that name is replaced; if the block raises, it stays. A process killed at any moment leaves
@@ -133,7 +133,7 @@ def _fix(folder: Path) -> str:
     return f"Fix: rm -r {folder}, and use an older one"
 
 
-def _sealed(folder: Path, writers: Ranks) -> dict[str, dict[str, Any]]:
+def _sealed(folder: Path, writers: Crew) -> dict[str, dict[str, Any]]:
     """Flush this writer's share of the files; returns their sizes and hashes."""
     entries = sorted(folder.rglob("*"))
     for entry in entries:
