@@ -166,7 +166,7 @@ def test_two_ranks_learn_what_one_process_learns(on_two, alone, folder, mode: st
 def test_four_ranks_of_which_some_idle(alone, folder) -> None:
     """More ranks than some optimizer step has microbatches."""
     for mine in on_processes(4, four, folder):
-        for (mode, name), found in mine.items():
+        for (_, name), found in mine.items():
             case = next(case for _, case in ON_FOUR if str(case) == name)
             check_equal(found, alone[name], weights(learner(case, folder)))
 
