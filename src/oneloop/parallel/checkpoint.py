@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
@@ -56,52 +56,33 @@ def read_state(folder: Path, learner: Learner) -> dict[str, Any]:
     state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
     counters = state.pop("learner")
     learner.updates, learner.skipped_in_a_row = counters["updates"], counters["skipped_in_a_row"]
-    moments = _Moments(folder)
-    if not moments.keys and learner.updates == 0:
+    found: dict[str, dict[str, torch.Tensor]] = {}
+    for file in sorted(folder.glob(f"{OPTIMIZER}*.safetensors")):  # mapped: a rank reads the pages of its share
+        for name, value in load_file(file).items():
+            parameter, key = name.rsplit("|", 1)
+            found.setdefault(parameter, {})[key] = value
+    if not found and learner.updates == 0:
         return state
     expected = learner.named_parameters()
-    if moments.keys.keys() != expected.keys():
-        odd = sorted(moments.keys.keys() ^ expected.keys())[0]
+    if found.keys() != expected.keys():
+        odd = sorted(found.keys() ^ expected.keys())[0]
         raise CheckpointError(
-            f"{folder / OPTIMIZER}*.safetensors: parameter {odd} is in the checkpoint or in the model, not in both. "
+            f"{folder / 'optimizer.safetensors'}: parameter {odd} is in the checkpoint or in the model, not in both. "
             "Fix: resume with the --model, --critic and algorithm that the run was started with"
         )
     for name, parameter in expected.items():
-        shape = moments.shape(name, "exp_avg")
-        if shape != parameter.shape:
+        moments = found[name]
+        if moments["exp_avg"].shape != parameter.shape:
             raise CheckpointError(
-                f"{folder / OPTIMIZER}*.safetensors: {name} has shape {tuple(shape)} there and "
+                f"{folder / 'optimizer.safetensors'}: {name} has shape {tuple(moments['exp_avg'].shape)} there and "
                 f"{tuple(parameter.shape)} in the model"
             )
-        learner.optimizer.state[parameter] = {
-            key: _placed(moments.read(name, key), parameter) for key in moments.keys[name]
-        }
+        learner.optimizer.state[parameter] = {key: _beside(parameter, value) for key, value in moments.items()}
     return state
 
 
-def _placed(value: Tensor, parameter: Tensor) -> Tensor:
-    """In memory of its own, where the optimizer wants it: beside the parameter, a fused AdamW's step counter too."""
+def _beside(parameter: Tensor, value: Tensor) -> Tensor:
+    """In memory of its own, as the parameter is cut; fused AdamW wants its step counter there too."""
     if isinstance(parameter, DTensor) and value.dim():
         return cut_like(value, parameter)
     return aligned(value).to(parameter.device)
-
-
-class _Moments:
-    """Moments on disk, in one file or in several, read one at a time."""
-
-    def __init__(self, folder: Path) -> None:
-        self._files: dict[str, Any] = {}
-        self.keys: dict[str, list[str]] = {}
-        """Of each parameter."""
-        for file in sorted(folder.glob(f"{OPTIMIZER}*.safetensors")):
-            handle: Any = safe_open(file, "pt")
-            for full in handle.keys():  # noqa: SIM118  # no mapping
-                self._files[full] = handle
-                name, key = full.rsplit("|", 1)
-                self.keys.setdefault(name, []).append(key)
-
-    def shape(self, name: str, key: str) -> torch.Size:
-        return torch.Size(self._files[f"{name}|{key}"].get_slice(f"{name}|{key}").get_shape())
-
-    def read(self, name: str, key: str) -> Tensor:
-        return self._files[f"{name}|{key}"].get_tensor(f"{name}|{key}")

@@ -98,6 +98,7 @@ class Copied:
 
     It lies where it lies: what was recorded on its addresses stays good. Matrices of products are held in the
     precision of the products: autocast would round them to it at every call; rounded once, they give the same numbers.
+    Until `arrive` it is in the host's memory, so that the policy may pass through its device whole before it.
 
     Args:
         policy: not yet sharded.
@@ -105,16 +106,22 @@ class Copied:
 
     def __init__(self, policy: PreTrainedModel, dtype: torch.dtype) -> None:
         self._policy = policy
-        self.model: PreTrainedModel = deepcopy(policy).eval().requires_grad_(False)
+        here = {id(p): nn.Parameter(p.detach().to("cpu", copy=True), False) for p in policy.parameters()}
+        self.model: PreTrainedModel = deepcopy(policy, here).eval()  # pyright: ignore[reportArgumentType]
         if dtype != torch.float32:
             _hold_products(self.model, dtype)
 
+    def arrive(self, device: torch.device) -> PreTrainedModel:
+        """The copy, on the device where it samples."""
+        return self.model.to(device)  # pyright: ignore[reportArgumentType]
+
     @torch.no_grad()
     def refresh(self) -> None:
-        """Every rank calls it; what is not trained has not changed."""
+        """Every rank calls it. What is not trained has not changed; what is to be rounded is rounded before it travels."""
         for name, parameter in self._policy.named_parameters():
             if parameter.requires_grad:
-                self.model.get_parameter(name).copy_(whole(parameter))
+                mine = self.model.get_parameter(name)
+                mine.copy_(whole(parameter.to(mine.dtype)))
 
 
 def _hold_products(model: PreTrainedModel, dtype: torch.dtype) -> None:

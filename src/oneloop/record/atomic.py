@@ -135,14 +135,14 @@ def _fix(folder: Path) -> str:
 
 def _sealed(folder: Path, writers: Crew) -> dict[str, dict[str, Any]]:
     """Flush this writer's share of the files; returns their sizes and hashes."""
-    entries = sorted(folder.rglob("*"))
-    for entry in entries:
-        if entry.is_dir():
-            _sync(entry)
-    files = [entry for entry in entries if entry.is_file()][writers.rank :: writers.ranks]
-    for file in files:
-        _sync(file)
-    return {str(file.relative_to(folder)): {"bytes": file.stat().st_size, "sha256": _digest(file)} for file in files}
+    mine = sorted(folder.rglob("*"))[writers.rank :: writers.ranks]
+    for entry in mine:
+        _sync(entry)
+    return {
+        str(file.relative_to(folder)): {"bytes": file.stat().st_size, "sha256": _digest(file)}
+        for file in mine
+        if file.is_file()
+    }
 
 
 def _swap(temporary: Path, path: Path) -> None:
