@@ -117,7 +117,7 @@ class Copied:
 
     @torch.no_grad()
     def refresh(self) -> None:
-        """Every rank calls it. What is not trained has not changed; what is to be rounded is rounded before it travels."""
+        """Every rank calls it. What is not trained stays; what will be rounded is rounded before it travels."""
         for name, parameter in self._policy.named_parameters():
             if parameter.requires_grad:
                 mine = self.model.get_parameter(name)
