@@ -11,7 +11,7 @@ from oneloop.model.learner import Learner
 from oneloop.parallel.fsdp import Copied
 from oneloop.rollout.engine import Engine
 from oneloop.types import Sampling
-from ranked import on_processes
+from spawned import on_processes
 from sharded_cases import Case, batch, learned, learner, weights, write_models
 
 FULL = [

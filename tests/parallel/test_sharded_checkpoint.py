@@ -15,7 +15,7 @@ from oneloop.model.sharded import whole
 from oneloop.model.tiny import character_tokenizer
 from oneloop.parallel.checkpoint import read_state, write_state
 from oneloop.record.atomic import new_folder, verify
-from ranked import on_processes
+from spawned import on_processes
 from sharded_cases import Case, learned, learner, weights, write_models
 
 CASES = [Case("ppo", "qwen3"), Case("ppo", critic="separate"), Case("reward_model"), Case("dpo", lora=4)]

@@ -123,7 +123,7 @@ TABLE = tuple(
             "eps_clip": "--set surrogate.low={} surrogate.high={}",
             "advantage_estimator": "the algorithm says it: rloo, grpo, dr_grpo, reinforce_pp, ppo",
             "lambd": "--set advantage.lam={}",
-            "zero_stage": "one process trains: leave it out",
+            "zero_stage": "--ranks N on one machine, torchrun on several: every rank has all weights",
             "packing_samples": "rows are always packed: leave it out",
             "lora_rank": "--lora {}",
         },

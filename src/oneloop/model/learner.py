@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -29,6 +29,7 @@ from oneloop.forward.reader import (
 from oneloop.model.lora import adapters_off, has_adapters
 from oneloop.model.sharded import Entered, Root, Unsharded, whole
 from oneloop.objective.logprobs import Entropy
+from oneloop.ports import SingleProcess, World
 
 MOST_SKIPS = 3
 """Optimizer steps in a row with a gradient that is not finite, after which a run stops."""
@@ -70,10 +71,6 @@ class Critic:
         return _trained(self.head if self.backbone is None else self.backbone)
 
 
-SumGradients = Callable[[list[nn.Parameter]], None]
-"""Adds up gradients over ranks, in place."""
-
-
 class Learner:
     """Implements `oneloop.ports.Models`.
 
@@ -87,8 +84,9 @@ class Learner:
         entropy: what a training pass says about it. "gradient": the loss needs it, in every pass.
         recompute: layers are computed again for gradients: less memory, more time, the same numbers.
         compiler: backend of torch.compile for the layers of every pass; None: they run as they are.
-        shard: cuts models over ranks, once they have been tried out; None: each rank holds them whole.
         dtype: bfloat16 runs the forward passes in autocast; weights and moments stay float32.
+        shard: cuts models over the ranks, once they have been tried out; None: each rank holds a replica.
+        world: the ranks. Passes without gradient are dealt to them, and gradients are added up.
     """
 
     def __init__(
@@ -104,14 +102,14 @@ class Learner:
         entropy: Entropy = "value",
         recompute: bool = False,
         compiler: str | None = None,
-        sum_gradients: SumGradients | None = None,
         shard: Entered | None = None,
+        world: World = SingleProcess(),  # noqa: B008
     ) -> None:
         self.model, self.critic, self.optimization = policy.eval(), critic, optimization
         self.max_tokens, self.dtype, self.device = max_tokens, dtype, policy.device
         self.updates = 0
         self.skipped_in_a_row = 0
-        self._sum_gradients = sum_gradients
+        self._world = world
         self._scores = hasattr(policy, "score")
         self._entropy: Entropy = entropy
         plain = not self._scores and plain_head(policy)
@@ -192,9 +190,7 @@ class Learner:
         if torch.is_grad_enabled():
             return self._forward(batch, self._entropy)
         entropy: Entropy = "value" if self._entropy == "gradient" else "none"
-        out = _by_microbatch(batch, self.max_tokens, lambda micro: self._forward(micro, entropy))
-        self._reshard()
-        return out
+        return self._by_microbatch(batch, lambda micro: self._forward(micro, entropy))
 
     @torch.no_grad()
     def reference(self, batch: Batch) -> Float[Tensor, "B T"]:
@@ -207,9 +203,7 @@ class Learner:
                 return self._reference_root(lambda: PolicyOutput(read(micro, "none")[0]))
 
         with adapters_off(self.model) if read is self._read else nullcontext():
-            logprobs = _by_microbatch(batch, self.max_tokens, forward).logprobs
-            self._reshard()  # peft freezes the parameters that stand there now, and frees them again on the way out
-        return logprobs
+            return self._by_microbatch(batch, forward).logprobs
 
     def _forward(self, batch: Batch, entropy: Entropy) -> PolicyOutput:
         with self._precision():
@@ -233,6 +227,23 @@ class Learner:
         assert self.critic is not None
         return values_of(self.critic.head, states), final_values_of(self.critic.head, states, batch.lengths)
 
+    def _by_microbatch(self, batch: Batch, forward: Callable[[Batch], PolicyOutput]) -> PolicyOutput:
+        """`forward` over microbatches without gradient, dealt to the ranks, put back in the order of the rows."""
+        pieces, tables = list(batch.microbatch_rows(self.max_tokens)), dict[str, Tensor]()
+        for rows in self._world.share(pieces):
+            # a rank with one fewer goes along with the first once more, and leaves its zeros for whoever has it
+            out = forward(batch.rows(pieces[0] if rows is None else rows).trimmed())
+            for name, value in out._asdict().items():
+                if value is None:
+                    continue
+                shape = batch.mask.shape if value.dim() == 2 else batch.mask.shape[:1]
+                table = tables.setdefault(name, torch.zeros(shape, device=value.device, dtype=value.dtype))
+                if rows is not None:
+                    table[(rows, slice(value.shape[1])) if value.dim() == 2 else rows] = value
+        # in here, where adapters are off: peft turns them on again in the parameters that stand there then
+        self._reshard()
+        return PolicyOutput(**{name: self._world.add(table) for name, table in tables.items()})
+
     def _precision(self):
         if self.dtype == torch.float32:
             return nullcontext()
@@ -241,8 +252,8 @@ class Learner:
 
     def step(self) -> dict[str, float]:
         parameters = list(self.named_parameters().values())
-        if self._sum_gradients is not None:
-            self._sum_gradients(parameters)
+        if not self.sharded:  # else backward has added them up
+            self._add_gradients(parameters)
         norm = float(whole(nn.utils.clip_grad_norm_(parameters, self.optimization.max_grad_norm)))
         if not isfinite(norm):
             return self._skip()
@@ -254,6 +265,20 @@ class Learner:
         self.optimizer.zero_grad()
         self.updates += 1
         return {"grad_norm": norm, "learning_rate": self.optimization.learning_rate * factor}
+
+    def _add_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Of all ranks. The loss is weighted by the size of the whole step, so they are added up, never averaged.
+
+        A parameter that no rank's passes reached stays without a gradient, as in one process.
+        """
+        if self._world.ranks == 1:
+            return
+        reached = [parameter.grad is not None for parameter in parameters]
+        counts = self._world.add(torch.tensor(reached, dtype=torch.float32, device=self.device))
+        for parameter, count in zip(parameters, counts.tolist(), strict=True):
+            if count:
+                parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+                self._world.add(parameter.grad)
 
     def _skip(self) -> dict[str, float]:
         """Leave weights and moments as they are; give up when it keeps happening."""
@@ -296,19 +321,3 @@ def _slow_note(model: PreTrainedModel, plain: bool) -> str:
         f"{name}'s logits are more than its output embedding times the last hidden state, so log-probs are taken from "
         "whole-vocabulary logits of padded rows: correct, but slower and with more memory"
     )
-
-
-def _by_microbatch(batch: Batch, max_tokens: int, forward: Callable[[Batch], PolicyOutput]) -> PolicyOutput:
-    """`forward` over microbatches without gradient, put back in the order of the rows."""
-    collected: dict[str, Tensor] = {}
-    for rows in batch.microbatch_rows(max_tokens):
-        for name, value in forward(batch.rows(rows).trimmed())._asdict().items():
-            if value is None:
-                continue
-            shape = batch.mask.shape if value.dim() == 2 else batch.mask.shape[:1]
-            whole = collected.setdefault(name, torch.zeros(shape, device=value.device, dtype=value.dtype))
-            if value.dim() == 2:
-                whole[rows, : value.shape[1]] = value
-            else:
-                whole[rows] = value
-    return PolicyOutput(**collected)

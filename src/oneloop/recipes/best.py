@@ -73,11 +73,15 @@ class Best:
         return self._metric.rpartition("/")[2].endswith(LEAST_IS_BEST)
 
     def _save(self, done: int, value: float) -> None:
+        if self._folder.keeps:
+            self._put(done, value)
+        self._value = value
+
+    def _put(self, done: int, value: float) -> None:
         with new_folder(self._path) as temporary:
             self._write(temporary)
             facts = {"metric": self._metric, "value": value, "done": done}
             (temporary / "best.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
-        self._value = value
 
 
 def _recorded(path: Path, metric: str) -> float | None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from oneloop.config import MARK, Run
 from oneloop.data import Kind
@@ -15,17 +15,32 @@ from oneloop.model.source import check_source
 from oneloop.recipes.given import NOTHING, Given
 from oneloop.recipes.inputs import Inputs, read_inputs
 from oneloop.record.writer import check_out
+from oneloop.together import by_first, together
+
+if TYPE_CHECKING:  # it would load torch
+    import oneloop.ports
 
 DEVICES = re.compile(r"cpu|cuda(:\d+)?")
 
 
-def preflight(run: Run, kind: Kind, given: Given = NOTHING) -> Inputs:
+def preflight(run: Run, kind: Kind, given: Given = NOTHING, world: oneloop.ports.World | None = None) -> Inputs:
     """Every check of `run` that needs no model, cheap ones first; returns what it reads from files.
 
-    Raises: ConfigError, DataError.
+    Args:
+        world: several ranks, of which the first asks for the folder, and each for what it will use itself. None: there
+            is this process alone.
+
+    Raises: ConfigError, DataError; on every rank what was wrong on one.
     """
-    refuse_ranks()
-    check_out(Path(run.out), resume=run.resume, overwrite=run.overwrite)
+    folder = partial(check_out, Path(run.out), resume=run.resume, overwrite=run.overwrite)
+    if world is None:
+        folder()
+        return _read(run, kind, given)
+    by_first(world, folder)
+    return together(world, partial(_read, run, kind, given))
+
+
+def _read(run: Run, kind: Kind, given: Given) -> Inputs:
     for asked in place_checks(run):
         asked()
     inputs = read_inputs(run, kind, given)
@@ -64,14 +79,3 @@ def _with_torch(run: Run) -> None:
         from oneloop.forward.compiled import check_compiler  # noqa: PLC0415
 
         check_compiler(run.device)
-
-
-def refuse_ranks() -> None:
-    """Raises: ConfigError under torchrun: every process would be a whole run, and all would write to one folder."""
-    world = os.environ.get("WORLD_SIZE", "1")
-    if world != "1" or "TORCHELASTIC_RUN_ID" in os.environ:
-        raise ConfigError(
-            f"this is process {os.environ.get('RANK', '0')} of WORLD_SIZE={world}: training with several processes is "
-            "not there yet, and each of them would be a run of its own in one folder. Fix: oneloop train … without "
-            "torchrun; env -u WORLD_SIZE oneloop train … where something else sets it"
-        )

@@ -11,6 +11,7 @@ from oneloop.config import Run
 from oneloop.errors import Stopped
 from oneloop.model.save import save_critic, save_merged, save_policy
 from oneloop.parallel.checkpoint import write_state
+from oneloop.ports import SingleProcess, World
 from oneloop.recipes.build import Parts
 from oneloop.recipes.signals import StopRequest
 from oneloop.record.atomic import new_folder
@@ -21,22 +22,29 @@ class Saver:
     """Hook: writes a checkpoint when one is due, or when the run was asked to stop."""
 
     def __init__(
-        self, run: Run, parts: Parts, folder: RunFolder, request: StopRequest, start: int, algorithm: Any
+        self,
+        run: Run,
+        parts: Parts,
+        folder: RunFolder,
+        request: StopRequest,
+        start: int,
+        algorithm: Any,
+        world: World = SingleProcess(),  # noqa: B008
     ) -> None:
-        self._run, self._parts, self._folder, self._request = run, parts, folder, request
+        self._run, self._parts, self._folder, self._request, self._world = run, parts, folder, request, world
         self._saved = start
         self._remember(start, algorithm)
 
     def __call__(self, step: int, algorithm: Any) -> None:
         self._remember(step + 1, algorithm)
         due = self._done == self._run.steps or (self._run.save_every > 0 and self._done % self._run.save_every == 0)
-        if due or self._request.signum:
+        # a signal may reach one rank alone, and another one a step later: all stop after the same
+        signum = int(self._world.sum({"signum/max": float(self._request.signum)})["signum/max"])
+        if due or signum:
             self._save()
-        if self._request.signum:
+        if signum:
             raise Stopped(
-                f"stopped by signal {self._request.signum} after step {self._done}; "
-                "go on with the same command and --resume",
-                self._request.signum,
+                f"stopped by signal {signum} after step {self._done}; go on with the same command and --resume", signum
             )
 
     def rescue(self) -> str:
@@ -46,6 +54,8 @@ class Saver:
         any other. After it, the weights belong to no step; they are kept as a model to start from.
         """
         learner = self._parts.learner
+        if not self._folder.keeps:
+            return ""
         if learner.updates == self._updates:
             if self._done == self._saved:
                 path = self._path(self._saved)
@@ -80,13 +90,17 @@ class Saver:
         return self._folder.path / "checkpoints" / f"step_{done:06d}"
 
     def _save(self) -> None:
+        if self._folder.keeps:
+            self._write()
+        self._saved = self._done
+
+    def _write(self) -> None:
         path, learner = self._path(self._done), self._parts.learner
         with new_folder(path) as temporary:
             save_policy(temporary / "policy", learner.model, self._parts.text.tokenizer)
             if learner.critic is not None:
                 save_critic(temporary / "critic", learner.critic)
             write_state(temporary / "resume", learner, self._extra)
-        self._saved = self._done
         self._folder.saved(self._done)
         # older ones go only after the new one stands; one with a higher number is damaged and was passed over
         older = [one for one in sorted(path.parent.glob("step_*")) if one.name < path.name]
