@@ -145,6 +145,11 @@ class Learner:
             self._critic_root = shard(critic.backbone)
             self._roots.append(self._critic_root)
 
+    @property
+    def writers(self) -> World:
+        """The ranks that save it together: all of them where it is cut, else the first by itself."""
+        return self._world if self.sharded else SingleProcess()
+
     def _reshard(self) -> None:
         for root in self._roots:
             root.cut_again()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from statistics import fmean
 from time import perf_counter
@@ -13,6 +13,7 @@ from time import perf_counter
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.distributed.device_mesh import init_device_mesh
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from oneloop.algorithms import Need, PolicyGradient, Preference
@@ -36,6 +37,7 @@ from oneloop.model.reward import LearnedReward
 from oneloop.model.save import separate_critic, shared_critic
 from oneloop.model.text import Text, end_ids, ignored_sampling, name_ends
 from oneloop.objective.preference import RewardHead
+from oneloop.parallel.fsdp import Copied, Sharding
 from oneloop.ports import Experience, Measure, Recorder, SingleProcess, World
 from oneloop.recipes import items
 from oneloop.recipes.device import device_of
@@ -93,6 +95,13 @@ def lora_of(run: Run) -> Lora | None:
     return Lora(rank=run.lora, alpha=run.lora_alpha, targets=run.lora_targets) if run.lora else None
 
 
+def sharding_of(run: Run, device: torch.device, world: World) -> Sharding | None:
+    if run.shard == "none":
+        return None
+    mesh = init_device_mesh(device.type, (world.ranks,))
+    return Sharding(mesh=mesh, mode=run.shard, offload=run.cpu_offload)
+
+
 def assemble(
     run: Run,
     algorithm: Algorithm,
@@ -125,6 +134,8 @@ def assemble(
     begin = perf_counter()
     if run.compile:
         say("compiling the layers, which takes seconds to minutes")
+    sharding = sharding_of(run, device, world)
+    copied = Copied(policy, dtype_of(run)) if sharding and inputs.kind == "prompts" else None
     learner = Learner(
         policy,
         optimization=_optimization(run, algorithm),
@@ -136,14 +147,15 @@ def assemble(
         entropy=entropy_of(run, algorithm),
         recompute=recompute_of(run, policy),
         compiler=compiler_of(run, policy),
+        shard=sharding,
         world=world,
     )
     compiling = f"--compile: layers tried out and compiled in {perf_counter() - begin:.0f} s" if run.compile else ""
     if run.device == "cpu":
         largest = max(parameter.nbytes for parameter in policy.parameters())
         settle_malloc(largest, sparing=run.gradient_checkpointing)
-    reference = _passing_reference(run, learner, checkpoint, world) if refers == "start" else None
-    builder = _Builder(run, algorithm, inputs, recorder, text, learner, device, say, phase, world)
+    reference = _passing_reference(run, learner, checkpoint, sharding, world) if refers == "start" else None
+    builder = _Builder(run, algorithm, inputs, recorder, text, learner, copied, device, say, phase, world)
     experience = builder.experience(reference)
     measures = builder.measures(reference)
     if isinstance(reference, Kept):
@@ -186,7 +198,9 @@ def same_vocabulary(flag: str, source: str, tokenizer: PreTrainedTokenizerBase, 
         )
 
 
-def _passing_reference(run: Run, learner: Learner, checkpoint: Path | None, world: World) -> Reference:
+def _passing_reference(
+    run: Run, learner: Learner, checkpoint: Path | None, sharding: Sharding | None, world: World
+) -> Reference:
     """π_ref for as long as somebody holds what this returns: the policy itself before its first update."""
     if run.lora:
         return _perhaps_kept(run, learner.reference, learner, world)
@@ -199,6 +213,7 @@ def _passing_reference(run: Run, learner: Learner, checkpoint: Path | None, worl
             dtype=dtype_of(run),
             entropy="none",
             compiler=compiler_of(run, start),
+            shard=sharding,
             world=world,
         )
 
@@ -246,6 +261,7 @@ class _Builder:
         recorder: Recorder,
         text: Text,
         learner: Learner,
+        copied: Copied | None,
         device: torch.device,
         say: Callable[[str], None],
         phase: Phase,
@@ -253,11 +269,17 @@ class _Builder:
     ) -> None:
         self.say, self.phase, self.world = say, phase, world
         self.run, self.algorithm, self.inputs, self.recorder = run, algorithm, inputs, recorder
-        self.text, self.learner, self.device = text, learner, device
+        self.text, self.learner, self.copied, self.device = text, learner, copied, device
         self.context = getattr(learner.model.config, "max_position_embeddings", None)
         self.notes: list[str] = []
         self.long_skipped = self.long_truncated = 0
-        self.engine = Engine(learner.model, text.end_ids, dtype=learner.dtype)
+
+    @cached_property
+    def engine(self) -> Engine:
+        if self.copied is None:
+            return Engine(self.learner.model, self.text.end_ids, dtype=self.learner.dtype)
+        model = self.copied.arrive(self.device)
+        return Engine(model, self.text.end_ids, dtype=self.learner.dtype, refresh=self.copied.refresh)
 
     def experience(self, reference: Reference | None) -> Experience:
         run, rows = self.run, self.inputs.rows

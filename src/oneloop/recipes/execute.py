@@ -147,7 +147,7 @@ def _train(
         _say_what_changed(run, record, checkpoint, start, watched, observer)
     saver = Saver(run, parts, folder, request, start, algorithm, world)
     metric, write = run.keep_best_by or METRIC[inputs.kind], partial(_write_model, parts)
-    best = [Best(metric, folder, watched, write)] if run.keep_best else []
+    best = [Best(metric, folder, watched, write, parts.learner.writers)] if run.keep_best else []
     for line in (*batch_arithmetic(run, algorithm, inputs), *parts.notes):
         observer.say(line)
     if start >= run.steps:
@@ -190,7 +190,7 @@ def _train(
             if found is error:
                 raise
             raise found from error
-    if folder.keeps:
+    if folder.keeps or parts.learner.sharded:
         _save_result(run, parts, folder, observer)
 
 
@@ -218,17 +218,18 @@ def _before_training(run: Run, parts: Parts, watched: Watched, best: Sequence[Be
 
 
 def _save_result(run: Run, parts: Parts, folder: RunFolder, observer: Observer) -> None:
-    with new_folder(folder.path / "final") as temporary:
+    writers = parts.learner.writers
+    with new_folder(folder.path / "final", writers) as temporary:
         _write_model(parts, temporary)
     observer.say(f"saved {folder.path / 'final'}")
     if run.lora:
-        with new_folder(folder.path / "adapter") as temporary:
-            save_policy(temporary, parts.learner.model, parts.text.tokenizer)
+        with new_folder(folder.path / "adapter", writers) as temporary:
+            save_policy(temporary, parts.learner.model, parts.text.tokenizer, writers)
         observer.say(f"saved {folder.path / 'adapter'}, the adapters alone")
 
 
 def _write_model(parts: Parts, folder: Path) -> None:
-    save_merged(folder, parts.learner.model, parts.text.tokenizer)
+    save_merged(folder, parts.learner.model, parts.text.tokenizer, parts.learner.writers)
 
 
 def _rescue(saver: Saver, error: BaseException) -> None:
