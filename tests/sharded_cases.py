@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 from torch.distributed.device_mesh import init_device_mesh
-from transformers import LlamaConfig, Qwen3Config
+from transformers import AutoModelForCausalLM, LlamaConfig, Qwen3Config
 
 from oneloop.algorithms import ALGORITHMS, Preference, Unpaired
 from oneloop.experience.pack import Row, collate
@@ -18,7 +18,7 @@ from oneloop.model.sharded import whole
 from oneloop.model.tiny import character_tokenizer
 from oneloop.parallel.fsdp import Copied, Sharding
 from oneloop.ports import SingleProcess
-from toy_models import Fixed, Memory, decided
+from toy_models import Fixed, Memory
 
 SIZES = {
     "vocab_size": 120, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
@@ -55,8 +55,10 @@ class Case:
 
 def write_models(folder: Path) -> None:
     for name, config in MODELS.items():
-        torch.manual_seed(0)
-        save_policy(folder / name, decided(config), character_tokenizer())
+        for kind, seed in (("", 0), ("-reference", 1)):
+            torch.manual_seed(seed)
+            model = AutoModelForCausalLM.from_config(config)
+            save_policy(folder / f"{name}{kind}", model, character_tokenizer())
 
 
 def batch(case: Case, step: int):
@@ -91,6 +93,8 @@ def learner(
     policy = load(source if start is None or case.lora else start / "policy")
     if case.lora:
         add_adapters(policy, Lora(rank=case.lora), str(source), saved=start and start / "policy")
+        if start is None:
+            _used(policy)
     if copies is not None:
         copies.append(Copied(policy, settings.get("dtype", torch.float32)))
     critic = None
@@ -107,7 +111,7 @@ def learner(
     )
     return Learner(
         policy,
-        reference=load_policy(source) if needs else None,
+        reference=load_policy(f"{source}-reference") if needs else None,
         critic=critic,
         optimization=plan,
         max_tokens=40,
@@ -116,6 +120,15 @@ def learner(
         shard=shard,
         **settings,
     )
+
+
+def _used(policy) -> None:
+    """Adapters that say something: fresh ones leave the policy what the reference is."""
+    rng = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for name, parameter in policy.named_parameters():
+            if "lora_B" in name:
+                parameter.add_(0.05 * torch.randn(parameter.shape, generator=rng))
 
 
 def learned(case: Case, models: Learner, world=ALONE, steps=None):

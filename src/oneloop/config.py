@@ -168,8 +168,8 @@ class Run:
     """Processes that train together, on this machine; each takes a share of the samples and of the passes. torchrun
     starts as many itself, on several machines too, and then this is left out: docs/scaling.md."""
     shard: Literal["none", "grad", "full"] = "none"
-    """What ranks share out of the models: nothing, so that each holds replicas; all but the weights of a pass, which are
-    whole from a layer's forward pass to its backward pass; or everything, with a layer whole only while it runs."""
+    """What ranks share out of the models: nothing, so that each holds replicas; all but the weights of a pass, which
+    are whole from a layer's forward pass to its backward pass; or all, with a layer whole only while it runs."""
     cpu_offload: bool = False
     """Keep a rank's shares in the machine's memory: far less of the GPU's, more time."""
     rank_timeout: float = 600.0
