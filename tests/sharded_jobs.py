@@ -1,18 +1,26 @@
 """What the processes of tests/parallel do that hold shares of one model; the tests there look at what they return."""
 
+from dataclasses import replace
 from pathlib import Path
+from shutil import copytree
 
 import torch
 
 from oneloop.algorithms import ALGORITHMS
+from oneloop.config import Run, default_run
 from oneloop.errors import DivergedError
 from oneloop.model import pieces
 from oneloop.model.learner import Learner
+from oneloop.model.load import load_policy, load_tokenizer
 from oneloop.model.save import save_critic, save_merged, save_policy
 from oneloop.model.sharded import whole
 from oneloop.model.tiny import character_tokenizer
 from oneloop.parallel.checkpoint import read_state, write_state
 from oneloop.parallel.fsdp import Copied
+from oneloop.parallel.launch import Ranks
+from oneloop.recipes.execute import execute
+from oneloop.recipes.given import Given
+from oneloop.recipes.watched import Silent
 from oneloop.record.atomic import new_folder
 from oneloop.rollout.engine import Engine
 from oneloop.types import Sampling
@@ -31,6 +39,14 @@ ON_FOUR = [("full", Case("ppo", "qwen3")), ("grad", Case("reward_model")), ("ful
 ON_TWO = [("full", case) for case in FULL] + [("grad", case) for case in GRAD]
 PROMPTS = [[5, 6, 7, 8], [9, 10], [11, 12, 13, 14, 15]]
 SAMPLING = Sampling(max_new_tokens=6)
+REWARD = "python:sharded_jobs.digits"
+RUNS = {
+    "dapo": {"shard": "full"},
+    "ppo separate": {"shard": "full", "critic": "separate", "gradient_checkpointing": True},
+    "dpo lora": {"shard": "grad", "lora": 2},
+    "reward_model": {"shard": "grad"},
+}
+"""By name, whose first word is the method."""
 
 
 def trained(world, folder: Path) -> dict:
@@ -189,7 +205,49 @@ def failing(world, folder: Path) -> str:
     return "saved"
 
 
+def run_of(name: str, folder: Path, out: Path, **changes) -> Run:
+    """A run of two steps over rows of several lengths, with evaluations, the best model and checkpoints."""
+    run = replace(
+        default_run(name.split()[0]), model="scratch:tiny", data="task:chain_sum", out=str(out), steps=2,
+        prompts_per_step=5, minibatch=2, data_size=12, eval_size=5, eval_every=1, save_every=1, learning_rate=1e-3,
+        critic_learning_rate=1e-3, max_new_tokens=6, max_tokens=40, max_refills=2, keep_best=True,
+    )  # fmt: skip
+    if run.algorithm in ("dapo", "ppo"):
+        run = replace(run, reward=(REWARD,), eval_reward=(REWARD,), group_size=max(run.group_size // 2, 1))
+    if run.algorithm in ("ppo", "dpo", "reward_model"):
+        run = replace(run, model=str(folder / "tiny"))
+    return replace(run, **(RUNS[name] | changes))
+
+
+def digits(completions, **columns) -> list[float]:
+    """1 for the few answers that begin like a number: most groups of a model that knows nothing are dead."""
+    return [float(text[:1] in "0123456789abcdefgh") for text in completions]
+
+
+def carried_out(run: Run, world=None) -> None:
+    execute(run, Silent(), Given(functions={REWARD: digits}), ranks=Ranks(world))
+
+
+def runs(world, folder: Path) -> None:
+    """Whole runs, each together and by one process; and one that is cut short and gone on with."""
+    if world.rank == 0:
+        save_policy(folder / "tiny", load_policy("scratch:tiny", seed=1), load_tokenizer("scratch:tiny"))
+    world.collect([0])
+    for name in RUNS:
+        carried_out(run_of(name, folder, folder / f"run {name}", ranks=2), world)
+    for name in list(RUNS)[world.rank :: world.ranks]:
+        carried_out(run_of(name, folder, folder / f"run {name} alone", shard="none"))
+    name = next(iter(RUNS))
+    carried_out(run_of(name, folder, folder / "run cut", ranks=2, steps=1), world)
+    if world.rank == 0:
+        copytree(folder / "run cut", folder / "run cut alone")
+        carried_out(run_of(name, folder, folder / "run cut alone", shard="none", resume=True))
+    world.collect([0])
+    carried_out(run_of(name, folder, folder / "run cut", ranks=2, resume=True), world)
+
+
 def two(world, folder: Path) -> dict:
+    runs(world, folder)
     return trained(world, folder) | {"saved": saved(world, folder)}
 
 
