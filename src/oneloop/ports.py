@@ -132,7 +132,7 @@ class RolloutEngine(Protocol):
     """Its log-probs are the trainer's, to 1e-4: the same weights, the same modules, float32."""
 
     def update(self, version: int) -> None:
-        """μ ← π_θ: what is drawn from now on comes from the trainer's weights as they are, which are called `version`."""
+        """μ ← π_θ: what is drawn from now on comes from the trainer's weights as they are, called `version`."""
         ...
 
     def generate(
