@@ -10,13 +10,13 @@ import torch
 import torch.distributed as dist
 
 from oneloop.config import Run, default_run
-from oneloop.errors import DivergedError
+from oneloop.errors import DivergedError, OneloopError
 from oneloop.methods import LEARNS_FROM
 from oneloop.model.learner import Learner, Optimization
 from oneloop.model.load import load_policy, load_tokenizer
 from oneloop.model.save import save_policy
 from oneloop.parallel.launch import ALONE, Ranks
-from oneloop.parallel.world import Distributed
+from oneloop.parallel.world import Distributed, check_replicas
 from oneloop.recipes.execute import execute
 from oneloop.recipes.given import Given
 from oneloop.recipes.watched import Silent
@@ -46,8 +46,8 @@ def small(name: str, folder: Path, out: Path, **changes) -> Run:
     """Two steps of three updates over rows of several lengths, with an evaluation after each."""
     run = replace(
         default_run(name), model=str(folder / "model"), data="task:chain_sum", out=str(out), steps=2,
-        prompts_per_step=5, minibatch=2, data_size=12, eval_size=5, eval_every=1, learning_rate=1e-3, critic_learning_rate=1e-3,
-        max_new_tokens=6, max_tokens=40, max_refills=2,
+        prompts_per_step=5, minibatch=2, data_size=12, eval_size=5, eval_every=1, learning_rate=1e-3,
+        critic_learning_rate=1e-3, max_new_tokens=6, max_tokens=40, max_refills=2,
     )  # fmt: skip
     if LEARNS_FROM[name] == "prompts" and name != "distill":
         run = replace(run, reward=(REWARD,), eval_reward=(REWARD,), group_size=max(run.group_size // 2, 1))
@@ -99,8 +99,22 @@ def primitives(world: Distributed) -> dict:
         "add": world.add(torch.full((2, 3), float(rank + 1))),
         "sum": world.sum(stats),
         "nan": world.sum({"x/max": torch.nan if rank == 1 else 1.0, "y": float("inf")}),
+        "odd": _odd(world),
         "agree": world.agree({"rank": rank, "words": ["ü", None, 0.1]}),
     }
+
+
+def _odd(world: Distributed) -> str:
+    """What is said when the last rank has one bit of one weight otherwise."""
+    weights = [torch.ones(3), torch.arange(4.0)]
+    check_replicas(world, weights)
+    if world.rank == world.ranks - 1:
+        weights[1][0] = 1e-30
+    try:
+        check_replicas(world, weights)
+    except OneloopError as error:
+        return str(error)
+    return ""
 
 
 def broken(world: Distributed) -> dict:

@@ -50,6 +50,7 @@ def test_sums_and_words_are_the_same_on_all(found) -> None:
         assert torch.equal(mine["add"], torch.full((2, 3), sum(range(ranks + 1), 0.0)))
         assert mine["sum"] == {"a": sum(rank + 0.1 for rank in range(ranks)), "b/max": ranks - 1.0, "own": 1.0}
         assert mine["nan"] == {"x/max": pytest.approx(torch.nan, nan_ok=True), "y": float("inf")}
+        assert f"rank {ranks - 1} begins with other weights" in mine["odd"]
         assert mine["agree"] == {"rank": 0, "words": ["ü", None, 0.1]}
 
 

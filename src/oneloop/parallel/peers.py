@@ -14,7 +14,7 @@ from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from threading import Event, Thread
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 
 import torch.distributed as dist
@@ -32,6 +32,8 @@ GRACE = 8.0
 """Seconds in which a rank may end by itself when another one has."""
 SAVING = 600.0
 """Seconds for which rank 0 is waited for while it saves what a failure would lose."""
+MISSES = 3
+"""Looks in a row at rank 0's store that fail before it counts as gone."""
 
 
 class Peers:
@@ -46,7 +48,7 @@ class Peers:
         self.last_words: Callable[[str], None] = lambda text: None
         """Told the failure where this process has to be ended from outside its main thread."""
         self._world, self._timeout = world, timeout
-        self._count, self._asked, self._left = 0, False, False
+        self._count, self._asked, self._first_phase = 0, False, "starting"
         self._failure: dict[str, Any] | None = None
         self._found, self._ending, self._over = Event(), Event(), Event()
         self._explained: BaseException | None = None
@@ -69,7 +71,7 @@ class Peers:
         self._explained = error
         if isinstance(error, Exception) and (self._world.waiting or _collective(error)):
             self._asked = True
-            failure = self._found_soon() or self._absent()
+            failure = self._failure = self._found_soon() or self._absent()
             if failure is not None:
                 self._post(failure)
                 found = self._error(failure)
@@ -120,15 +122,18 @@ class Peers:
     def _waited(self, key: str, seconds: float) -> bool:
         end = monotonic() + seconds
         while not self._store.check([key]):
-            if monotonic() > end or Event().wait(0.1):
+            if monotonic() > end:
                 return False
+            sleep(0.1)
         return True
 
     def _watch(self) -> None:
-        parent, heard, since = os.getppid(), None, monotonic()
+        parent, heard, since, misses = os.getppid(), None, monotonic(), 0
         while not self._over.wait(BEAT):
+            failure = None
             try:
                 self._beat()
+                self._first_phase = self._words(0)["phase"]
                 failure = self._told()
                 if failure is None:
                     words = self._words((self._world.rank + 1) % self._world.ranks)
@@ -136,8 +141,10 @@ class Peers:
                     if _dead(words) or monotonic() - since > (ASKED if self._asked else STALE):
                         failure = _gone(words)
                         self._post(failure)
+                misses = 0
             except Exception:
-                failure = {"rank": 0, "phase": self.phase, "how": "is gone", "gone": True}
+                misses += 1
+                failure = self._first_gone() if misses == MISSES else None
             if os.getppid() != parent:
                 failure = {**self._mine("what started it is gone"), "gone": True}
             if failure is not None:
@@ -149,10 +156,13 @@ class Peers:
     def _end_if_stuck(self, failure: dict[str, Any]) -> None:
         if self._ending.wait(GRACE):
             return
+        if failure["rank"] == 0 and not failure["gone"]:
+            with suppress(Exception):
+                self._waited("ended/0", SAVING)
         text = str(self._error(failure))
         with suppress(Exception):
             self.last_words(text)
-        if self._world.rank == 0 or (self._world.rank == 1 and failure["rank"] == 0):
+        if self._world.rank == 0 or (self._world.rank == 1 and failure["rank"] == 0 and failure["gone"]):
             print(f"oneloop: {text}", file=sys.stderr, flush=True)
         os._exit(1)
 
@@ -165,9 +175,12 @@ class Peers:
         return json.loads(self._store.get(f"beat/{rank}"))
 
     def _told(self) -> dict[str, Any] | None:
-        """A failure of another rank that somebody has told."""
-        failure = json.loads(self._store.get("failed")) if self._store.check(["failed"]) else None
-        return failure if failure and failure["rank"] != self._world.rank else None
+        """A failure that some rank has told of."""
+        return json.loads(self._store.get("failed")) if self._store.check(["failed"]) else None
+
+    def _first_gone(self) -> dict[str, Any]:
+        """Rank 0 and its store."""
+        return _gone({"rank": 0, "phase": self._first_phase})
 
     def _post(self, failure: dict[str, Any]) -> None:
         """For all, unless there is one: the first is the cause of the others."""
@@ -182,7 +195,7 @@ class Peers:
         try:
             every = [self._words(rank) for rank in range(self._world.ranks)]
         except Exception:
-            return {"rank": 0, "phase": self.phase, "how": "is gone", "gone": True}
+            return self._first_gone()
         last = min(every, key=lambda words: words["calls"])
         if last["calls"] >= self._world.calls:
             return None
@@ -210,17 +223,15 @@ def _dead(words: dict[str, Any]) -> bool:
     if words["place"] != _place():
         return False
     try:
-        os.kill(words["pid"], 0)
-    except ProcessLookupError:
+        # pid (name) state ...; Z: ended, and nobody has asked for its exit code yet
+        return Path(f"/proc/{words['pid']}/stat").read_bytes().rpartition(b")")[2].split()[0] in (b"Z", b"X")
+    except OSError:
         return True
-    except PermissionError:
-        return False
-    return False
 
 
 def _place() -> str:
-    """Where a process number means the same process."""
+    """Where a process number means the same process; of this process alone where there is no /proc."""
     with suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
-    return f"unknown {os.getpid()}"
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    return f"process {os.getpid()}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from math import isnan, nan
@@ -12,6 +12,9 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from oneloop.errors import OneloopError
+from oneloop.ports import World
 
 T = TypeVar("T")
 
@@ -76,6 +79,25 @@ class Distributed:
         self.waiting = True
         yield
         self.waiting = False
+
+
+def check_replicas(world: World, parameters: Iterable[Tensor]) -> None:
+    """Raises: OneloopError, on every rank, where one of them begins with other weights than rank 0."""
+    if world.ranks == 1:
+        return
+    own = [_bytes(parameter) for parameter in parameters]
+    every = world.collect([own])
+    odd = [rank for rank, sums in enumerate(every) if sums != every[0]]
+    if odd:
+        raise OneloopError(
+            f"rank {odd[0]} begins with other weights than rank 0: --model, or the checkpoint, is another file there. "
+            "Fix: the same files on every machine"
+        )
+
+
+def _bytes(weights: Tensor) -> int:
+    """Their sum: the same in whatever order it is taken, and another one where any bit is."""
+    return int(weights.detach().reshape(-1).view(torch.uint8).sum(dtype=torch.int64))
 
 
 def _largest(values: Sequence[float]) -> float:

@@ -16,13 +16,14 @@ import torch
 from oneloop.algorithms import DPO, KTO
 from oneloop.batch import Batch
 from oneloop.config import Run, not_default
-from oneloop.errors import CheckpointError, OneloopError, Stopped
+from oneloop.errors import CheckpointError, OneloopError, RankError, Stopped
 from oneloop.experience.pack import Row, collate
 from oneloop.loop import train
 from oneloop.model.learner import Learner
 from oneloop.model.save import save_merged, save_policy
 from oneloop.model.spelling import Spelling
 from oneloop.parallel.launch import ALONE, Ranks
+from oneloop.parallel.world import check_replicas
 from oneloop.ports import SingleProcess, Untraced, World
 from oneloop.recipes.best import METRIC, Best
 from oneloop.recipes.build import Parts, assemble
@@ -74,7 +75,7 @@ def execute(
         with (
             folder,
             stop_request(lambda signum: folder.finish("stopped", _amid(signum), 128 + signum), ranks.first) as request,
-            Watched(folder, observer) as watched,
+            Watched(folder, observer, ranks.phase) as watched,
         ):
             try:
                 _train(run, given, algorithm, inputs, folder, watched, observer, request, record, ranks)
@@ -139,12 +140,11 @@ def _train(
         observer.say(f"asking the reference about each pair once, before step 0; {kept}")
     parts = assemble(run, algorithm, inputs, watched, checkpoint, observer.say, watched.phase, world)
     start, algorithm = restore(algorithm, parts, folder, checkpoint)
-    if folder.keeps:
-        watched.report_to(run, start)
+    check_replicas(world, parts.learner.model.parameters())
+    watched.report_to(run, start)
     for error in damaged:
         watched.event(start, "A_CHECKPOINT", f"{error}; falling back to the one before", "look at the disk")
-    if record is not None:
-        _say_what_changed(run, record, checkpoint, start, watched, observer)
+    _say_what_changed(run, record, checkpoint, start, watched, observer)
     saver = Saver(run, parts, folder, request, start, algorithm, world)
     metric, write = run.keep_best_by or METRIC[inputs.kind], partial(_write_model, parts)
     best = [Best(metric, folder, watched, write, parts.learner.writers)] if run.keep_best else []
@@ -158,9 +158,8 @@ def _train(
             _before_training(run, parts, watched, best)
         else:
             observer.say(f"resuming at step {start} from {checkpoint}")
-        before = [row for row in record.metrics if row["step"] < start] if record else []
-        phase = partial(_told, (meter.phase, watched.phase, ranks.phase))
-        watch = watch_of(run, algorithm, len(inputs.eval_rows or ()), before)
+        phase = partial(_told, (meter.phase, watched.phase))
+        watch = watch_of(run, algorithm, len(inputs.eval_rows or ()), _before(start, record))
         try:
             train(
                 algorithm,
@@ -190,8 +189,7 @@ def _train(
             if found is error:
                 raise
             raise found from error
-    if folder.keeps or parts.learner.sharded:
-        _save_result(run, parts, folder, observer)
+    _save_result(run, parts, folder, observer)
 
 
 def _latest(folder: RunFolder, record: RunRecord | None, world: World) -> tuple[Path | None, Sequence[CheckpointError]]:
@@ -199,6 +197,11 @@ def _latest(folder: RunFolder, record: RunRecord | None, world: World) -> tuple[
     checkpoint, damaged = together(world, lambda: (None, []) if record is None else latest(folder, record))
     name = world.agree(str(checkpoint) if checkpoint else "")
     return Path(name) if name else None, damaged
+
+
+def _before(start: int, record: RunRecord | None) -> list[dict[str, Any]]:
+    """The recorded steps that stand."""
+    return [] if record is None else [row for row in record.metrics if row["step"] < start]
 
 
 def _traced(
@@ -218,6 +221,8 @@ def _before_training(run: Run, parts: Parts, watched: Watched, best: Sequence[Be
 
 
 def _save_result(run: Run, parts: Parts, folder: RunFolder, observer: Observer) -> None:
+    if not (folder.keeps or parts.learner.sharded):
+        return
     writers = parts.learner.writers
     with new_folder(folder.path / "final", writers) as temporary:
         _write_model(parts, temporary)
@@ -235,7 +240,7 @@ def _write_model(parts: Parts, folder: Path) -> None:
 def _rescue(saver: Saver, error: BaseException) -> None:
     """Save what was trained, and add to the error where it is. What failed first is what is told."""
     try:
-        where = saver.rescue()
+        where = saver.rescue(gone=isinstance(error, RankError))
     except Exception as second:
         where = f"what was trained could not be saved either: {type(second).__name__}: {second}"
     if where:
@@ -243,8 +248,10 @@ def _rescue(saver: Saver, error: BaseException) -> None:
 
 
 def _say_what_changed(
-    run: Run, record: RunRecord, checkpoint: Path | None, start: int, watched: Watched, observer: Observer
+    run: Run, record: RunRecord | None, checkpoint: Path | None, start: int, watched: Watched, observer: Observer
 ) -> None:
+    if record is None:
+        return
     if checkpoint is None and record.metrics:
         observer.say(
             f"no checkpoint had been saved yet: starting at step 0 again, {len(record.metrics)} recorded steps are "

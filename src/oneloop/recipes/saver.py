@@ -47,15 +47,20 @@ class Saver:
                 f"stopped by signal {signum} after step {self._done}; go on with the same command and --resume", signum
             )
 
-    def rescue(self) -> str:
+    def rescue(self, gone: bool = False) -> str:
         """Save what a failure would lose; says where it is. "" where nothing was trained.
 
         Before the first update of the step that failed, the state is that of the last finished step: a checkpoint like
         any other. After it, the weights belong to no step; they are kept as a model to start from.
+
+        Args:
+            gone: a rank is.
         """
         learner = self._parts.learner
         if not self._takes_part:
             return ""
+        if gone and learner.sharded:
+            return "its share of the weights is gone with it, and what was trained since the last checkpoint"
         if len(set(learner.writers.collect([learner.updates]))) > 1:
             return "nothing could be saved: some ranks had made an update that others had not"
         if learner.updates == self._updates:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Protocol, runtime_checkable
 
@@ -40,16 +40,23 @@ class Silent:
 
 
 class Watched:
-    """A recorder that tells the observer and the loggers too, the files first."""
+    """A recorder that tells the observer and the loggers too, the files first.
 
-    def __init__(self, folder: RunFolder, observer: Observer) -> None:
-        self._folder, self._observer, self._done = folder, observer, 0
+    Args:
+        phased: told the name of each phase, for who does not look at the terminal.
+    """
+
+    def __init__(
+        self, folder: RunFolder, observer: Observer, phased: Callable[[str], None] = lambda name: None
+    ) -> None:
+        self._folder, self._observer, self._done, self._phased = folder, observer, 0, phased
         self._sinks = Sinks(lambda code, text, fix: self.event(self._done, code, text, fix))
 
     def report_to(self, run: Run, start: int) -> None:
-        """Start the run's loggers."""
+        """Start the run's loggers, where the run is kept."""
         self._done = start
-        self._sinks.open(run.report_to, Opening(folder=self._folder.path, config=asdict(run), done=start))
+        if self._folder.keeps:
+            self._sinks.open(run.report_to, Opening(folder=self._folder.path, config=asdict(run), done=start))
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         self._folder.scalars(step, values)
@@ -65,6 +72,7 @@ class Watched:
         self._sinks.scalars(0, values)
 
     def phase(self, name: str, note: str = "") -> None:
+        self._phased(name)
         if isinstance(self._observer, PhaseObserver):
             self._observer.phase(name, note)
 
