@@ -27,7 +27,7 @@ from oneloop.types import Sampling
 from sharded_cases import Case, batch, learned, learner, weights
 
 FULL = [
-    *(Case(method) for method in ALGORITHMS),
+    *(Case(method) for method in ALGORITHMS if method not in ("simpo", "orpo")),  # as DPO, to a pass
     Case("ppo", "qwen3", "separate"),
     Case("grpo", "qwen3", recompute=True),
     Case("reward_model", "qwen3"),

@@ -38,6 +38,7 @@ from oneloop.model.save import separate_critic, shared_critic
 from oneloop.model.text import Text, end_ids, ignored_sampling, name_ends
 from oneloop.objective.preference import RewardHead
 from oneloop.parallel.fsdp import Copied, Sharding
+from oneloop.parallel.world import check_replicas
 from oneloop.ports import Experience, Measure, Recorder, SingleProcess, World
 from oneloop.recipes import items
 from oneloop.recipes.device import device_of
@@ -127,6 +128,7 @@ def assemble(
         same_vocabulary("--teacher", run.teacher, tokenizer, run)
     load = load_reward_model if scores(algorithm) else load_policy
     policy = _trained(run, partial(load, seed=run.seed), checkpoint and checkpoint / "policy", device)
+    check_replicas(world, policy.parameters())
     text = Text(tokenizer, end_ids(policy, tokenizer))
     if tokenizer.chat_template is not None:
         name_ends(policy, text.end_ids)

@@ -23,7 +23,6 @@ from oneloop.model.learner import Learner
 from oneloop.model.save import save_merged, save_policy
 from oneloop.model.spelling import Spelling
 from oneloop.parallel.launch import ALONE, Ranks
-from oneloop.parallel.world import check_replicas
 from oneloop.ports import SingleProcess, Untraced, World
 from oneloop.recipes.best import METRIC, Best
 from oneloop.recipes.build import Parts, assemble
@@ -140,7 +139,6 @@ def _train(
         observer.say(f"asking the reference about each pair once, before step 0; {kept}")
     parts = assemble(run, algorithm, inputs, watched, checkpoint, observer.say, watched.phase, world)
     start, algorithm = restore(algorithm, parts, folder, checkpoint)
-    check_replicas(world, parts.learner.model.parameters())
     watched.report_to(run, start)
     for error in damaged:
         watched.event(start, "A_CHECKPOINT", f"{error}; falling back to the one before", "look at the disk")
