@@ -164,7 +164,7 @@ def as_rank(args: argparse.Namespace) -> None:
     """One process of a torchrun, or the only one."""
     if args.device == "cpu":
         torch.set_num_threads(1)
-    with joined(args.device, 600.0) as ranks:
+    with joined(1, args.device, 600.0) as ranks:
         world = ranks.world or SingleProcess()
         bench = Bench(SETUPS[args.shape], torch.device(args.device), 1.0, 1.0)
         ways = args.shard if world.ranks > 1 else ["none"]

@@ -229,21 +229,25 @@ def carried_out(run: Run, world=None) -> None:
 
 
 def runs(world, folder: Path) -> None:
-    """Whole runs, each together and by one process; and one that is cut short and gone on with."""
+    """Whole runs; and one that is cut short and gone on with."""
     if world.rank == 0:
         save_policy(folder / "tiny", load_policy("scratch:tiny", seed=1), load_tokenizer("scratch:tiny"))
     world.collect([0])
     for name in RUNS:
         carried_out(run_of(name, folder, folder / f"run {name}", ranks=2), world)
-    for name in list(RUNS)[world.rank :: world.ranks]:
-        carried_out(run_of(name, folder, folder / f"run {name} alone", shard="none"))
     name = next(iter(RUNS))
     carried_out(run_of(name, folder, folder / "run cut", ranks=2, steps=1), world)
     if world.rank == 0:
         copytree(folder / "run cut", folder / "run cut alone")
-        carried_out(run_of(name, folder, folder / "run cut alone", shard="none", resume=True))
     world.collect([0])
     carried_out(run_of(name, folder, folder / "run cut", ranks=2, resume=True), world)
+
+
+def runs_alone(folder: Path) -> None:
+    """By one process, after `runs`."""
+    for name in RUNS:
+        carried_out(run_of(name, folder, folder / f"run {name} alone", shard="none"))
+    carried_out(run_of(next(iter(RUNS)), folder, folder / "run cut alone", shard="none", resume=True))
 
 
 def two(world, folder: Path) -> dict:

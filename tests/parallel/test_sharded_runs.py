@@ -10,13 +10,15 @@ from safetensors.torch import load_file
 
 from oneloop.record.atomic import verify
 from oneloop.record.reader import read_run
-from sharded_jobs import RUNS
+from sharded_jobs import RUNS, runs_alone
+from spawned import once
 
 every_run = pytest.mark.parametrize("name", RUNS)
 
 
-@pytest.fixture
-def runs(on_two, folder) -> Path:
+@pytest.fixture(scope="module")
+def runs(on_two, folder, tmp_path_factory) -> Path:
+    once(tmp_path_factory, "runs-alone", lambda _: runs_alone(folder))
     return folder
 
 
@@ -35,7 +37,7 @@ def test_a_run_is_that_of_one_process(runs, name: str) -> None:
     together, alone = runs / f"run {name}", runs / f"run {name} alone"
     for model in ("final", "best", *(["adapter"] if RUNS[name].get("lora") else [])):
         gaps = apart(together / model, alone / model)
-        assert float(gaps.max()) <= 5e-5 and float(gaps.mean()) <= 2e-8
+        assert float(gaps.max()) <= 1e-4 and float(gaps.mean()) <= 2e-8
         verify(together / model)
     for row, wanted in zip(read_run(together).metrics, read_run(alone).metrics, strict=True):
         assert row.keys() == wanted.keys()
@@ -61,6 +63,6 @@ def test_a_run_that_was_cut_short_is_the_one_that_was_not(runs) -> None:
     for model in ("final", "checkpoints/step_000002/resume", "checkpoints/step_000002/policy"):
         assert float(apart(runs / "run cut" / model, whole / model).max()) == 0
     gaps = apart(runs / "run cut alone" / "final", whole / "final")
-    assert float(gaps.max()) <= 5e-5 and float(gaps.mean()) <= 2e-8
+    assert float(gaps.max()) <= 1e-4 and float(gaps.mean()) <= 2e-8
     events = [json.loads(line) for line in (runs / "run cut alone" / "events.jsonl").read_text().splitlines()]
     assert any(event["code"] == "A_MACHINE" and "ranks 2 → 1" in event["text"] for event in events), "it is said"

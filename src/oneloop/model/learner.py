@@ -257,8 +257,7 @@ class Learner:
 
     def step(self) -> dict[str, float]:
         parameters = list(self.named_parameters().values())
-        if not self.sharded:  # else backward has added them up
-            self._add_gradients(parameters)
+        self._add_gradients(parameters)
         norm = float(whole(nn.utils.clip_grad_norm_(parameters, self.optimization.max_grad_norm)))
         if not isfinite(norm):
             return self._skip()
@@ -276,7 +275,7 @@ class Learner:
 
         A parameter that no rank's passes reached stays without a gradient, as in one process.
         """
-        if self._world.ranks == 1:
+        if self._world.ranks == 1 or self.sharded:  # backward has added up those of shares
             return
         reached = [parameter.grad is not None for parameter in parameters]
         counts = self._world.add(torch.tensor(reached, dtype=torch.float32, device=self.device))
