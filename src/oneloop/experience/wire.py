@@ -17,14 +17,14 @@ def told(item: Trajectory) -> dict[str, Any]:
 
 def heard(request: Request, words: Mapping[str, Any]) -> Trajectory:
     """The trajectory again."""
-    completion = {
+    completion: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in words["completion"].items()
     }
     return Trajectory(
         prompt=request.prompt,
         group=request.group,
         sample=request.sample,
-        completion=Completion(**completion | {"stop": StopReason(completion["stop"])}),
+        completion=Completion(**{**completion, "stop": StopReason(completion["stop"])}),
         text=words["text"],
         reward=Reward(**words["reward"]),
     )
