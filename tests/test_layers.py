@@ -13,7 +13,7 @@ MAY_IMPORT = {
     "types": {"errors"},
     "errors": set(),
     "seeds": set(),
-    "together": set(),
+    "together": {"errors"},
     "batch": PLAIN,
     "objective": {"batch", "errors"},
     "ports": {"batch", *PLAIN},

@@ -13,7 +13,6 @@ from time import perf_counter
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.distributed.device_mesh import init_device_mesh
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from oneloop.algorithms import Need, PolicyGradient, Preference
@@ -41,7 +40,7 @@ from oneloop.parallel.fsdp import Copied, Sharding
 from oneloop.parallel.world import check_replicas
 from oneloop.ports import Experience, Measure, Recorder, SingleProcess, World
 from oneloop.recipes import items
-from oneloop.recipes.device import device_of
+from oneloop.recipes.device import device_of, sharding_of
 from oneloop.recipes.inputs import Inputs
 from oneloop.recipes.meter import settle_malloc
 from oneloop.recipes.reference_cache import Kept
@@ -94,13 +93,6 @@ def compiler_of(run: Run, policy: PreTrainedModel) -> str | None:
 
 def lora_of(run: Run) -> Lora | None:
     return Lora(rank=run.lora, alpha=run.lora_alpha, targets=run.lora_targets) if run.lora else None
-
-
-def sharding_of(run: Run, device: torch.device, world: World) -> Sharding | None:
-    if run.shard == "none":
-        return None
-    mesh = init_device_mesh(device.type, (world.ranks,))
-    return Sharding(mesh=mesh, mode=run.shard, offload=run.cpu_offload)
 
 
 def assemble(
