@@ -44,5 +44,5 @@ def test_two_greedy_samples_would_be_one() -> None:
 def test_what_cannot_be_shared_out_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"--offload-idle with --shard full.*--cpu-offload"):
         Run(offload_idle=True, shard="full")
-    with pytest.raises(ConfigError, match=r"--optimizer adamw-8bit with --shard grad: its kernels"):
+    with pytest.raises(ConfigError, match=r"--optimizer adamw-8bit with --shard grad: its state is of whole"):
         Run(optimizer="adamw-8bit", shard="grad")

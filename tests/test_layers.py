@@ -7,17 +7,17 @@ import pytest
 
 SRC = Path(__file__).parents[1] / "src" / "oneloop"
 
-PLAIN = {"types", "errors", "seeds", "methods"}
+PLAIN = {"types", "errors", "seeds", "methods", "together"}
 ADAPTERS = {"forward", "model", "rollout", "parallel", "environments", "rewards", "tasks", "data", "record"}
 MAY_IMPORT = {
     "types": {"errors"},
     "errors": set(),
     "seeds": set(),
+    "together": {"errors"},
     "batch": PLAIN,
     "objective": {"batch", "errors"},
     "ports": {"batch", *PLAIN},
     "algorithms": {"batch", "objective", "ports", "errors"},
-    "together": {"ports", *PLAIN},
     "loop": {"batch", "algorithms", "ports", *PLAIN},
     "experience": {"batch", "objective", "algorithms", "ports", "together", *PLAIN},
     "forward": {"batch", "objective", "ports", *PLAIN},
@@ -72,8 +72,8 @@ MAY_IMPORT = {
     "__main__": {"cli"},
 }
 NO_TORCH = (
-    "types", "errors", "seeds", "methods", "rewards", "environments", "tasks", "data", "record", "health", "lab",
-    "config", "toml",
+    "types", "errors", "seeds", "methods", "together", "rewards", "environments", "tasks", "data", "record", "health",
+    "lab", "config", "toml",
 )  # fmt: skip
 OBJECTIVE_MAY_USE = {"torch", "jaxtyping", "oneloop", "collections", "dataclasses", "math", "typing"}
 

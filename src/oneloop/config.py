@@ -176,12 +176,13 @@ class Run:
     ranks: int = 1
     """Processes that train together, on this machine; each takes a share of the samples and of the passes. torchrun
     starts as many itself, on several machines too, and then this is left out: docs/scaling.md."""
+    shard: Literal["none", "grad", "full"] = "none"
+    """What ranks share out of the models: nothing, so that each holds replicas; all but the weights of a pass, which
+    are whole from a layer's forward pass to its backward pass; or all, with a layer whole only while it runs."""
+    cpu_offload: bool = False
+    """Keep a rank's shares in the machine's memory: far less of the GPU's, more time."""
     rank_timeout: float = 600.0
     """Seconds that a rank waits for the others, be it for the slowest reward, before the run is ended."""
-    shard: Literal["none", "grad", "full"] = "none"
-    """What ranks share out: nothing; gradients and moments; weights too."""
-    cpu_offload: bool = False
-    """Keep what is shared out in the machine's memory."""
     report_to: tuple[str, ...] = ()
     """Loggers that are told too, beside the files of the run folder: tensorboard, wandb, trackio."""
 
@@ -193,6 +194,8 @@ class Run:
         _wanted(self.learning_rate > 0, "learning_rate", self.learning_rate, "a positive number")
         _wanted(self.temperature > 0, "temperature", self.temperature, "a positive number")
         _wanted(self.max_grad_norm > 0, "max_grad_norm", self.max_grad_norm, "a positive number")
+        if self.cpu_offload and self.shard == "none":
+            raise ConfigError("--cpu-offload without --shard: there are no shares to move. Fix: --shard full")
         _wanted(self.rank_timeout > 0, "rank_timeout", self.rank_timeout, "a positive number of seconds")
         _wanted(self.reward_timeout > 0, "reward_timeout", self.reward_timeout, "a positive number of seconds")
         _wanted(self.lora_alpha > 0, "lora_alpha", self.lora_alpha, "a positive number")
@@ -226,10 +229,10 @@ class Run:
                 f"--offload-idle with --shard {self.shard}: what ranks share out is not moved model by model. "
                 "Fix: --cpu-offload instead"
             )
-        if self.optimizer == "adamw-8bit" and self.shard != "none":
+        if self.optimizer != "adamw" and self.shard != "none":
             raise ConfigError(
-                f"--optimizer {self.optimizer} with --shard {self.shard}: its kernels take whole parameters. "
-                "Fix: --optimizer adamw, whose moments the ranks share out, or adafactor"
+                f"--optimizer {self.optimizer} with --shard {self.shard}: its state is of whole parameters. "
+                "Fix: --optimizer adamw, whose moments the ranks share out"
             )
 
     def _check_best(self) -> None:
@@ -297,9 +300,9 @@ MAY_CHANGE_ON_RESUME = frozenset(
         "device",
         "offload_idle",
         "ranks",
-        "rank_timeout",
         "shard",
         "cpu_offload",
+        "rank_timeout",
         "score_early",
         "log_entropy",
         "trace",

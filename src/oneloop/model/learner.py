@@ -17,10 +17,19 @@ from transformers import PreTrainedModel
 from oneloop.batch import Batch, PolicyOutput
 from oneloop.errors import DivergedError
 from oneloop.forward.probe import plain_head
-from oneloop.forward.reader import Backbone, CausalReader, final_values_of, reward_scores, score_only, values_of
+from oneloop.forward.reader import (
+    Backbone,
+    CausalReader,
+    States,
+    final_values_of,
+    reward_scores,
+    score_only,
+    values_of,
+)
 from oneloop.model.idle import Guest
 from oneloop.model.lora import adapters_off, has_adapters
 from oneloop.model.optimizer import Kind, optimizer_of
+from oneloop.model.sharded import Entered, Root, Unsharded, whole
 from oneloop.objective.logprobs import Entropy
 from oneloop.ports import SingleProcess, World
 
@@ -83,7 +92,8 @@ class Learner:
         dtype: bfloat16 runs the forward passes in autocast; weights and moments stay float32.
         offload_idle: the reference and a critic of its own, with its moments, are on the policy's device only while
             they are used, or until `phase` tells of one without them.
-        world: the ranks that hold replicas. Passes without gradient are dealt to them, and gradients are added up.
+        shard: cuts models over the ranks, once they have been tried out; None: each rank holds a replica.
+        world: the ranks. Passes without gradient are dealt to them, and gradients are added up.
     """
 
     def __init__(
@@ -100,6 +110,7 @@ class Learner:
         recompute: bool = False,
         compiler: str | None = None,
         offload_idle: bool = False,
+        shard: Entered | None = None,
         world: World = SingleProcess(),  # noqa: B008
     ) -> None:
         self.model, self.critic, self.optimization = policy.eval(), critic, optimization
@@ -111,7 +122,8 @@ class Learner:
         self._entropy: Entropy = entropy
         plain = not self._scores and plain_head(policy)
         how: dict[str, Any] = {"recompute": recompute, "compiler": compiler}
-        backbone = partial(Backbone.of, dtype=dtype, **how)
+        self.sharded = shard is not None
+        backbone = partial(Backbone.of, dtype=dtype, sharded=self.sharded, **how)
         self._backbone = backbone(policy) if plain or self._scores else Backbone(policy, False, **how)
         self._backbone.check_compiled(dtype)
         self.note = "" if self._backbone.packs else _slow_note(policy, plain or self._scores)
@@ -131,7 +143,30 @@ class Learner:
             self._critic_backbone = backbone(critic.backbone)
             self._critic_backbone.check_compiled(dtype)
             self._critic_guest = Guest(self._move_critic, self.device, here=True) if offload_idle else None
+        self._enter(shard or Unsharded, reference)
         self.optimizer = self._make_optimizer()
+
+    def _enter(self, shard: Entered, reference: PreTrainedModel | None) -> None:
+        """What a pass enters its modules through."""
+        critic = self.critic
+        heads = (critic.head,) if critic is not None and critic.backbone is None else ()
+        self._root = self._reference_root = shard(self.model, *heads)
+        self._roots: list[Root] = [self._root]
+        if reference is not None:
+            self._reference_root = shard(reference)
+            self._roots.append(self._reference_root)
+        if critic is not None and critic.backbone is not None:
+            self._critic_root = shard(critic.backbone)
+            self._roots.append(self._critic_root)
+
+    @property
+    def writers(self) -> World:
+        """The ranks that save it together: all of them where it is cut, else the first by itself."""
+        return self._world if self.sharded else SingleProcess()
+
+    def _reshard(self) -> None:
+        for root in self._roots:
+            root.cut_again()
 
     def _reader_of(
         self, reference: PreTrainedModel, policy: PreTrainedModel, temperature: float, plain: bool
@@ -142,7 +177,7 @@ class Learner:
         plain = plain_head(reference)
         compiler = self._backbone.compiler
         backbone = (
-            Backbone.of(reference, self.dtype, compiler=compiler)
+            Backbone.of(reference, self.dtype, compiler=compiler, sharded=self.sharded)
             if plain
             else Backbone(reference, False, compiler=compiler)
         )
@@ -196,28 +231,34 @@ class Learner:
 
         def forward(micro: Batch) -> PolicyOutput:
             with self._precision():
-                return PolicyOutput(read(micro, "none")[0])
+                return self._reference_root(lambda: PolicyOutput(read(micro, "none")[0]))
 
         with self._with_reference, adapters_off(self.model) if read is self._read else nullcontext():
             return self._by_microbatch(batch, forward).logprobs
 
     def _forward(self, batch: Batch, entropy: Entropy) -> PolicyOutput:
         with self._precision():
-            if self._scores:
-                return score_only(reward_scores(self._backbone, batch), batch)
-            logprobs, entropies, states = self._read(batch, entropy)
-            if self.critic is None:
-                return PolicyOutput(logprobs, entropies)
+            out = self._root(partial(self._read_out, batch, entropy))
+            if self.critic is None or self.critic.backbone is None:
+                return out
             if self._critic_guest is not None:
                 self._critic_guest.come()
-            if self.critic.backbone is not None or states is None:
-                states = self._critic_backbone(batch)
-            return PolicyOutput(
-                logprobs,
-                entropies,
-                values=values_of(self.critic.head, states),
-                final_values=final_values_of(self.critic.head, states, batch.lengths),
-            )
+            values, last = self._critic_root(lambda: self._values(self._critic_backbone(batch), batch))
+            return out._replace(values=values, final_values=last)
+
+    def _read_out(self, batch: Batch, entropy: Entropy) -> PolicyOutput:
+        if self._scores:
+            return score_only(reward_scores(self._backbone, batch), batch)
+        logprobs, entropies, states = self._read(batch, entropy)
+        if self.critic is None or self.critic.backbone is not None:
+            return PolicyOutput(logprobs, entropies)
+        values, last = self._values(self._backbone(batch) if states is None else states, batch)
+        return PolicyOutput(logprobs, entropies, values=values, final_values=last)
+
+    def _values(self, states: States, batch: Batch) -> tuple[Tensor, Tensor]:
+        """V at every action, and after the last one."""
+        assert self.critic is not None
+        return values_of(self.critic.head, states), final_values_of(self.critic.head, states, batch.lengths)
 
     def _by_microbatch(self, batch: Batch, forward: Callable[[Batch], PolicyOutput]) -> PolicyOutput:
         """`forward` over microbatches without gradient, dealt to the ranks, put back in the order of the rows."""
@@ -232,17 +273,20 @@ class Learner:
                 table = tables.setdefault(name, torch.zeros(shape, device=value.device, dtype=value.dtype))
                 if rows is not None:
                     table[(rows, slice(value.shape[1])) if value.dim() == 2 else rows] = value
+        # in here, where adapters are off: peft turns them on again in the parameters that stand there then
+        self._reshard()
         return PolicyOutput(**{name: self._world.add(table) for name, table in tables.items()})
 
     def _precision(self):
         if self.dtype == torch.float32:
             return nullcontext()
-        return torch.autocast(self.device.type, dtype=self.dtype)
+        # what autocast keeps of a layer's weights would stay until the pass is over; layers that are gathered may not
+        return torch.autocast(self.device.type, dtype=self.dtype, cache_enabled=not self.sharded)
 
     def step(self) -> dict[str, float]:
         parameters = list(self.named_parameters().values())
         self._add_gradients(parameters)
-        norm = float(nn.utils.clip_grad_norm_(parameters, self.optimization.max_grad_norm))
+        norm = float(whole(nn.utils.clip_grad_norm_(parameters, self.optimization.max_grad_norm)))
         if not isfinite(norm):
             return self._skip()
         self.skipped_in_a_row = 0
@@ -259,7 +303,7 @@ class Learner:
 
         A parameter that no rank's passes reached stays without a gradient, as in one process.
         """
-        if self._world.ranks == 1:
+        if self._world.ranks == 1 or self.sharded:  # backward has added up those of shares
             return
         reached = [parameter.grad is not None for parameter in parameters]
         counts = self._world.add(torch.tensor(reached, dtype=torch.float32, device=self.device))

@@ -102,7 +102,7 @@ def _has_idle(run: Run) -> bool:
 def _shared(run: Run, lengths: Lengths, flag: str, why: str, **settings: Any) -> Proposal:
     """Without what does not go together with shares."""
     alone: dict[str, Any] = {"offload_idle": False}
-    alone |= {"optimizer": "adamw"} if run.optimizer == "adamw-8bit" else {}
+    alone |= {"optimizer": "adamw"} if run.optimizer != "adamw" else {}
     flag += "".join([" --no-offload-idle"] * run.offload_idle + [" --optimizer adamw"] * ("optimizer" in alone))
     return _changed(run, lengths, flag, why, **alone, **settings)
 

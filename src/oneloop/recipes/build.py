@@ -36,9 +36,11 @@ from oneloop.model.reward import LearnedReward
 from oneloop.model.save import separate_critic, shared_critic
 from oneloop.model.text import Text, end_ids, ignored_sampling, name_ends
 from oneloop.objective.preference import RewardHead
+from oneloop.parallel.fsdp import Copied, Sharding
+from oneloop.parallel.world import check_replicas
 from oneloop.ports import Experience, Measure, Recorder, SingleProcess, World
 from oneloop.recipes import items
-from oneloop.recipes.device import device_notes, device_of, offloads
+from oneloop.recipes.device import device_notes, device_of, offloads, sharding_of
 from oneloop.recipes.inputs import Inputs
 from oneloop.recipes.meter import settle_malloc
 from oneloop.recipes.models import compiler_of, dtype_of, frozen, recompute_of, trained
@@ -98,6 +100,7 @@ def assemble(
         same_vocabulary("--teacher", run.teacher, tokenizer, run)
     load = load_reward_model if scores(algorithm) else load_policy
     policy = trained(run, partial(load, seed=run.seed), checkpoint and checkpoint / "policy", device)
+    check_replicas(world, policy.parameters())
     text = Text(tokenizer, end_ids(policy, tokenizer))
     if tokenizer.chat_template is not None:
         name_ends(policy, text.end_ids)
@@ -105,6 +108,8 @@ def assemble(
     begin = perf_counter()
     if run.compile:
         say("compiling the layers, which takes seconds to minutes")
+    sharding = sharding_of(run, device, world)
+    copied = Copied(policy, dtype_of(run)) if sharding and inputs.kind == "prompts" else None
     learner = Learner(
         policy,
         optimization=_optimization(run, algorithm),
@@ -117,14 +122,15 @@ def assemble(
         recompute=recompute_of(run, policy),
         compiler=compiler_of(run, policy),
         offload_idle=offloads(run),
+        shard=sharding,
         world=world,
     )
     compiling = f"--compile: layers tried out and compiled in {perf_counter() - begin:.0f} s" if run.compile else ""
     if run.device == "cpu":
         largest = max(parameter.nbytes for parameter in policy.parameters())
         settle_malloc(largest, sparing=run.gradient_checkpointing)
-    reference = _passing_reference(run, learner, checkpoint, world) if refers == "start" else None
-    builder = _Builder(run, algorithm, inputs, recorder, text, learner, device, say, phase, world)
+    reference = _passing_reference(run, learner, checkpoint, sharding, world) if refers == "start" else None
+    builder = _Builder(run, algorithm, inputs, recorder, text, learner, copied, device, say, phase, world)
     experience = builder.experience(reference)
     measures = builder.measures(reference)
     if isinstance(reference, Kept):
@@ -155,7 +161,9 @@ def same_vocabulary(flag: str, source: str, tokenizer: PreTrainedTokenizerBase, 
         )
 
 
-def _passing_reference(run: Run, learner: Learner, checkpoint: Path | None, world: World) -> Reference:
+def _passing_reference(
+    run: Run, learner: Learner, checkpoint: Path | None, sharding: Sharding | None, world: World
+) -> Reference:
     """π_ref for as long as somebody holds what this returns: the policy itself before its first update."""
     if run.lora:
         return _perhaps_kept(run, learner.reference, learner, world)
@@ -168,6 +176,7 @@ def _passing_reference(run: Run, learner: Learner, checkpoint: Path | None, worl
             dtype=dtype_of(run),
             entropy="none",
             compiler=compiler_of(run, start),
+            shard=sharding,
             world=world,
         )
 
@@ -216,6 +225,7 @@ class _Builder:
         recorder: Recorder,
         text: Text,
         learner: Learner,
+        copied: Copied | None,
         device: torch.device,
         say: Callable[[str], None],
         phase: Phase,
@@ -223,7 +233,7 @@ class _Builder:
     ) -> None:
         self.say, self.phase, self.world = say, phase, world
         self.run, self.algorithm, self.inputs, self.recorder = run, algorithm, inputs, recorder
-        self.text, self.learner, self.device = text, learner, device
+        self.text, self.learner, self.copied, self.device = text, learner, copied, device
         self.context = getattr(learner.model.config, "max_position_embeddings", None)
         self.notes: list[str] = []
         self.long_skipped = self.long_truncated = 0
@@ -238,7 +248,7 @@ class _Builder:
             fix = "look at vllm.log in the run folder; completions are drawn again with the same seeds"
             self.recorder.event(self.engine.version, "A_ENGINE", f"{what}. It is started again", fix)
 
-        return engine_of(self.run, self.learner, self.text, prompt, self.say, told)
+        return engine_of(self.run, self.learner, self.text, self.copied, prompt, self.say, told)
 
     def experience(self, reference: Reference | None) -> Experience:
         run, rows = self.run, self.inputs.rows

@@ -12,6 +12,7 @@ from oneloop.config import MARK, Run
 from oneloop.data import Kind
 from oneloop.errors import ConfigError
 from oneloop.model.source import check_source
+from oneloop.parallel.launch import place
 from oneloop.recipes.given import NOTHING, Given
 from oneloop.recipes.inputs import Inputs, read_inputs
 from oneloop.record.writer import check_out
@@ -60,11 +61,19 @@ def place_checks(run: Run, kind: Kind) -> Iterator[Callable[[], None]]:
             yield partial(check_source, source, flag)
     yield partial(_check_device, run.device)
     yield partial(_check_engine, run, kind)
+    yield partial(_check_shard, run)
 
 
 def _check_device(device: str) -> None:
     if not DEVICES.fullmatch(device):
         raise ConfigError(f"--device {device}: wanted cpu, cuda or cuda:N")
+
+
+def _check_shard(run: Run) -> None:
+    if run.shard != "none" and run.ranks == 1 and place() is None:
+        raise ConfigError(
+            f"--shard {run.shard} with one rank: there is nobody to share with. Fix: --ranks 2, or leave --shard out"
+        )
 
 
 def _with_torch(run: Run) -> None:
@@ -90,6 +99,10 @@ def _with_torch(run: Run) -> None:
 def _check_engine(run: Run, kind: Kind) -> None:
     if run.engine != "builtin" and kind != "prompts":
         raise ConfigError(f"--engine {run.engine}: {run.algorithm} draws no samples. Fix: leave it out")
+    if run.engine != "builtin" and (run.ranks > 1 or place() is not None):
+        raise ConfigError(
+            f"--engine {run.engine} with several ranks is not there yet. Fix: --engine builtin, or one rank"
+        )
     if run.engine == "vllm":
         check_python(python_of(run))
 
