@@ -187,6 +187,11 @@ class Run:
         _wanted(self.max_grad_norm > 0, "max_grad_norm", self.max_grad_norm, "a positive number")
         if self.cpu_offload and self.shard == "none":
             raise ConfigError("--cpu-offload without --shard: there are no shares to move. Fix: --shard full")
+        if self.compile and self.shard != "none":
+            raise ConfigError(
+                f"--compile with --shard {self.shard}: compiled layers have not been tried on shares of a model. "
+                "Fix: leave --compile out"
+            )
         _wanted(self.rank_timeout > 0, "rank_timeout", self.rank_timeout, "a positive number of seconds")
         _wanted(self.reward_timeout > 0, "reward_timeout", self.reward_timeout, "a positive number of seconds")
         _wanted(self.lora_alpha > 0, "lora_alpha", self.lora_alpha, "a positive number")
