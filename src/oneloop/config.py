@@ -109,6 +109,11 @@ class Run:
     """Sample from the k most likely tokens; 0 = all. Training refuses a truncated distribution."""
     top_p: float = 1.0
     """Sample from the most likely tokens that reach this probability. Training refuses a truncated distribution."""
+    engine: str = "builtin"
+    """What draws completions while training: builtin; vllm, a server that the run starts; or http://HOST:PORT, one that
+    is there (its key in ONELOOP_ENGINE_KEY)."""
+    vllm_python: str = ""
+    """Python of an environment with vLLM, for --engine vllm; left out, .venv-vllm/bin/python of `make vllm`."""
 
     learning_rate: float = 1e-6
     """Peak learning rate of the policy (AdamW)."""
@@ -211,6 +216,7 @@ class Run:
             )
         _wanted(0 < self.eval_top_p <= 1, "eval_top_p", self.eval_top_p, "a probability in (0, 1]")
         self._check_best()
+        self._check_engine()
         for name in self.report_to:
             if name not in LOGGERS:
                 near = get_close_matches(name, LOGGERS, 1)
@@ -231,6 +237,18 @@ class Run:
                 "--keep-best with --eval-every 0 has one evaluation, at the end, and nothing to compare. "
                 "Fix: --eval-every 10"
             )
+
+    def _check_engine(self) -> None:
+        elsewhere = self.engine.startswith(("http://", "https://"))
+        if self.engine not in ("builtin", "vllm") and not elsewhere:
+            raise ConfigError(f"--engine {self.engine}: wanted builtin, vllm or http://HOST:PORT")
+        if self.vllm_python and self.engine != "vllm":
+            raise ConfigError(f"--vllm-python {self.vllm_python} with --engine {self.engine}. Fix: --engine vllm")
+
+    @property
+    def samples_exactly(self) -> bool:
+        """Whether the sampler's log-probs are the trainer's: the same modules, in float32."""
+        return self.engine == "builtin" and self.dtype == "float32"
 
     @property
     def eval_limit(self) -> int:
@@ -282,6 +300,7 @@ MAY_CHANGE_ON_RESUME = frozenset(
         "keep_best",
         "keep_best_by",
         "report_to",
+        "vllm_python",
     }
 )
 """Settings that do not change what a step computes, rounding aside, as long as no reward function fails."""

@@ -28,6 +28,10 @@ class RewardError(OneloopError, RuntimeError):
     """A reward function that raised or broke its contract; never read as a reward of 0."""
 
 
+class EngineError(OneloopError, RuntimeError):
+    """What samples outside of this process cannot be mended: it died, stalls, or answers what is no completion."""
+
+
 class DivergedError(OneloopError, ArithmeticError):
     """Gradients were not finite several times in a row."""
 

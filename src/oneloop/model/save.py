@@ -4,6 +4,7 @@ A model that is cut over ranks is written by all of them, and every rank makes t
 """
 
 from collections.abc import Callable, Iterator
+from copy import copy
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,27 @@ def save_merged(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedToken
             bare.load_state_dict(merged_state(model), assign=True)
         _save_model(folder, bare, world)
     _by_transformers(world, tokenizer.save_pretrained, folder)
+
+
+def describe_policy(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Everything of a model but its weights, for an engine that is given those later."""
+    config = copy(model.config)
+    config.architectures = [type(model).__name__]
+    with quiet():
+        config.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+
+def write_weights(folder: Path, model: PreTrainedModel, dtype: torch.dtype) -> None:
+    """The weights by the names of Hugging Face's layout, adapters merged; those in another `dtype` are copies."""
+    state, bare = model.state_dict(), model
+    if has_adapters(model):
+        state = merged_state(model)
+        with torch.device("meta"):
+            bare = type(model)(model.config)
+    cast = {name: value.to(dtype) if value.is_floating_point() else value for name, value in state.items()}
+    with quiet():
+        bare.save_pretrained(folder, state_dict=cast)
 
 
 def save_critic(folder: Path, critic: Critic, world: Crew = ALONE) -> None:

@@ -45,9 +45,11 @@ from oneloop.recipes.inputs import Inputs
 from oneloop.recipes.meter import settle_malloc
 from oneloop.recipes.reference_cache import Kept
 from oneloop.recipes.resolve import Algorithm, ReferenceFrom, entropy_of, reference_from, scores
+from oneloop.recipes.sampler import engine_of
 from oneloop.recipes.stored import Stored
 from oneloop.rewards import NamedReward, RewardScorer
 from oneloop.rollout.engine import Engine
+from oneloop.rollout.vllm.engine import VllmEngine
 from oneloop.types import Sampling
 
 
@@ -58,13 +60,18 @@ class Parts:
     text: Text
     learner: Learner
     experience: Experience
-    engine: Engine | None
+    engine: Engine | VllmEngine | None
     """What samples; None where the data is fixed."""
     measures: tuple[Every, ...]
     counts: tuple[Measure, ...]
     """What is counted at every step: rows that were left out."""
     notes: tuple[str, ...]
     """What the user should know before step 0."""
+
+    def close(self) -> None:
+        """End what runs outside of this process."""
+        if isinstance(self.engine, VllmEngine):
+            self.engine.close()
 
 
 def dtype_of(run: Run) -> torch.dtype:
@@ -269,11 +276,16 @@ class _Builder:
         self.long_skipped = self.long_truncated = 0
 
     @cached_property
-    def engine(self) -> Engine:
-        if self.copied is None:
-            return Engine(self.learner.model, self.text.end_ids, dtype=self.learner.dtype)
-        model = self.copied.arrive(self.device)
-        return Engine(model, self.text.end_ids, dtype=self.learner.dtype, refresh=self.copied.refresh)
+    def engine(self) -> Engine | VllmEngine:
+        def prompt() -> Sequence[int]:
+            row = self.inputs.rows[0]
+            return self.text.prompt(row["prompt"], row.get("tools"))[0]
+
+        def told(what: str) -> None:
+            fix = "look at vllm.log in the run folder; completions are drawn again with the same seeds"
+            self.recorder.event(self.engine.version, "A_ENGINE", f"{what}. It is started again", fix)
+
+        return engine_of(self.run, self.learner, self.copied, self.text, prompt, self.say, told)
 
     def experience(self, reference: Reference | None) -> Experience:
         run, rows = self.run, self.inputs.rows

@@ -136,7 +136,7 @@ class _Checking:
         run = self.run
         device = [partial(device_of, run)] if DEVICES.fullmatch(run.device) else []
         compiler = [partial(check_compiler, run.device)] if run.compile and device else []
-        for asked in (*place_checks(run), *word_checks(run), *device, *compiler):
+        for asked in (*place_checks(run, self.kind), *word_checks(run), *device, *compiler):
             with self._catching():
                 asked()
         if run.out != default_run(run.algorithm).out:  # nobody who only looks has thought of a place

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -34,7 +34,15 @@ from oneloop.recipes.inputs import Inputs
 from oneloop.recipes.machine import machine
 from oneloop.recipes.meter import Meter
 from oneloop.recipes.preflight import preflight
-from oneloop.recipes.resolve import Algorithm, kind_of, models_in_memory, reference_from, resolved, scores
+from oneloop.recipes.resolve import (
+    Algorithm,
+    kind_of,
+    models_in_memory,
+    reference_from,
+    resolved,
+    sampler,
+    scores,
+)
 from oneloop.recipes.resume import elsewhere, latest, recorded, restore
 from oneloop.recipes.saver import Saver
 from oneloop.recipes.signals import Interrupted, StopRequest, stop_request
@@ -75,9 +83,10 @@ def execute(
             folder,
             stop_request(lambda signum: folder.finish("stopped", _amid(signum), 128 + signum), ranks.first) as request,
             Watched(folder, observer, ranks.phase) as watched,
+            ExitStack() as ends,
         ):
             try:
-                _train(run, given, algorithm, inputs, folder, watched, observer, request, record, ranks)
+                _train(run, given, algorithm, inputs, folder, watched, observer, request, record, ranks, ends)
             except Stopped as stop:
                 folder.finish("stopped", str(stop), stop.exit_code)
                 raise
@@ -105,7 +114,7 @@ def _opened(run: Run, algorithm: Algorithm, inputs: Inputs) -> tuple[RunFolder, 
     facts |= {"explain": objective_facts(algorithm)}
     folder = RunFolder.open(out, resume=run.resume, config_text=run.to_toml(), facts=facts)
     clean_temporaries(out)
-    write_text(out / "objective.txt", explain(algorithm) + "\n")
+    write_text(out / "objective.txt", explain(algorithm, sampler(run)) + "\n")
     return folder, record
 
 
@@ -128,6 +137,7 @@ def _train(
     request: StopRequest,
     record: RunRecord | None,
     ranks: Ranks,
+    ends: ExitStack,
 ) -> None:
     world = ranks.world or SingleProcess()
     checkpoint, damaged = _latest(folder, record, world)
@@ -138,6 +148,7 @@ def _train(
         kept = f"its answers are kept in {run.reference_cache}" if run.reference_cache else "it is not kept"
         observer.say(f"asking the reference about each pair once, before step 0; {kept}")
     parts = assemble(run, algorithm, inputs, watched, checkpoint, observer.say, watched.phase, world)
+    ends.callback(parts.close)
     start, algorithm = restore(algorithm, parts, folder, checkpoint)
     watched.report_to(run, start)
     for error in damaged:
@@ -307,8 +318,8 @@ def step_zero(run: Run, algorithm: Algorithm, inputs: Inputs, parts: Parts) -> s
     logprobs = learner.policy(batch).logprobs
     if batch.rollout_logprobs is not None:
         gap = float((logprobs - batch.rollout_logprobs)[batch.mask].abs().max())
-        # in half precision sampler and trainer round apart; rollout/logprob_gap follows it through the run
-        facts.append(("ratio − 1", math.expm1(gap), SAME_WEIGHTS if run.dtype == "float32" else math.inf))
+        # elsewhere, or in half precision, sampler and trainer round apart; rollout/logprob_gap follows it
+        facts.append(("ratio − 1", math.expm1(gap), SAME_WEIGHTS if run.samples_exactly else math.inf))
     if "reference" in algorithm.needs and not run.teacher:
         reference = learner.reference(batch) if batch.ref_logprobs is None else batch.ref_logprobs
         facts.append(("log π_θ − log π_ref", float((logprobs - reference)[batch.mask].abs().max()), SAME_PASS))

@@ -16,6 +16,7 @@ from oneloop.parallel.launch import place
 from oneloop.recipes.given import NOTHING, Given
 from oneloop.recipes.inputs import Inputs, read_inputs
 from oneloop.record.writer import check_out
+from oneloop.rollout.vllm.server import check_python
 from oneloop.together import by_first, together
 
 if TYPE_CHECKING:  # it would load torch
@@ -42,7 +43,7 @@ def preflight(run: Run, kind: Kind, given: Given = NOTHING, world: oneloop.ports
 
 
 def _read(run: Run, kind: Kind, given: Given) -> Inputs:
-    for asked in place_checks(run):
+    for asked in place_checks(run, kind):
         asked()
     inputs = read_inputs(run, kind, given)
     try:
@@ -53,12 +54,13 @@ def _read(run: Run, kind: Kind, given: Given) -> Inputs:
     return inputs
 
 
-def place_checks(run: Run) -> Iterator[Callable[[], None]]:
+def place_checks(run: Run, kind: Kind) -> Iterator[Callable[[], None]]:
     """Checks of where a run would take place, its folder aside."""
     for source, flag in ((run.model, "--model"), (run.reward_model, "--reward-model"), (run.teacher, "--teacher")):
         if source and not source.startswith(MARK):
             yield partial(check_source, source, flag)
     yield partial(_check_device, run.device)
+    yield partial(_check_engine, run, kind)
     yield partial(_check_shard, run)
 
 
@@ -68,6 +70,11 @@ def _check_device(device: str) -> None:
 
 
 def _check_shard(run: Run) -> None:
+    if run.shard != "none" and run.engine != "builtin":
+        raise ConfigError(
+            f"--shard {run.shard} with --engine {run.engine}: weights that are shared out are gathered for the built-in "
+            "engine only. Fix: leave --engine out"
+        )
     if run.shard != "none" and run.ranks == 1 and place() is None:
         raise ConfigError(
             f"--shard {run.shard} with one rank: there is nobody to share with. Fix: --ranks 2, or leave --shard out"
@@ -88,3 +95,15 @@ def _with_torch(run: Run) -> None:
         from oneloop.forward.compiled import check_compiler  # noqa: PLC0415
 
         check_compiler(run.device)
+
+
+def _check_engine(run: Run, kind: Kind) -> None:
+    if run.engine != "builtin" and kind != "prompts":
+        raise ConfigError(f"--engine {run.engine}: {run.algorithm} draws no samples. Fix: leave it out")
+    if run.engine == "vllm":
+        check_python(python_of(run))
+
+
+def python_of(run: Run) -> str:
+    """The interpreter of the environment with vLLM."""
+    return run.vllm_python or str(Path(".venv-vllm/bin/python").absolute())

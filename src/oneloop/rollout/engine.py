@@ -15,12 +15,12 @@ from contextlib import nullcontext
 import torch
 from transformers import PreTrainedModel
 
-from oneloop.errors import ConfigError
 from oneloop.forward.attention import evaluating
 from oneloop.forward.fused import settings_of
 from oneloop.forward.probe import packs, plain_head
 from oneloop.ports import Finished
 from oneloop.rollout.decoding import Decoding, Request
+from oneloop.rollout.limits import check_lengths
 from oneloop.rollout.plain import PlainDecoding
 from oneloop.rollout.replay import STRIDE, recorder_for
 from oneloop.types import Completion, Sampling
@@ -89,7 +89,7 @@ class Engine:
         A row's draws depend on its prompt, its seed and the weights only. (In floating point, another batch size can
         move a probability in its last bits; a draw changes only if its number falls exactly there.)
         """
-        self._check_lengths(prompts, sampling)
+        check_lengths(prompts, sampling, getattr(self._model.config, "max_position_embeddings", None))
         requests = [Request(index, tuple(p), seed) for index, (p, seed) in enumerate(zip(prompts, seeds, strict=True))]
         done: dict[int, Completion] = {}
         with evaluating(self._model), self._precision():
@@ -125,18 +125,6 @@ class Engine:
             return CACHE_BYTES
         held = torch.cuda.memory_reserved(self._model.device) - torch.cuda.memory_allocated(self._model.device)
         return max(int(SHARE_OF_FREE * (torch.cuda.mem_get_info(self._model.device)[0] + held)), CACHE_BYTES)
-
-    def _check_lengths(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> None:
-        if any(len(prompt) == 0 for prompt in prompts):
-            raise ConfigError("a prompt has no tokens; generation needs at least one")
-        context = getattr(self._model.config, "max_position_embeddings", None)
-        longest = max((len(prompt) for prompt in prompts), default=0)
-        if context is not None and longest + sampling.max_new_tokens > context:
-            room = f"--max-new-tokens {context - longest}, or " if longest < context else ""
-            raise ConfigError(
-                f"a prompt of {longest} tokens and max_new_tokens={sampling.max_new_tokens} exceed the model's context "
-                f"of {context}. Fix: {room}shorter prompts"
-            )
 
     def _precision(self):
         if self._dtype == torch.float32:
