@@ -175,10 +175,15 @@ export interface Pairs extends Stepped {
 }
 
 /** What `oneloop plan --against RUN` keeps of its bill, in bytes. */
-export interface Plan {
+export interface Bill {
   table: Record<string, Record<string, number>>;
   phases: { name: string; parts: Record<string, number> }[];
+}
+
+export interface Plan extends Bill {
   lengths: { prompt: number; answer: number; source: string };
+  /** The bills of the same run with one setting changed. Plans of older versions have none. */
+  changes?: ({ flag: string; why: string } & Bill)[];
 }
 
 /** Bytes by step: `rss`, `peak_rss`, `start_rss`, `phase/rollout`, …; on a GPU `cuda_peak` too, and then phases are the GPU's. */

@@ -70,11 +70,6 @@ def _check_device(device: str) -> None:
 
 
 def _check_shard(run: Run) -> None:
-    if run.shard != "none" and run.engine != "builtin":
-        raise ConfigError(
-            f"--shard {run.shard} with --engine {run.engine}: weights that are shared out are gathered for the built-in "
-            "engine only. Fix: leave --engine out"
-        )
     if run.shard != "none" and run.ranks == 1 and place() is None:
         raise ConfigError(
             f"--shard {run.shard} with one rank: there is nobody to share with. Fix: --ranks 2, or leave --shard out"
@@ -87,6 +82,10 @@ def _with_torch(run: Run) -> None:
         from oneloop.model.lora import check_available  # noqa: PLC0415
 
         check_available(f"--lora {run.lora}")
+    if run.optimizer != "adamw":
+        from oneloop.model.optimizer import check_optimizer  # noqa: PLC0415
+
+        check_optimizer(run.optimizer, run.device)
     if run.device != "cpu":
         from oneloop.recipes.device import device_of  # noqa: PLC0415
 
