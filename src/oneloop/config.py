@@ -194,8 +194,6 @@ class Run:
         _wanted(self.learning_rate > 0, "learning_rate", self.learning_rate, "a positive number")
         _wanted(self.temperature > 0, "temperature", self.temperature, "a positive number")
         _wanted(self.max_grad_norm > 0, "max_grad_norm", self.max_grad_norm, "a positive number")
-        if self.cpu_offload and self.shard == "none":
-            raise ConfigError("--cpu-offload without --shard: there are no shares to move. Fix: --shard full")
         _wanted(self.rank_timeout > 0, "rank_timeout", self.rank_timeout, "a positive number of seconds")
         _wanted(self.reward_timeout > 0, "reward_timeout", self.reward_timeout, "a positive number of seconds")
         _wanted(self.lora_alpha > 0, "lora_alpha", self.lora_alpha, "a positive number")
@@ -224,14 +222,28 @@ class Run:
                 raise ConfigError(f"--report-to {name}: the loggers are {', '.join(LOGGERS)}.{hint}")
 
     def _check_shared(self) -> None:
-        if self.offload_idle and self.shard != "none":
+        if self.shard == "none":
+            if self.cpu_offload:
+                raise ConfigError("--cpu-offload without --shard: there are no shares to move. Fix: --shard full")
+            return
+        if self.compile:
+            raise ConfigError(
+                f"--compile with --shard {self.shard}: compiled layers have not been tried on shares of a model. "
+                "Fix: leave --compile out"
+            )
+        if self.engine != "builtin":
+            raise ConfigError(
+                f"--engine {self.engine} with --shard {self.shard}: weights that are shared out are gathered for the "
+                "built-in engine only. Fix: leave --engine out"
+            )
+        if self.offload_idle:
             raise ConfigError(
                 f"--offload-idle with --shard {self.shard}: what ranks share out is not moved model by model. "
                 "Fix: --cpu-offload instead"
             )
-        if self.optimizer != "adamw" and self.shard != "none":
+        if self.optimizer != "adamw":
             raise ConfigError(
-                f"--optimizer {self.optimizer} with --shard {self.shard}: its state is of whole parameters. "
+                f"--optimizer {self.optimizer} with --shard {self.shard}: it takes whole parameters. "
                 "Fix: --optimizer adamw, whose moments the ranks share out"
             )
 

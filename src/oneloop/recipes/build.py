@@ -248,7 +248,7 @@ class _Builder:
             fix = "look at vllm.log in the run folder; completions are drawn again with the same seeds"
             self.recorder.event(self.engine.version, "A_ENGINE", f"{what}. It is started again", fix)
 
-        return engine_of(self.run, self.learner, self.text, self.copied, prompt, self.say, told)
+        return engine_of(self.run, self.learner, self.copied, self.text, prompt, self.say, told)
 
     def experience(self, reference: Reference | None) -> Experience:
         run, rows = self.run, self.inputs.rows
@@ -290,7 +290,7 @@ class _Builder:
         source = self.run.reward_model
         same_vocabulary("--reward-model", source, self.text.tokenizer, self.run)
         model = frozen(self.run, load_reward_model(source))
-        here = Guest(model.to, self.device) if offloads(self.run) else nullcontext()  # pyright: ignore[reportArgumentType]
+        here = Guest(model.to, self.device) if offloads(self.run) else nullcontext()
         weight = self.run.reward_weights[-1] if self.run.reward_weights else 1.0
         learned = NamedReward(
             name="reward_model",
