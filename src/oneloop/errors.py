@@ -8,6 +8,8 @@ class OneloopError(Exception):
     """Any failure that oneloop explains itself."""
 
     exit_code = 1
+    told = False
+    """Of several ranks that end with it, another one says it."""
 
 
 class ConfigError(OneloopError, ValueError):
@@ -36,6 +38,10 @@ class DivergedError(OneloopError, ArithmeticError):
 
 class CheckpointError(OneloopError, RuntimeError):
     """A checkpoint that is torn, incomplete or belongs to another run."""
+
+
+class RankError(OneloopError, RuntimeError):
+    """Another process of the run failed, was killed or did not come; names it and what it was busy with."""
 
 
 class GateError(OneloopError):

@@ -14,6 +14,7 @@ from oneloop.experience.pack import Row, collate
 from oneloop.model.learner import Learner
 from oneloop.model.save import describe_policy, write_weights
 from oneloop.model.text import Text
+from oneloop.parallel.fsdp import Copied
 from oneloop.recipes.preflight import python_of
 from oneloop.rollout.engine import Engine
 from oneloop.rollout.vllm.engine import VllmEngine
@@ -36,6 +37,7 @@ def engine_of(
     run: Run,
     learner: Learner,
     text: Text,
+    copied: Copied | None,
     prompt: Callable[[], Sequence[int]],
     say: Callable[[str], None],
     told: Callable[[str], None],
@@ -43,12 +45,15 @@ def engine_of(
     """What samples for training and evaluation. A server is started at its first call.
 
     Args:
+        copied: where the policy is cut over ranks, the whole copy that samples.
         prompt: gives one of the data's, for the probe.
         told: hears what had to be mended.
     """
     model, patience = learner.model, Patience()
     if run.engine == "builtin":
-        return Engine(model, text.end_ids, dtype=learner.dtype)
+        refresh = None if copied is None else copied.refresh
+        whole = model if copied is None else copied.arrive(learner.device)
+        return Engine(whole, text.end_ids, dtype=learner.dtype, refresh=refresh)
     out = Path(run.out).absolute()
     context = getattr(model.config, "max_position_embeddings", None)
     if run.engine == "vllm":

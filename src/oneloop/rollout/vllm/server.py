@@ -114,7 +114,8 @@ class Server:
             "--host", HOST, "--port", str(port), "--model", str(self.folder), "--served-model-name", "policy",
             "--load-format", "dummy",  # weights come as they come after each update
             "--middleware", "oneloop_inside.Guard", "--worker-extension-cls", "oneloop_inside.Loader",
-            "--logprobs-mode", "processed_logprobs", "--generation-config", "vllm", "--enable-scale-out",  # tokens in and out
+            "--logprobs-mode", "processed_logprobs", "--generation-config", "vllm",
+            "--enable-scale-out",  # tokens in and out
             "--uvicorn-log-level", "warning", *self._flags,
         ]  # fmt: skip
 
