@@ -17,7 +17,7 @@ import torch
 from cases.data import prompt_ids
 from cases.flops import step_flops
 from cases.models import EOS
-from cases.values import ACCURACY, CASES, ENOUGH, SCALING, WINDOW, Case
+from cases.values import ACCURACY, CASES, ENOUGH, SCALING, WINDOW, Case, rows_a_pass
 from processes.measured import arguments, emit, forget_peak, mebibytes, timed_calls, wait_for_turn
 from transformers import AutoModelForCausalLM
 
@@ -84,6 +84,8 @@ def run_of(case: Case, args: Namespace) -> Run:
         seed=args.seed,
         lora=case.lora,
     )
+    if pairs := rows_a_pass(args.engine):  # a prompt counts once
+        run = replace(run, max_tokens=pairs * (case.prompt_tokens + case.group * case.max_new_tokens))
     if kind == "grpo":
         reward = "exact" if case.kind == "accuracy" else "spread"
         run = replace(run, reward=(f"{REWARDS}:{reward}",), max_new_tokens=case.max_new_tokens, group_size=case.group)
@@ -121,6 +123,7 @@ def steps_of(case: Case, args: Namespace) -> dict[str, object]:
         "wall_seconds": wall,
         "phases": phases,
         "tokens": [mean * case.rows * case.group for mean in found.get(names[0], [])[1:]],
+        "losses": [] if run.algorithm == "grpo" else found["loss"],
         "metrics": found,
     }
 
