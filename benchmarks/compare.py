@@ -33,6 +33,9 @@ def main() -> int:
     parser.add_argument("--engine", nargs="+", default=[], help="only these peers (and ours)")
     parser.add_argument("--out", type=Path, default=BENCHMARKS / "results")
     args = parser.parse_args()
+    known = {engine for name in args.case for engine in engines_of(CASES[name], [])}
+    if unknown := sorted(set(args.engine) - known):
+        parser.error(f"--engine {' '.join(unknown)}: the engines of these cases are {', '.join(sorted(known))}")
     args.out.mkdir(parents=True, exist_ok=True)
     for name in args.case:
         case = CASES[name]
@@ -122,7 +125,7 @@ def shared(case: Case, rounds: int) -> Values:
         print(f"{case.name} round {number}: {_shown(run)}, share of peak {run.get('share')}", flush=True)
     shares = [run["share"] for run in runs if "share" in run]
     found: Values = {"share": median(shares) if shares else None, "wanted": case.share}
-    if len(shares) >= case.rounds:
+    if case.share is not None and len(shares) >= case.rounds:
         found |= {"reached": quartile(shares, 1) >= case.share}
     return {"unit": "s", "summary": {"oneloop": summarized(runs)}, **found, "runs": runs}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
@@ -98,7 +98,7 @@ def watched_reference() -> list[float]:
     seconds: list[float] = []
     ask = build.with_reference
 
-    def timed(*args: Any, **options: Any) -> list[Pair]:
+    def timed(*args: Any, **options: Any) -> Sequence[Pair]:
         start = perf_counter()
         pairs = ask(*args, **options)
         seconds.append(perf_counter() - start)

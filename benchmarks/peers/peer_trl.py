@@ -1,7 +1,9 @@
 """TRL's side: its own trainers on the same model, rows and batch, for one CPU thread.
 
 The engine's name holds its settings: `trl-rows-4` takes four rows in a pass and as many passes before an optimizer step
-as the step's batch needs; `trl-rows-16@0.001` has a learning rate, too. A step is timed from on_step_begin to on_step_end. Sampling is inside it (GRPOTrainer samples when a training step asks
+as the step's batch needs; `trl-rows-16@0.001` has a learning rate, too.
+
+A step is timed from on_step_begin to on_step_end. Sampling is inside it (GRPOTrainer samples when a training step asks
 for its inputs); reading and padding a batch of given rows comes before it and is not counted.
 """
 
@@ -84,7 +86,7 @@ class Watch(TrainerCallback):
 def settings(case: Case, args: Namespace, steps: int, rate: float) -> dict[str, Any]:
     """Float32 on the CPU, nothing recomputed, nothing evaluated or saved; all rows in one optimizer step."""
     samples = case.rows * (case.group if TRAINERS[case.kind] is grpo else 1)
-    rows = rows_a_pass(args.engine.partition("@")[0]) or samples
+    rows = rows_a_pass(args.engine) or samples
     return {
         "output_dir": str(Path(args.work) / "trl"),
         "per_device_train_batch_size": rows,
@@ -241,7 +243,7 @@ def main() -> None:
         wall = [end - last - waited for last, end, waited in ends]
         # the reference is asked about one step's pairs, which are all there are: each step counts it
         values |= {"seconds": [took + watch.reference for took in watch.seconds[1:]], "wall_seconds": wall}
-        values |= {"losses": watch.losses[: steps], "reference_seconds": watch.reference}
+        values |= {"losses": watch.losses[:steps], "reference_seconds": watch.reference}
         values |= {"tokens": [mean * case.rows * case.group for mean in watch.lengths[1:]]}
     emit(values)
 
