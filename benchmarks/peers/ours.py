@@ -8,7 +8,7 @@ from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -44,8 +44,11 @@ class Watch:
     def __init__(self, enough: float = float("inf"), *, turns: bool = False) -> None:
         self.enough, self.turns = enough, turns
         self.begun = perf_counter()
+        self.begun_work = 0.0
         self.starts: list[float] = []
         """Of the steps after the warm-up."""
+        self.worked: list[float] = []
+        """Seconds of the processor in each of them."""
         self.ends: list[float] = []
         self.rewards: list[float] = []
         self.peak = 0.0
@@ -56,6 +59,8 @@ class Watch:
 
     def step(self, step: int, values: Mapping[str, float]) -> None:
         self.ends.append(perf_counter())
+        if self.starts:
+            self.worked.append(process_time() - self.begun_work)
         self.peak = mebibytes("VmHWM")  # before the checkpoint is written
         self.rewards.append(values.get("reward", 0.0))
         if len(self.rewards) >= WINDOW and sum(self.rewards[-WINDOW:]) / WINDOW >= self.enough:
@@ -63,6 +68,7 @@ class Watch:
         if self.turns:
             wait_for_turn()
         self.starts.append(perf_counter())
+        self.begun_work = process_time()
 
 
 class Enough(Exception):
@@ -121,6 +127,7 @@ def steps_of(case: Case, args: Namespace) -> dict[str, object]:
     return {
         "seconds": [sum(parts) for parts in zip(*phases.values(), strict=True)],
         "wall_seconds": wall,
+        "processor_seconds": watch.worked,
         "phases": phases,
         "tokens": [mean * case.rows * case.group for mean in found.get(names[0], [])[1:]],
         "losses": [] if run.algorithm == "grpo" else found["loss"],

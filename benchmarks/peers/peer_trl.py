@@ -14,7 +14,7 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 from statistics import fmean
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -51,6 +51,9 @@ class Watch(TrainerCallback):
         self.enough, self.reached, self.turns = enough, False, turns
         self.begun = self.start = 0.0
         self.seconds: list[float] = []
+        self.worked: list[float] = []
+        """Seconds of the processor in each step."""
+        self.begun_work = 0.0
         self.waited: list[float] = []
         self.ends: list[float] = []
         self.losses: list[float] = []
@@ -68,11 +71,12 @@ class Watch(TrainerCallback):
             begun = perf_counter()
             wait_for_turn()
             self.waited.append(perf_counter() - begun)
-        self.start = perf_counter()
+        self.start, self.begun_work = perf_counter(), process_time()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
         self.ends.append(perf_counter())
         self.seconds.append(self.ends[-1] - self.start)
+        self.worked.append(process_time() - self.begun_work)
         self.peak = mebibytes("VmHWM")
         self.reached = len(self.rewards) >= WINDOW and fmean(self.rewards[-WINDOW:]) >= self.enough
         control.should_training_stop = control.should_training_stop or self.reached
@@ -243,7 +247,11 @@ def main() -> None:
         wall = [end - last - waited for last, end, waited in ends]
         # the reference is asked about one step's pairs, which are all there are: each step counts it
         values |= {"seconds": [took + watch.reference for took in watch.seconds[1:]], "wall_seconds": wall}
-        values |= {"losses": watch.losses[:steps], "reference_seconds": watch.reference}
+        values |= {
+            "processor_seconds": watch.worked[1:],
+            "losses": watch.losses[:steps],
+            "reference_seconds": watch.reference,
+        }
         values |= {"tokens": [mean * case.rows * case.group for mean in watch.lengths[1:]]}
     emit(values)
 
