@@ -39,18 +39,18 @@ def test_the_two_fastest_of_the_first_round_stay(ratios, case) -> None:
 
 
 def test_ours_is_measured_against_the_least_median_of_all_rounds(ratios, case) -> None:
-    """The setting that won the first round loses the others; one that was left out after it had a lucky number."""
+    """The winner of the first round loses the others; one that was left out never met the slower hours after it."""
     runs = {
         "oneloop": took(1.0, 1.0, 1.0, 1.2),
-        "trl-rows-1": took(2.1, 2.5, 2.0, 2.0),
+        "trl-rows-1": took(2.1, 2.5, 2.5, 2.4),
         "trl-rows-4": took(2.0, 3.0, 4.0, 4.0),
-        "trl-rows-16": took(4.0),
+        "trl-rows-16": took(2.2),
     }
     found = ratios.against_best(case, runs)
     assert found["best"]["engine"] == "trl-rows-1"
-    assert found["best"]["rounds"] == [0.4762, 0.4, 0.5, 0.6]
+    assert found["best"]["rounds"] == [0.4762, 0.4, 0.4, 0.5]
     assert found["best"]["later_rounds"] == ["trl-rows-4", "trl-rows-1"]
-    assert found["usual"]["engine"] == "trl-rows-16" and found["usual"]["rounds"] == [0.25]
+    assert found["usual"]["engine"] == "trl-rows-16" and found["usual"]["rounds"] == [0.4545]
     assert found["usual"]["reached"] is None
 
 
