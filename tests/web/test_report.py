@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 
 import pytest
+from reader import PHONE, fits
 
 from oneloop.lab.catalog import DEMO
 from oneloop.lab.report import Table, report_run, write_report
@@ -110,8 +111,8 @@ def test_the_page_of_the_lab_shows_the_same_and_says_the_command(page, lab, run)
     assert page.get_by_role("region", name="Completions of ppo").locator("tbody tr").first.is_visible()
 
 
-@pytest.mark.parametrize("page", [{"viewport": {"width": 390, "height": 844}, "color_scheme": "dark"}], indirect=True)
+@pytest.mark.parametrize("page", [PHONE | {"color_scheme": "dark"}], indirect=True)
 def test_it_fits_a_phone(page, run):
     quiet(page, report_run(run).as_uri())
     page.locator("[data-metric=reward] canvas").wait_for()
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert fits(page)

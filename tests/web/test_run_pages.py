@@ -13,10 +13,9 @@ import pyarrow
 import pytest
 import recorded_runs as runs
 from pyarrow import parquet
+from reader import PHONE, fits
 
 from oneloop.record.reader import read_run
-
-PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True}
 
 
 @pytest.fixture(scope="session")
@@ -65,10 +64,6 @@ def verl(run: Path) -> None:
 def at(lab: Any, page: Any, folder: Path) -> Callable[[str], Any]:
     address = lab(folder)
     return lambda path: page.goto(address + path)
-
-
-def fits(page: Any) -> bool:
-    return page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
 # Home
@@ -124,11 +119,8 @@ def test_a_point_of_a_chart_opens_its_steps_completions(page: Any, at: Any) -> N
     page.wait_for_url("**/run/grpo/rollouts?step=1")
     assert page.get_by_label("step", exact=True).first.input_value() == "2"
     page.go_back()
-    page.locator("[data-light=speed]").wait_for()
     page.locator("[data-chart=reward] .key").wait_for()
-    box = page.locator("[data-chart=reward] .u-over").bounding_box()
-    page.mouse.move(box["x"] + 2, box["y"] + 20)
-    page.mouse.click(box["x"] + 2, box["y"] + 20)
+    page.locator("[data-chart=reward] .u-over").click(position={"x": 2, "y": 20})  # once it stands still
     page.wait_for_url("**/run/grpo/rollouts?step=0")
 
 

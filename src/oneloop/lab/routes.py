@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from oneloop.health.codes import CODES
 from oneloop.lab import tables
 from oneloop.lab.about import about, labels
 from oneloop.lab.answers import Refusal
@@ -116,7 +117,13 @@ def _report(ask: Question) -> Any:
     source = ask.source()
     name = redacted(ask.catalog.get(ask.run)[0])
     facts = {"title": f"Run {name}", "notes": [], "tables": [], "runs": [about(source, ask.run, name)], "left": []}
-    return facts | labels()
+    return facts | labels() | {"compared": None}
+
+
+def _explain(name: str) -> Any:
+    if name not in CODES:
+        raise Refusal(404, "there is no alert of that name", "oneloop explain A_DEAD")
+    return {"code": name, **CODES[name]._asdict()}
 
 
 def _demo(ask: Question) -> Any:
@@ -143,6 +150,7 @@ ROUTES: dict[str, Callable[[Question], Any]] = {
     "/runs/{run}/report": _report,
     "/compare": _compare,
     "/code/{name}": lambda ask: code(ask.name),
+    "/explain/{name}": lambda ask: _explain(ask.name),
     "/demo": _demo,
 }
 """Paths below /api."""
