@@ -226,6 +226,17 @@ def test_a_run_with_one_answer_a_prompt(page: Any, at: Any) -> None:
     assert "one answer here" in page.inner_text("#notes")
 
 
+def test_steps_that_lie_unevenly_are_gone_through_one_by_one(page: Any, at: Any) -> None:
+    at("/run/grpo/rollouts?step=0")  # 0, 4, 9, 14, 19 and 24 were kept
+    page.get_by_role("slider", name="step").press("ArrowRight")
+    page.wait_for_url("**step=4")
+    page.keyboard.press("N")
+    page.wait_for_url("**step=9*")
+    page.get_by_role("spinbutton", name="step").fill("23")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**step=24*")
+
+
 @pytest.mark.parametrize("page", [PHONE, {"color_scheme": "dark"}], indirect=True)
 def test_the_run_that_ships(page: Any, at: Any) -> None:
     for tab, sign in (("groups", "#what-if"), ("length", "#rule-token"), ("diff", "#contributions tbody tr")):

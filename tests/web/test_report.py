@@ -62,6 +62,10 @@ def test_its_links_lead_to_the_pages_of_the_run_and_to_the_explorables(page, run
     page.locator("#error").wait_for()
     page.get_by_role("link", name="report", exact=True).click()
     page.get_by_role("heading", name="Learning curves").wait_for()
+    page.get_by_role("region", name="Completions of ppo").get_by_role("link", name="1", exact=True).first.click()
+    page.wait_for_url("**#/run/ppo/rollouts?step=0&row=*")
+    page.keyboard.press("N")
+    page.wait_for_url("**#/run/ppo/rollouts?step=5")
     page.get_by_role("link", name="DPO").click()
     page.get_by_role("heading", level=1).wait_for()
     page.get_by_role("link", name="oneloop lab").click()
@@ -101,6 +105,7 @@ def test_hostile_words_stay_words_and_gaps_are_said(page, tmp_path):
     names = page.locator("[data-metric=reward] .key").all_inner_texts()
     assert len(names) == 2 and names[1].startswith("plain")
     assert page.locator("main img, main b").count() == 0
+    page.get_by_role("region", name="What this shows").get_by_text("No difference can be computed").wait_for()
 
 
 def test_the_page_of_the_lab_shows_the_same_and_says_the_command(page, lab, run):
