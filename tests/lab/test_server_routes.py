@@ -166,7 +166,8 @@ def test_report(lab):
 
 def lab_steps(lab: Lab) -> list[int]:
     facts = lab.api("/runs/grpo")["tables"]["rollouts"]
-    return list(range(facts["first"], facts["last"] + 1))
+    (span,) = facts["spans"]
+    return list(range(span[0], span[1] + 1))
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ class Holding:
         line = {field: facts[field] for field in _LINE}
         self.answers["/api/runs"]["runs"].append(line)
         self.answers[f"/api/runs/{key}"] = facts
-        self._keep(key, "/health", ROUTES["/runs/{run}/health"], ask)
+        self._keep(key, "/health", lambda ask: without_folders(ROUTES["/runs/{run}/health"](ask)), ask)
         self._keep(key, "/evaluations", ROUTES["/runs/{run}/evaluations"], ask)
         self._keep(key, "/events", lambda ask: without_folders(_few(ROUTES["/runs/{run}/events"](ask))), ask)
         self.answers[f"/api/runs/{key}/curves"] = self._curves(ask, facts["metrics"])
