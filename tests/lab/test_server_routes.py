@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -11,6 +12,7 @@ from asking import Lab, make_run, write_step
 
 from oneloop.health import CODES
 from oneloop.lab.code import NAMES
+from oneloop.lab.columns import Index
 from oneloop.lab.compare import _words
 from oneloop.lab.routes import ROUTES
 from oneloop.lab.tables import EDGES
@@ -47,6 +49,18 @@ def test_a_run_says_what_it_was_asked_and_what_it_has(lab):
     assert run["tables"]["rollouts"] == {"count": 4, "spans": [[0, 3, 1]]}
     assert run["metrics"] == ["reward", "reward_std", "kl", "num_tokens", "frac_reward_zero_std", "eval/reward"]
     assert run["x"] == {"tokens": True} and run["lacks"] == []
+
+
+def test_a_run_says_whether_all_of_its_metrics_are_known(tmp_path, monkeypatch):
+    make_run(tmp_path / "run")
+    go, read = threading.Event(), Index._read_on
+    monkeypatch.setattr(Index, "_read_on", lambda self: go.wait(20) and read(self))
+    lab = Lab(tmp_path)
+    first = lab.api("/runs/run")
+    go.set()
+    while (run := lab.api("/runs/run"))["ready"] < 1:
+        pass
+    assert (first["ready"], first["metrics"]) == (0.0, []) and "reward" in run["metrics"]
 
 
 def test_curves_have_bands_and_axes(lab):

@@ -46,7 +46,7 @@ def test_a_run_opens_from_the_disk(page, run):
     page.locator("[data-metric='time/rollout'] canvas").wait_for()
     page.get_by_text("Objective and settings of ppo").click()
     assert page.get_by_text("settings differ from the default; they stand first").is_visible()
-    assert page.locator("details pre").first.inner_text().startswith("ppo:")
+    assert [text.split()[0] for text in page.locator("details pre").all_inner_texts()] == ["oneloop", "ppo:"]
     completions = page.get_by_role("region", name="Completions of ppo")
     assert completions.locator("table").first.locator("tbody tr").count() == 8
     completions.get_by_text("step 30: ").click()

@@ -71,12 +71,14 @@ def _runs(ask: Question) -> Any:
 def _run(ask: Question) -> Any:
     source = ask.source()
     read(source, ask.wait)
+    ready = source.index().ready  # asked for first: once it is 1, no name is missing
     names = [name for name in source.index().columns.names() if name not in ("step", "time")]
     return {
         **_line(ask.run, ask.catalog.get(ask.run)[0], source),
         **asdict(source.details()),
         "tables": tables.facts(source),
         "metrics": names,
+        "ready": ready,
         "x": {"tokens": "num_tokens" in names},
     }
 
