@@ -166,7 +166,7 @@ def first_paint(browser: Any, port: int) -> tuple[float, float]:
     page = browser.new_page(viewport={"width": 1280, "height": 720})
     begin = time.perf_counter()
     page.goto(f"http://127.0.0.1:{port}/", wait_until="commit")
-    page.wait_for_function("document.querySelectorAll('tr[data-run]').length === 50", polling=10)
+    page.locator("tr[data-run]").nth(49).wait_for()
     shown = 1e3 * (time.perf_counter() - begin)
     first = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
     page.close()
