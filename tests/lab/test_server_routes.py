@@ -1,17 +1,20 @@
 """Every route on a small run, on one that is still written, and on none."""
 
+import ast
 import json
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from time import sleep
 from urllib.parse import urlencode
 
 import pytest
 from asking import Lab, make_run, write_step
 
 from oneloop.health import CODES
-from oneloop.lab.code import NAMES
+from oneloop.lab.code import NAMES, code
 from oneloop.lab.columns import Index
 from oneloop.lab.compare import _words
 from oneloop.lab.routes import ROUTES
@@ -220,6 +223,22 @@ def test_code_is_that_of_the_package(lab, name):
     first = answer["text"].splitlines()[0]
     assert text[answer["line"] - 1].strip() == first.strip()
     assert '"""' not in answer["text"] and answer["text"]
+
+
+def test_code_that_many_ask_for_at_once_is_parsed_one_by_one(monkeypatch):
+    """Python 3.11 may fail where two threads parse: the page of objectives asks for four values."""
+    inside, parse = [], ast.parse
+
+    def alone(text: str) -> ast.AST:
+        inside.append(text)
+        sleep(0.002)
+        assert inside == [text]
+        return parse(inside.pop())
+
+    monkeypatch.setattr(ast, "parse", alone)
+    code.cache_clear()
+    with ThreadPoolExecutor(16) as pool:
+        assert [one["name"] for one in pool.map(code, NAMES)] == [path for _, path in NAMES.values()]
 
 
 def test_an_alerts_code_is_explained(lab):
