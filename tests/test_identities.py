@@ -4,6 +4,7 @@ Each identity has a mutant beside it: a plausible mistake for which the same com
 """
 
 from dataclasses import replace
+from functools import partial
 from math import log
 
 import pytest
@@ -26,7 +27,7 @@ from oneloop.algorithms import (
     RLOO,
     SFT,
 )  # fmt: skip
-from oneloop.loop import minibatches
+from oneloop.loop import dealt, minibatches
 from oneloop.objective.advantage import GAE
 from oneloop.objective.aggregate import TokenMean
 from oneloop.objective.correction import TruncatedImportance
@@ -136,28 +137,23 @@ def test_row_order_does_not_change_the_gradient(algorithm):
 @pytest.mark.parametrize("ranks", [1, 2, 4])
 @every_algorithm
 def test_ranks_do_not_change_the_gradient(algorithm, ranks):
-    """Groups are dealt to ranks; the sum of their gradients is the single process's, batch statistics included."""
+    """Passes are dealt to ranks, whole step in hand; the sum of their gradients is the single process's."""
     models, batch = setting(algorithm)
     naive = gradient(algorithm, models, [batch], batch.size)
-    plain = list(rows_for(algorithm).split(1))
+    pieces = len(list(batch.microbatches(30)))
 
-    def work(rank, world):
-        fresh, moved = (Bigram(0, reference=Bigram(7)) for _ in range(2))
+    def work(rank, world, every=False):
+        moved = Bigram(0, reference=Bigram(7))
         moved.nudge()
-        share = plain[rank::ranks]
-        own = torch.cat([group.group for group in share])
-        everyone = rows_for(algorithm)
-        rows = torch.cat([torch.nonzero(everyone.group == number)[:, 0] for number in own.unique()])
-        mine = algorithm.prepare(everyone.rows(rows).trimmed(), fresh, world)  # narrower on some ranks than on others
-        size = world.total(mine.size)
-        return gradient(algorithm, moved, list(mine.microbatches(40)), size), size, mine.size
+        for micro, mine in dealt(world, batch.microbatches(30)):
+            algorithm.loss(moved.policy(micro), micro, batch.size).counted(mine or every).value.backward()
+        return moved.gradient()
 
-    results = on_ranks(ranks, work)
-    assert {tuple(size) for _, size, _ in results} == {tuple(batch.size)}
-    total = sum(grad for grad, _, _ in results)
+    total = sum(on_ranks(ranks, work))
     torch.testing.assert_close(total, naive, rtol=1e-9, atol=1e-11)
-    if ranks > 1:  # the mutant: gradients averaged over ranks, as data parallelism does for means
+    if ranks > 1:  # the mutants: gradients averaged over ranks, as data parallelism does for means, and an idle pass
         assert far(total / ranks, naive)
+        assert not pieces % ranks or far(sum(on_ranks(ranks, partial(work, every=True))), naive)
 
 
 @pytest.mark.parametrize("algorithm", [PPO, REINFORCE_PP], ids=lambda a: a.name)

@@ -7,22 +7,23 @@ import pytest
 
 SRC = Path(__file__).parents[1] / "src" / "oneloop"
 
-PLAIN = {"types", "errors", "seeds", "methods"}
+PLAIN = {"types", "errors", "seeds", "methods", "together"}
 ADAPTERS = {"forward", "model", "rollout", "parallel", "environments", "rewards", "tasks", "data", "record"}
 MAY_IMPORT = {
     "types": {"errors"},
     "errors": set(),
     "seeds": set(),
+    "together": {"errors"},
     "batch": PLAIN,
     "objective": {"batch", "errors"},
     "ports": {"batch", *PLAIN},
     "algorithms": {"batch", "objective", "ports", "errors"},
     "loop": {"batch", "algorithms", "ports", *PLAIN},
-    "experience": {"batch", "objective", "algorithms", "ports", *PLAIN},
+    "experience": {"batch", "objective", "algorithms", "ports", "together", *PLAIN},
     "forward": {"batch", "objective", "ports", *PLAIN},
     "model": {"batch", "objective", "ports", "forward", *PLAIN},
     "rollout": {"batch", "objective", "ports", "forward", *PLAIN},
-    "parallel": {"batch", "ports", "forward", "model", *PLAIN},
+    "parallel": {"batch", "ports", "together", "forward", "model", *PLAIN},
     "trace": {"batch", "objective", "algorithms", "ports", *PLAIN},
     "environments": PLAIN,
     "rewards": PLAIN,
@@ -39,6 +40,7 @@ MAY_IMPORT = {
         "algorithms",
         "ports",
         "loop",
+        "together",
         "experience",
         "config",
         "health",
@@ -48,15 +50,27 @@ MAY_IMPORT = {
         *PLAIN,
     },
     "plan": {"algorithms", "batch", "config", "experience", "objective", "recipes", *(ADAPTERS - {"parallel"}), *PLAIN},
-    "cli": {"algorithms", "config", "health", "recipes", "plan", "lab", "model", "rollout", "record", *PLAIN},
+    "cli": {
+        "algorithms",
+        "config",
+        "health",
+        "recipes",
+        "plan",
+        "lab",
+        "model",
+        "rollout",
+        "record",
+        "parallel",
+        *PLAIN,
+    },
     "notebook": {"cli", *PLAIN},
-    "fitting": {"algorithms", "cli", "config", "data", "model", "notebook", "recipes", *PLAIN},
+    "fitting": {"algorithms", "cli", "config", "data", "model", "notebook", "parallel", "recipes", *PLAIN},
     "__init__": set(),
     "__main__": {"cli"},
 }
 NO_TORCH = (
-    "types", "errors", "seeds", "methods", "rewards", "environments", "tasks", "data", "record", "health", "lab",
-    "config",
+    "types", "errors", "seeds", "methods", "together", "rewards", "environments", "tasks", "data", "record", "health",
+    "lab", "config",
 )  # fmt: skip
 OBJECTIVE_MAY_USE = {"torch", "jaxtyping", "oneloop", "collections", "dataclasses", "math", "typing"}
 

@@ -21,6 +21,7 @@ from datasets import Dataset
 import oneloop
 from chat_models import save_chat_model
 from oneloop.cli.main import run
+from oneloop.cli.parse import parse_run
 from oneloop.record.reader import read_run
 from pages import PAGES, ROOT, Block, answers, blocks, commands, name_of
 
@@ -37,6 +38,9 @@ LIMITS = {"steps": 4, "prompts_per_step": 8, "data_size": 8, "eval_size": 2, "ma
 NOT_RUN = {
     "text": "a drawing, a message, the output of hours or of another machine: no command stands in it",
     "console": "tests/test_docs.py runs it and compares what it prints",
+    "slurm": "a cluster carries it out",
+    "yaml": "a cluster carries it out",
+    "py": "needs what is not installed here",
 }
 """Languages that this file leaves alone."""
 CARRIED_OUT = {"bash", "python", "toml", "json"}
@@ -136,6 +140,10 @@ def _shell(lines: list[list[str]]) -> None:
     for tool, verb, *words in lines:
         if tool == "oneloop":
             _command(verb, words, made)
+        elif tool == "torchrun":  # tests/parallel starts ranks; here it is asked whether the flags are there
+            place = words.index("oneloop")
+            assert words[place - 1] == "-m" and words[place + 1] == "train"
+            parse_run(words[place + 2 :], "")
         elif tool == "make":
             assert re.search(rf"^{re.escape(verb)}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
         else:

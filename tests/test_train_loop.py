@@ -328,7 +328,7 @@ def test_resuming_at_a_step_is_the_same_run(algorithm):
 
 
 def test_two_ranks_train_the_single_process_s_weights():
-    """The whole loop on two threads, each with half of every group's rows; gradients are added up before the step."""
+    """The whole loop on two threads, each with half of the passes; gradients are added up before the step."""
     batch = ragged_batch(0, 4, truncate=False)
     algorithm = replace(PPO, epochs=2, target_kl=0.5)
     single, log, _ = run(algorithm, Fixed(lambda step: batch), minibatch=3, steps=2)
@@ -336,14 +336,11 @@ def test_two_ranks_train_the_single_process_s_weights():
     def work(rank, world):
         class Together(Bigram):
             def step(self):
-                for parameter in self.parameters():
-                    own = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-                    parameter.grad = sum(world.exchange("gradient", own))
+                self.add_gradients(world)
                 return super().step()
 
         models, recorder = Together(0, reference=Bigram(7)), Memory()
-        half = batch.rows(torch.arange(rank, 12, 2)).trimmed()
-        train(algorithm, Fixed(lambda step: half), models, recorder, steps=2, minibatch=3, max_tokens=40, seed=0,
+        train(algorithm, Fixed(lambda step: batch), models, recorder, steps=2, minibatch=3, max_tokens=40, seed=0,
               world=world)  # fmt: skip
         return models.weights(), recorder
 

@@ -4,7 +4,9 @@ State of token t: tanh of the mean embedding of tokens 0 … t − 1, so that ev
 each for tokens, values and scores. The last two ports, `Memory` and `Fixed`, keep records and repeat a batch.
 """
 
+import json
 from dataclasses import replace
+from itertools import zip_longest
 from threading import Barrier, Thread
 
 import torch
@@ -12,7 +14,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from oneloop.algorithms import Preference, Unpaired
-from oneloop.batch import Batch, PolicyOutput, Size
+from oneloop.batch import Batch, PolicyOutput
 from oneloop.ports import Report
 
 VOCABULARY = 8
@@ -79,6 +81,12 @@ class Bigram(nn.Module):
             for parameter in self.parameters():
                 parameter += size * torch.randn(parameter.shape, generator=rng, dtype=torch.float64).to(parameter.dtype)
 
+    def add_gradients(self, world):
+        """Over ranks."""
+        for parameter in self.parameters():
+            parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            world.add(parameter.grad)
+
     def gradient(self):
         """All gradients end to end; clears them."""
         flat = torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten()
@@ -121,7 +129,7 @@ class Memory:
 
 
 class Silent:
-    """Implements `oneloop.recipes.execute.Observer`: keeps what it is told, and shows nothing."""
+    """Implements `oneloop.recipes.watched.Observer`: keeps what it is told, and shows nothing."""
 
     def __init__(self):
         self.lines = []
@@ -166,7 +174,7 @@ class Rank:
     """Implements `oneloop.ports.World` for one thread of several. A rank that calls out of order breaks the barrier."""
 
     def __init__(self, rank, board, barrier):
-        self.rank, self.board, self.barrier = rank, board, barrier
+        self.rank, self.ranks, self.board, self.barrier = rank, len(board), board, barrier
 
     def exchange(self, kind, value):
         self.board[self.rank] = (kind, value)
@@ -176,28 +184,29 @@ class Rank:
         assert {kind for kind, _ in everyone} == {kind}, "ranks disagree on the collective"
         return [value for _, value in everyone]
 
-    def total(self, size):
-        return Size(*(sum(column) for column in zip(*self.exchange("total", size), strict=True)))
+    def share(self, items):
+        rounds = range(self.rank, -(-len(items) // self.ranks) * self.ranks, self.ranks)
+        return [items[place] if place < len(items) else None for place in rounds]
 
-    def gather(self, rows):
-        pieces = self.exchange(f"gather {rows.dim()} {rows.dtype}", rows)
-        if rows.dim() == 1:
-            return torch.cat(pieces)
-        width = max(piece.shape[1] for piece in pieces)
-        return torch.cat([torch.cat([p, p.new_zeros(len(p), width - p.shape[1])], 1) for p in pieces])
+    def collect(self, mine):
+        everyone = self.exchange("collect", json.loads(json.dumps(list(mine))))
+        return [value for row in zip_longest(*everyone, fillvalue=NONE) for value in row if value is not NONE]
 
-    def mine(self, rows, like):
-        counts = self.exchange("mine", len(like))
-        start = sum(counts[: self.rank])
-        own = rows[start : start + len(like)]
-        return own[:, : like.shape[1]] if own.dim() > 1 else own
+    def add(self, rows):
+        return rows.copy_(sum(self.exchange(f"add {rows.dtype} {tuple(rows.shape)}", rows.clone())))
 
     def sum(self, stats):
         everyone = self.exchange("sum", dict(stats))
         return {
-            name: max(s[name] for s in everyone) if name.endswith("/max") else sum(s[name] for s in everyone)
-            for name in stats
+            name: (max if name.endswith("/max") else sum)(s[name] for s in everyone if name in s)
+            for name in {name: 0 for s in everyone for name in s}
         }
+
+    def agree(self, value):
+        return self.exchange("agree", json.loads(json.dumps(value)))[0]
+
+
+NONE = object()
 
 
 def on_ranks(count, work):

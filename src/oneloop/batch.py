@@ -17,7 +17,7 @@ from torch import Tensor
 
 
 class Size(NamedTuple):
-    """What a mean divides by: counted once for the whole optimizer step, over every rank."""
+    """What a mean divides by: counted once for the whole optimizer step, whichever rank computes what."""
 
     tokens: int
     """Action tokens."""
@@ -60,6 +60,13 @@ class Loss(NamedTuple):
     value: Float[Tensor, ""]
     stats: dict[str, Tensor]
     """Already weighted by the size of the whole step: they add up over microbatches (`*/max` takes the maximum)."""
+
+    def counted(self, mine: bool) -> Loss:
+        """Itself; or, of a microbatch that is another rank's, the same graph with nothing to add anywhere."""
+        if mine:
+            return self
+        none = {name: value if name.endswith("/max") else torch.zeros_like(value) for name, value in self.stats.items()}
+        return Loss(0.0 * self.value, none)
 
 
 def added(total: Mapping[str, Tensor], stats: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -109,6 +109,11 @@ class Run:
     """Sample from the k most likely tokens; 0 = all. Training refuses a truncated distribution."""
     top_p: float = 1.0
     """Sample from the most likely tokens that reach this probability. Training refuses a truncated distribution."""
+    engine: str = "builtin"
+    """What draws completions while training: builtin; vllm, a server that the run starts; or http://HOST:PORT, one that
+    is there (its key in ONELOOP_ENGINE_KEY)."""
+    vllm_python: str = ""
+    """Python of an environment with vLLM, for --engine vllm; left out, .venv-vllm/bin/python of `make vllm`."""
 
     learning_rate: float = 1e-6
     """Peak learning rate of the policy (AdamW)."""
@@ -164,6 +169,16 @@ class Run:
     """Precision of forward passes; weights and optimizer stay float32."""
     device: str = "cpu"
     """cpu, cuda or cuda:N."""
+    ranks: int = 1
+    """Processes that train together, on this machine; each takes a share of the samples and of the passes. torchrun
+    starts as many itself, on several machines too, and then this is left out: docs/scaling.md."""
+    shard: Literal["none", "grad", "full"] = "none"
+    """What ranks share out of the models: nothing, so that each holds replicas; all but the weights of a pass, which
+    are whole from a layer's forward pass to its backward pass; or all, with a layer whole only while it runs."""
+    cpu_offload: bool = False
+    """Keep a rank's shares in the machine's memory: far less of the GPU's, more time."""
+    rank_timeout: float = 600.0
+    """Seconds that a rank waits for the others, be it for the slowest reward, before the run is ended."""
     report_to: tuple[str, ...] = ()
     """Loggers that are told too, beside the files of the run folder: tensorboard, wandb, trackio."""
 
@@ -175,6 +190,9 @@ class Run:
         _wanted(self.learning_rate > 0, "learning_rate", self.learning_rate, "a positive number")
         _wanted(self.temperature > 0, "temperature", self.temperature, "a positive number")
         _wanted(self.max_grad_norm > 0, "max_grad_norm", self.max_grad_norm, "a positive number")
+        if self.cpu_offload and self.shard == "none":
+            raise ConfigError("--cpu-offload without --shard: there are no shares to move. Fix: --shard full")
+        _wanted(self.rank_timeout > 0, "rank_timeout", self.rank_timeout, "a positive number of seconds")
         _wanted(self.reward_timeout > 0, "reward_timeout", self.reward_timeout, "a positive number of seconds")
         _wanted(self.lora_alpha > 0, "lora_alpha", self.lora_alpha, "a positive number")
         if self.resume and self.overwrite:
@@ -193,6 +211,7 @@ class Run:
             )
         _wanted(0 < self.eval_top_p <= 1, "eval_top_p", self.eval_top_p, "a probability in (0, 1]")
         self._check_best()
+        self._check_engine()
         for name in self.report_to:
             if name not in LOGGERS:
                 near = get_close_matches(name, LOGGERS, 1)
@@ -214,6 +233,18 @@ class Run:
                 "Fix: --eval-every 10"
             )
 
+    def _check_engine(self) -> None:
+        elsewhere = self.engine.startswith(("http://", "https://"))
+        if self.engine not in ("builtin", "vllm") and not elsewhere:
+            raise ConfigError(f"--engine {self.engine}: wanted builtin, vllm or http://HOST:PORT")
+        if self.vllm_python and self.engine != "vllm":
+            raise ConfigError(f"--vllm-python {self.vllm_python} with --engine {self.engine}. Fix: --engine vllm")
+
+    @property
+    def samples_exactly(self) -> bool:
+        """Whether the sampler's log-probs are the trainer's: the same modules, in float32."""
+        return self.engine == "builtin" and self.dtype == "float32"
+
     @property
     def eval_limit(self) -> int:
         """Length limit of an evaluation's completions."""
@@ -232,7 +263,7 @@ LOGGERS = ("tensorboard", "wandb", "trackio")
 """What --report-to takes."""
 _POSITIVE = (
     "steps", "prompts_per_step", "group_size", "epochs", "max_tokens", "max_new_tokens", "keep_checkpoints",
-    "eval_samples", "data_size", "eval_size", "reward_workers",
+    "eval_samples", "data_size", "eval_size", "reward_workers", "ranks",
 )  # fmt: skip
 _NOT_NEGATIVE = (
     "minibatch", "max_refills", "top_k", "warmup", "save_every", "eval_every", "eval_temperature",
@@ -250,6 +281,10 @@ MAY_CHANGE_ON_RESUME = frozenset(
         "gradient_checkpointing",
         "compile",
         "device",
+        "ranks",
+        "shard",
+        "cpu_offload",
+        "rank_timeout",
         "score_early",
         "log_entropy",
         "trace",
@@ -260,6 +295,7 @@ MAY_CHANGE_ON_RESUME = frozenset(
         "keep_best",
         "keep_best_by",
         "report_to",
+        "vllm_python",
     }
 )
 """Settings that do not change what a step computes, rounding aside, as long as no reward function fails."""

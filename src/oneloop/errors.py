@@ -8,6 +8,8 @@ class OneloopError(Exception):
     """Any failure that oneloop explains itself."""
 
     exit_code = 1
+    told = False
+    """Of several ranks that end with it, another one says it."""
 
 
 class ConfigError(OneloopError, ValueError):
@@ -26,12 +28,20 @@ class RewardError(OneloopError, RuntimeError):
     """A reward function that raised or broke its contract; never read as a reward of 0."""
 
 
+class EngineError(OneloopError, RuntimeError):
+    """What samples outside of this process cannot be mended: it died, stalls, or answers what is no completion."""
+
+
 class DivergedError(OneloopError, ArithmeticError):
     """Gradients were not finite several times in a row."""
 
 
 class CheckpointError(OneloopError, RuntimeError):
     """A checkpoint that is torn, incomplete or belongs to another run."""
+
+
+class RankError(OneloopError, RuntimeError):
+    """Another process of the run failed, was killed or did not come; names it and what it was busy with."""
 
 
 class GateError(OneloopError):

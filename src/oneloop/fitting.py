@@ -17,11 +17,13 @@ from oneloop.data import Table, python_table
 from oneloop.errors import ConfigError, Stopped
 from oneloop.model.lora import has_adapters
 from oneloop.notebook import in_notebook, progress
-from oneloop.recipes.execute import Observer, execute
+from oneloop.parallel.launch import joined
+from oneloop.recipes.execute import execute
 from oneloop.recipes.given import Given, function_words, rows_words
 from oneloop.recipes.meter import release_malloc
 from oneloop.recipes.resolve import Algorithm
 from oneloop.recipes.result import FinishedRun
+from oneloop.recipes.watched import Observer, Silent
 from oneloop.recipes.words import algorithm_words, model_words
 
 Reward = Callable[..., Any] | str
@@ -56,6 +58,8 @@ def fit(
         quiet: show nothing. `observer` shows what it likes instead.
         settings: any other setting of `oneloop train` by its name: steps=200, group_size=16, resume=True.
 
+    Under torchrun, or where a cluster sets what torchrun sets, all processes that call this train together.
+
     Returns: the run. Ctrl-C (SIGINT) ends it after the step, with everything saved. In a notebook the stopped run is
         returned; a script gets `Stopped`, so that it does not go on as if the run were done.
 
@@ -87,9 +91,12 @@ def fit(
         eval_rows=eval_rows,
         functions=functions,
     )
-    with _watching(run, quiet, observer) as watcher:
+    with (
+        joined(run.ranks, run.device, run.rank_timeout) as ranks,
+        _watching(run, quiet or not ranks.first, observer if ranks.first else None) as watcher,
+    ):
         try:
-            return FinishedRun(execute(run, watcher, given))
+            return FinishedRun(execute(run, watcher, given, ranks=ranks))
         except Stopped as stop:
             if not in_notebook():
                 raise
@@ -185,19 +192,11 @@ def _weights(weights: Sequence[float | None], settings: Mapping[str, Any]) -> di
     return {"reward_weights": [1.0 if weight is None else weight for weight in weights] + learned}
 
 
-class _Silent:
-    """Implements `oneloop.recipes.execute.Observer`."""
-
-    def say(self, text: str) -> None: ...
-
-    def step(self, step: int, values: Mapping[str, float]) -> None: ...
-
-
 @contextmanager
 def _watching(run: Run, quiet: bool, observer: Observer | None) -> Iterator[Observer]:
     """Who watches: the one that was given, nobody, a notebook's cell or the terminal."""
     if observer is not None or quiet:
-        yield observer or _Silent()
+        yield observer or Silent()
     elif in_notebook():
         yield progress(run.steps)
     else:

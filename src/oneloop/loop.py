@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from time import perf_counter
 
@@ -45,6 +45,7 @@ def train(
         measures: evaluations whose results are logged with the step.
         hooks: called after each step is recorded (save, stop).
         phase: told which part of a step begins: rollout, prepare, update.
+        world: the ranks that train together; each runs this loop over the same batches, and passes are dealt to them.
 
     Returns: the algorithm as it stands after the last step (its KL coefficient may have adapted).
 
@@ -57,20 +58,22 @@ def train(
         with clock("prepare"):
             one_update = algorithm.epochs == 1 and batch.num_groups <= minibatch
             # π_old, π_ref, V_φ → Â        (no gradient; π_old only where the update's own forward pass is not it)
-            batch = algorithm.prepare(batch, models, world, one_update=one_update)
+            batch = algorithm.prepare(batch, models, one_update=one_update)
         with clock("update"):
             minis = minibatches(batch, algorithm.epochs, minibatch, seed, step)
             for update, mini in enumerate(minis):  # one optimizer step each
-                size = world.total(mini.size)  # the denominator: counted once, over every rank
+                size = mini.size  # the denominator: counted once, whoever computes the passes
                 if size.tokens == 0:  # nothing to learn from, and momentum alone must not move the weights
                     tally.skip()
                     continue
-                for micro in mini.microbatches(max_tokens):  # gradient accumulation: a sum, not a mean of means
+                # gradient accumulation: a sum, not a mean of means
+                for micro, mine in dealt(world, mini.microbatches(max_tokens)):
                     out = models.policy(micro)
-                    loss = algorithm.loss(out, micro, size)
+                    loss = algorithm.loss(out, micro, size).counted(mine)
                     loss.value.backward()
                     tally.add(loss.stats)
-                    trace.saw(update, micro, out)
+                    if mine:
+                        trace.saw(update, micro, out)
                     del out, loss  # their graph, before the next one is built
                 if algorithm.too_far(tally.close(models.step())):  # finite check, clip, AdamW, schedule
                     break
@@ -82,7 +85,7 @@ def train(
         recorder.trajectories(step, report.trajectories)
         trace.close(step, batch, report.trajectories)
         recorder.scalars(step, scalars)
-        algorithm = algorithm.adapted(scalars.get("kl"), world.total(batch.size).sequences)
+        algorithm = algorithm.adapted(scalars.get("kl"), batch.size.sequences)
         for hook in hooks:  # save, stop: each knows when it is due
             hook(step, algorithm)
     return algorithm
@@ -93,6 +96,17 @@ def minibatches(batch: Batch, epochs: int, groups: int, seed: int, step: int) ->
     rng = torch.Generator().manual_seed(named_seed(seed, "shuffle", step))
     for _ in range(epochs):
         yield from batch.shuffle(rng).split(groups)
+
+
+def dealt(world: World, micros: Iterable[Batch]) -> Iterator[tuple[Batch, bool]]:
+    """This rank's microbatches of an optimizer step, and whether each counts.
+
+    A rank with one fewer than another is given the first of all once more, which does not count: so that every rank
+    makes the same passes and the same collective calls in them.
+    """
+    every = list(micros)
+    for micro in world.share(every):
+        yield (every[0], False) if micro is None else (micro, True)
 
 
 class Tally:

@@ -23,7 +23,7 @@ def in_notebook() -> bool:
 
 
 class Progress:
-    """Implements `oneloop.recipes.execute.Observer`. One output of the cell, which is changed in place.
+    """Implements `oneloop.recipes.watched.Observer`. One output of the cell, which is changed in place.
 
     Args:
         show: called with this object for each new picture of it.

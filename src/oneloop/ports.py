@@ -4,13 +4,15 @@ Everything that touches a model, a device, a file or a user's function stands be
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
 
-from oneloop.batch import Batch, PolicyOutput, Size
+from oneloop.batch import Batch, PolicyOutput
 from oneloop.types import Completion, Sampling, Trajectory
+
+T = TypeVar("T")
 
 
 @runtime_checkable
@@ -35,39 +37,55 @@ class Models(Protocol):
 
 @runtime_checkable
 class World(Protocol):
-    """The processes that train together. Every rank runs the same loop and calls these in the same order."""
+    """The processes that train together. Every rank holds the whole step's batch; only passes and samples are dealt.
 
-    def total(self, size: Size) -> Size:
-        """The size of the whole optimizer step."""
+    Every rank runs the same loop and makes the same calls in the same order, whatever its share is. Values are JSON's:
+    numbers, texts, lists and dicts with texts as keys; floats keep every bit.
+    """
+
+    rank: int
+    ranks: int
+
+    def share(self, items: Sequence[T]) -> list[T | None]:
+        """This rank's items, round robin; None at the end where it has one fewer than another rank."""
         ...
 
-    def gather(self, rows: Tensor) -> Tensor:
-        """The rows of every rank, in rank order, padded on the right to the longest."""
+    def collect(self, mine: Sequence[T]) -> list[T]:
+        """Everybody's values, back in the order of what was shared."""
         ...
 
-    def mine(self, rows: Tensor, like: Tensor) -> Tensor:
-        """This rank's rows of something gathered, cut to the shape of `like`."""
+    def add(self, rows: Tensor) -> Tensor:
+        """The sum over ranks, in place."""
         ...
 
     def sum(self, stats: Mapping[str, float]) -> dict[str, float]:
-        """Statistics added up over ranks (`*/max`: the maximum)."""
+        """Statistics added up over ranks (`*/max`: the maximum). A rank need not have every name."""
+        ...
+
+    def agree(self, value: T) -> T:
+        """Rank 0's value."""
         ...
 
 
 class SingleProcess:
-    """The world of one process: nothing to add up."""
+    """The world of one process: everything is its own."""
 
-    def total(self, size: Size) -> Size:
-        return size
+    rank, ranks = 0, 1
 
-    def gather(self, rows: Tensor) -> Tensor:
-        return rows
+    def share(self, items: Sequence[T]) -> list[T | None]:
+        return list(items)
 
-    def mine(self, rows: Tensor, like: Tensor) -> Tensor:
+    def collect(self, mine: Sequence[T]) -> list[T]:
+        return list(mine)
+
+    def add(self, rows: Tensor) -> Tensor:
         return rows
 
     def sum(self, stats: Mapping[str, float]) -> dict[str, float]:
         return dict(stats)
+
+    def agree(self, value: T) -> T:
+        return value
 
 
 class Report(NamedTuple):
@@ -114,7 +132,7 @@ class RolloutEngine(Protocol):
     """Its log-probs are the trainer's, to 1e-4: the same weights, the same modules, float32."""
 
     def update(self, version: int) -> None:
-        """μ ← π_θ: what is drawn from now on comes from the trainer's weights as they are, which are called `version`."""
+        """μ ← π_θ: what is drawn from now on comes from the trainer's weights as they are, called `version`."""
         ...
 
     def generate(

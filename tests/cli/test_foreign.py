@@ -34,7 +34,7 @@ WANTED = {
     "--beta 0.04": "--set kl.coef=0.04",
     "--num_generations=16": "--group-size 16",
     "--max-completion-length 256": "--max-new-tokens 256",
-    "--use_vllm --lr 3": "the built-in engine samples",
+    "--use_vllm --lr 3": "--engine vllm; the built-in engine",
     "--init_kl_coef": "--set kl.coef=VALUE",
     "actor_rollout_ref.actor.optim.lr=1e-6": "--learning-rate 1e-6",
     "+actor_rollout_ref.rollout.n=5": "--group-size 5",

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from oneloop.cli.board import SHOWN, Board, left, sparkline
 from oneloop.cli.terminal import Terminal
-from oneloop.recipes.execute import PhaseObserver
+from oneloop.recipes.watched import PhaseObserver
 
 
 def picture(board: Board, now: float = 0.0, width: int = 80, **console) -> list[str]:

@@ -15,7 +15,6 @@ demonstrations and pairs are tempered
 dropout stays on in the learner
 the head's gradient in half precision keeps its last chunk only
 the adaptive coefficient counts one rank's sequences
-an evaluation's mean is taken once a microbatch
 all samples of an evaluation's prompt are equal
 a refill repeats the dropped group's seeds
 a text is renamed before it is on the disk

@@ -11,7 +11,7 @@ from torch import Tensor
 from oneloop.algorithms.protocol import Need
 from oneloop.batch import Batch, Loss, PolicyOutput, Size
 from oneloop.errors import ConfigError
-from oneloop.objective.advantage import AdvantageEstimator, Credit, row_rewards, scored
+from oneloop.objective.advantage import AdvantageEstimator, row_rewards, scored
 from oneloop.objective.aggregate import Aggregate, TokenMean
 from oneloop.objective.correction import TruncatedImportance, logprob_gap
 from oneloop.objective.critic import explained_variance, value_loss
@@ -20,7 +20,7 @@ from oneloop.objective.pieces import check_pieces
 from oneloop.objective.select import GroupFilter, OverlongFilter
 from oneloop.objective.shaping import RewardShaping, last_action
 from oneloop.objective.surrogate import Surrogate, bounded_log_ratio
-from oneloop.ports import Models, SingleProcess, World
+from oneloop.ports import Models
 
 
 @dataclass(frozen=True)
@@ -89,14 +89,7 @@ class PolicyGradient:
         return frozenset(need for need, is_needed in wanted.items() if is_needed)
 
     @torch.no_grad()
-    def prepare(
-        self,
-        batch: Batch,
-        models: Models,
-        world: World = SingleProcess(),  # noqa: B008
-        *,
-        one_update: bool = False,
-    ) -> Batch:
+    def prepare(self, batch: Batch, models: Models, *, one_update: bool = False) -> Batch:
         bootstrap = None
         if self.critic is not None:
             out = models.policy(batch)
@@ -106,7 +99,8 @@ class PolicyGradient:
             batch = replace(batch, old_logprobs=models.policy(batch).logprobs.detach())
         if "reference" in self.needs:
             batch = replace(batch, ref_logprobs=models.reference(batch))
-        credit = self._credit(batch, bootstrap, world)
+        rewards = self._rewards(batch)
+        credit = self.advantage(rewards, batch.values, batch.mask, batch.group, bootstrap=bootstrap)
         mask = scored(batch.rewards, batch.mask)  # a row without a score has no loss either: no KL, no value error
         mask = mask if self.drop is None else self.drop(mask, batch.truncated)
         advantages = torch.where(mask, credit.advantages, 0.0)
@@ -130,15 +124,6 @@ class PolicyGradient:
         at_reward = self.kl is not None and self.kl.at == "reward" and "reference" in self.needs
         compares = self.surrogate.uses_old or self.correction is not None
         return at_reward or (compares and not one_update)
-
-    def _credit(self, batch: Batch, bootstrap: Tensor | None, world: World) -> Credit:
-        """Advantages from the rows of every rank: a group or a batch statistic may span them."""
-        everyone = [world.gather(x) for x in (self._rewards(batch), batch.mask, batch.group)]
-        values = None if batch.values is None else world.gather(batch.values)
-        final = None if bootstrap is None else world.gather(bootstrap)
-        credit = self.advantage(everyone[0], values, everyone[1], everyone[2], bootstrap=final)
-        returns = None if credit.returns is None else world.mine(credit.returns, batch.rewards)
-        return Credit(world.mine(credit.advantages, batch.rewards), returns)
 
     def _rewards(self, batch: Batch) -> Float[Tensor, "B T"]:
         """Per-token rewards with the KL and the shaping in them."""
@@ -223,10 +208,7 @@ class PolicyGradient:
 
 
 def _bootstrap(out: PolicyOutput, batch: Batch) -> Float[Tensor, " B"] | None:
-    """V after the last token of truncated rows, 0 for terminated ones.
-
-    Whether there is one depends on the model only, never on the rows: every rank must gather it, or none.
-    """
+    """V after the last token of truncated rows, 0 for terminated ones."""
     if out.final_values is None:
         if bool(batch.truncated.any()):
             raise ValueError("a truncated row needs PolicyOutput.final_values: V after its last token, to bootstrap")

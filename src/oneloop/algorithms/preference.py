@@ -13,7 +13,7 @@ from oneloop.batch import Batch, Loss, PolicyOutput, Size
 from oneloop.errors import ConfigError
 from oneloop.objective.advantage import row_rewards
 from oneloop.objective.preference import Link, LogSigmoid, PairReward, RewardHead, mean_logprobs, pairs
-from oneloop.ports import Models, SingleProcess, World
+from oneloop.ports import Models
 
 
 @dataclass(frozen=True)
@@ -56,14 +56,7 @@ class Preference:
         return frozenset({"reference"} if self.reward.uses_reference else ())
 
     @torch.no_grad()
-    def prepare(
-        self,
-        batch: Batch,
-        models: Models,
-        world: World = SingleProcess(),  # noqa: B008
-        *,
-        one_update: bool = False,
-    ) -> Batch:
+    def prepare(self, batch: Batch, models: Models, *, one_update: bool = False) -> Batch:
         """π_ref."""
         return knowing_reference(batch, models, self.needs)
 

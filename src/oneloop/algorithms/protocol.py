@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Literal, Protocol, runtime_checkable
 
 from oneloop.batch import Batch, Loss, PolicyOutput, Size
-from oneloop.ports import Models, World
+from oneloop.ports import Models
 
 Need = Literal["reference", "values"]
 
@@ -32,7 +32,7 @@ class Algorithm(Protocol):
         """Models beside the policy, derived from the pieces, so that no unused one is ever loaded."""
         ...
 
-    def prepare(self, batch: Batch, models: Models, world: World = ..., *, one_update: bool = False) -> Batch:
+    def prepare(self, batch: Batch, models: Models, *, one_update: bool = False) -> Batch:
         """Fill what stays fixed during the step: π_old, π_ref, V, advantages. No gradient.
 
         Args:

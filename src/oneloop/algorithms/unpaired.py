@@ -14,7 +14,7 @@ from oneloop.errors import ConfigError
 from oneloop.objective.advantage import row_rewards
 from oneloop.objective.mismatch import mismatched, partners
 from oneloop.objective.preference import PairReward
-from oneloop.ports import Models, SingleProcess, World
+from oneloop.ports import Models
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class Unpaired:
 
     L(θ) = 1/N · Σ over rows λ_y·(1 − σ(±(r − z))),   + and λ_D for a desirable row, − and λ_U for another
 
-    z = max(0, mean of r over prompts with the answer to another prompt), without gradient: the whole step's rows of
-    all ranks, measured before the step's first update (`objective/mismatch.py`). N rows with an action.
+    z = max(0, mean of r over prompts with the answer to another prompt), without gradient: over the whole
+    step's rows, measured before the step's first update (`objective/mismatch.py`). N rows with an action.
 
     Reference: KTO, arXiv:2402.01306, eq. 8. Differs: the answer comes from the next row with another prompt, in the
     order of groups; z is that of the step, so that micro-batches, padding and ranks cannot change it.
@@ -52,27 +52,13 @@ class Unpaired:
         return frozenset({"reference"} if self.reward.uses_reference else ())
 
     @torch.no_grad()
-    def prepare(
-        self,
-        batch: Batch,
-        models: Models,
-        world: World = SingleProcess(),  # noqa: B008
-        *,
-        one_update: bool = False,
-    ) -> Batch:
+    def prepare(self, batch: Batch, models: Models, *, one_update: bool = False) -> Batch:
         """π_ref and z."""
         batch = knowing_reference(batch, models, self.needs)
-        tokens, mask, group, lengths = (world.gather(x) for x in (batch.tokens, batch.mask, batch.group, batch.lengths))
-        zeros, nowhere = torch.zeros_like(mask, dtype=batch.rewards.dtype), torch.zeros_like(mask[:, 0])
-        everyone = Batch(tokens, mask, group, zeros, nowhere, lengths=lengths)
-        other = mismatched(batch, everyone, world.mine(partners(everyone), batch.group))
-        found = {"sum": 0.0, "rows": 0.0}
+        z, other = 0.0, mismatched(batch, partners(batch))
         if other is not None:
             other = knowing_reference(other, models, self.needs)
-            drift = self.reward(models.policy(other), other)
-            found = {"sum": float(drift.sum(dtype=torch.float64)), "rows": float(len(other))}
-        found = world.sum(found)  # every rank asks, whether it has such rows or not
-        z = max(found["sum"] / max(found["rows"], 1.0), 0.0)
+            z = max(float(self.reward(models.policy(other), other).mean(dtype=torch.float64)), 0.0)
         return replace(batch, offset=torch.full_like(batch.rewards[:, 0], z))
 
     def loss(self, out: PolicyOutput, batch: Batch, size: Size) -> Loss:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from oneloop.cli.parse import parse
 from oneloop.errors import ConfigError, GateError
-from oneloop.recipes.preflight import refuse_ranks
+from oneloop.parallel import launch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,8 @@ class DemoFlags:
 
 def main(arguments: list[str]) -> int:
     flags = parse(DemoFlags, arguments, prog="oneloop demo")
-    refuse_ranks()
+    if launch.place() is not None:
+        raise ConfigError("oneloop demo is one process; WORLD_SIZE names others. Fix: env -u WORLD_SIZE oneloop demo")
     out = Path(flags.out)
     _clear(out)
     import torch

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from oneloop.config import default_run, read_recipe
+from oneloop.config import Run, default_run, read_recipe
 from oneloop.errors import ConfigError
 
 USAGE = """usage: oneloop explain                                   the algorithms
@@ -28,7 +28,10 @@ def main(arguments: list[str]) -> int:
     if not arguments:
         print("\n".join(f"{name:<14}{source.title}" for name, source in SOURCES.items()))
         return 0
-    print(explain(algorithm_of(arguments[0], _changes(arguments[1:]))))
+    from oneloop.recipes.resolve import sampler
+
+    word, changes = arguments[0], _changes(arguments[1:])
+    print(explain(algorithm_of(word, changes), sampler(run_of(word)) if word.endswith(".toml") else ""))
     return 0
 
 
@@ -39,11 +42,15 @@ def algorithm_of(word: str, changes: list[str]):
 
     if not word.endswith(".toml"):
         return overridden(named_algorithm(word), changes)
-    values = read_recipe(Path(word))
-    if "algorithm" not in values:
-        raise ConfigError(f'{word} names no algorithm. Fix: a line such as algorithm = "grpo"')
-    run = replace(default_run(values["algorithm"]), **values)
+    run = run_of(word)
     return resolved(replace(run, set=(*run.set, *changes)))
+
+
+def run_of(recipe: str) -> Run:
+    values = read_recipe(Path(recipe))
+    if "algorithm" not in values:
+        raise ConfigError(f'{recipe} names no algorithm. Fix: a line such as algorithm = "grpo"')
+    return replace(default_run(values["algorithm"]), **values)
 
 
 def _changes(words: list[str]) -> list[str]:

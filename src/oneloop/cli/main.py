@@ -69,7 +69,8 @@ def run(arguments: list[str]) -> int:
     except OneloopError as error:
         if os.environ.get("ONELOOP_TRACEBACK") == "1":
             raise
-        print("\n".join([f"oneloop {name}: {error}", *getattr(error, "__notes__", ())]), file=sys.stderr)
+        if not error.told:
+            print("\n".join([f"oneloop {name}: {error}", *getattr(error, "__notes__", ())]), file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt as interrupt:
         print(f"oneloop {name}: interrupted", file=sys.stderr)

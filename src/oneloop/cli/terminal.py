@@ -17,7 +17,7 @@ __all__ = ["SHOWN", "Terminal", "terminal", "visible"]
 
 
 class Terminal:
-    """Implements `oneloop.recipes.execute.PhaseObserver`.
+    """Implements `oneloop.recipes.watched.PhaseObserver`.
 
     Args:
         live: there is a panel, which draws this object a few times a second; otherwise each step prints a line.

@@ -6,14 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
 
 from oneloop.algorithms import Algorithm
-from oneloop.batch import Batch, added
+from oneloop.batch import Batch
+from oneloop.experience.dealt import dealt
 from oneloop.experience.episodes import Request, length_scalars, reward_scalars
 from oneloop.experience.passes import pass_scalars
-from oneloop.experience.scoring import drawn_and_scored, silent
-from oneloop.ports import Models, RolloutEngine, Scorer
+from oneloop.experience.scoring import Scored, drawn_and_scored, silent
+from oneloop.ports import Models, RolloutEngine, Scorer, SingleProcess, World
 from oneloop.seeds import named_seed
 from oneloop.types import Prompt, Sampling, Trajectory
 
@@ -35,6 +35,8 @@ class Generation:
     seed: int = 0
     say: Callable[[str], None] = silent
     """Told how far the scoring is, while it is slow."""
+    world: World = field(default_factory=SingleProcess)
+    """Ranks to which the prompts are dealt."""
 
     def __call__(self) -> list[Trajectory]:
         requests = [
@@ -42,10 +44,12 @@ class Generation:
             for number, prompt in enumerate(self.prompts)
             for sample in range(self.samples)
         ]
-        scored = drawn_and_scored(
+        return dealt(self.world, requests, self._scored).trajectories
+
+    def _scored(self, requests: Sequence[Request]) -> Scored:
+        return drawn_and_scored(
             self.engine, self.decode, self.scorer, requests, self.sampling, early=False, say=self.say
         )
-        return scored.trajectories
 
 
 def generation_scalars(items: Sequence[Trajectory]) -> dict[str, float]:
@@ -56,13 +60,11 @@ def generation_scalars(items: Sequence[Trajectory]) -> dict[str, float]:
 
 
 @torch.no_grad()
-def loss_scalars(algorithm: Algorithm, models: Models, batch: Batch, max_tokens: int) -> dict[str, float]:
+def loss_scalars(algorithm: Algorithm, models: Models, batch: Batch) -> dict[str, float]:
     """The training objective on held-out demonstrations or pairs, as `eval/…`."""
     batch = algorithm.prepare(batch, models)
-    total: dict[str, Tensor] = {}
-    for micro in batch.microbatches(max_tokens):
-        total = added(total, algorithm.loss(models.policy(micro), micro, batch.size).stats)
-    return {f"eval/{name}": float(value) for name, value in total.items()}
+    stats = algorithm.loss(models.policy(batch), batch, batch.size).stats
+    return {f"eval/{name}": float(value) for name, value in stats.items()}
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from statistics import fmean
 from typing import Any
 
@@ -12,12 +13,13 @@ import torch
 
 from oneloop.batch import Batch
 from oneloop.errors import ConfigError, RewardError
+from oneloop.experience.dealt import dealt
 from oneloop.experience.episodes import Request, dead_scalars, length_scalars, reward_scalars
 from oneloop.experience.pack import Row, action_means, collate
-from oneloop.experience.scoring import Phase, drawn_and_scored, silent, unwatched
+from oneloop.experience.scoring import Phase, Scored, drawn_and_scored, silent, unwatched
 from oneloop.experience.stream import Stream
 from oneloop.objective.select import GroupFilter
-from oneloop.ports import Models, Recorder, Report, RolloutEngine, Scorer
+from oneloop.ports import Models, Recorder, Report, RolloutEngine, Scorer, SingleProcess, World
 from oneloop.seeds import named_seed
 from oneloop.types import Prompt, Sampling, Trajectory
 
@@ -41,6 +43,7 @@ class Rollouts:
         score_early: score each group as soon as it is complete, beside the sampling of the others.
         say: told how far the scoring is, while it is slow.
         phase: told whether it is sampled, or rewards are waited for.
+        world: ranks to which whole groups are dealt; each samples and scores its own, and all have the batch.
     """
 
     def __init__(
@@ -61,13 +64,14 @@ class Rollouts:
         say: Callable[[str], None] = silent,
         phase: Phase = unwatched,
         device: torch.device | str = "cpu",
+        world: World = SingleProcess(),  # noqa: B008
     ) -> None:
         check_sampling(sampling)
         self._engine, self._decode, self._scorer, self._recorder = engine, decode, scorer, recorder
         self._stream, self._sampling, self._seed, self._device = Stream(prompts, seed), sampling, seed, device
         self._prompts_per_step, self._group_size = prompts_per_step, group_size
         self._keep, self._max_refills, self._score_early = keep, max_refills, score_early
-        self._say, self._phase = say, phase
+        self._say, self._phase, self._world = say, phase, world
         self._failed: list[tuple[int, int]] = []  # of the last steps: samples that a reward failed on, and all samples
         self._drawn: list[Group] = []
         self._scoring = 0.0
@@ -100,7 +104,14 @@ class Rollouts:
                 Request(prompt, number, sample, named_seed(self._seed, step, prompt.id, first + sample))
                 for sample in range(self._group_size)
             ]
-        scored, seconds = drawn_and_scored(
+        scored, seconds = dealt(self._world, requests, partial(self._scored, step))
+        self._scoring += seconds
+        size = self._group_size
+        groups = [scored[place : place + size] for place in range(0, len(scored), size)]
+        return [self._judged(group) for group in groups]
+
+    def _scored(self, step: int, requests: Sequence[Request]) -> Scored:
+        return drawn_and_scored(
             self._engine,
             self._decode,
             self._scorer,
@@ -111,10 +122,6 @@ class Rollouts:
             say=self._say,
             phase=self._phase,
         )
-        self._scoring += seconds
-        size = self._group_size
-        groups = [scored[place : place + size] for place in range(0, len(scored), size)]
-        return [self._judged(group) for group in groups]
 
     def _judged(self, group: Group) -> Group:
         if self._keep is None or self._keep([item.reward.value for item in group]):

@@ -248,7 +248,7 @@ def mismatch(look: Look) -> Alert | None:
         "A_MISMATCH",
         f"sampler and trainer disagree by {gap:.3g} nats per token about the same tokens: the ratio is off by a factor "
         f"of {2.718281828**gap:.2f} before anything was learned",
-        '--dtype float32, or --set "correction=TruncatedImportance(2.0)"',
+        "--dtype float32, or an --engine elsewhere that takes weights; the correction by π_old/μ holds small gaps only",
         gap,
     )
 

@@ -88,7 +88,13 @@ CODES: dict[str, Entry] = {
     "A_MISMATCH": Entry(
         "sampler and trainer give the same tokens other probabilities: every ratio is biased",
         f"`rollout/logprob_gap` ≥ {_L.logprob_gap:g} nats",
-        '`--dtype float32`, or `--set "correction=TruncatedImportance(2.0)"`',
+        '`--dtype float32`; an `--engine` elsewhere that takes weights; `--set "correction=TruncatedImportance(2.0)"`, '
+        "the default where sampler and trainer are not the same modules in float32",
+    ),
+    "A_ENGINE": Entry(
+        "a server that samples for the run failed and was started again; its completions are drawn with the same seeds",
+        "it died, stalls, or answers what is no completion; a second time in one call ends the run",
+        "look at `vllm.log` in the run folder",
     ),
     "A_LENGTH_UP": Entry(
         "completions grow and the reward does not",

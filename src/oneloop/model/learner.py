@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,9 +17,19 @@ from transformers import PreTrainedModel
 from oneloop.batch import Batch, PolicyOutput
 from oneloop.errors import DivergedError
 from oneloop.forward.probe import plain_head
-from oneloop.forward.reader import Backbone, CausalReader, final_values_of, reward_scores, score_only, values_of
+from oneloop.forward.reader import (
+    Backbone,
+    CausalReader,
+    States,
+    final_values_of,
+    reward_scores,
+    score_only,
+    values_of,
+)
 from oneloop.model.lora import adapters_off, has_adapters
+from oneloop.model.sharded import Entered, Root, Unsharded, whole
 from oneloop.objective.logprobs import Entropy
+from oneloop.ports import SingleProcess, World
 
 MOST_SKIPS = 3
 """Optimizer steps in a row with a gradient that is not finite, after which a run stops."""
@@ -61,10 +71,6 @@ class Critic:
         return _trained(self.head if self.backbone is None else self.backbone)
 
 
-SumGradients = Callable[[list[nn.Parameter]], None]
-"""Adds up gradients over ranks, in place."""
-
-
 class Learner:
     """Implements `oneloop.ports.Models`.
 
@@ -79,6 +85,8 @@ class Learner:
         recompute: layers are computed again for gradients: less memory, more time, the same numbers.
         compiler: backend of torch.compile for the layers of every pass; None: they run as they are.
         dtype: bfloat16 runs the forward passes in autocast; weights and moments stay float32.
+        shard: cuts models over the ranks, once they have been tried out; None: each rank holds a replica.
+        world: the ranks. Passes without gradient are dealt to them, and gradients are added up.
     """
 
     def __init__(
@@ -94,18 +102,20 @@ class Learner:
         entropy: Entropy = "value",
         recompute: bool = False,
         compiler: str | None = None,
-        sum_gradients: SumGradients | None = None,
+        shard: Entered | None = None,
+        world: World = SingleProcess(),  # noqa: B008
     ) -> None:
         self.model, self.critic, self.optimization = policy.eval(), critic, optimization
         self.max_tokens, self.dtype, self.device = max_tokens, dtype, policy.device
         self.updates = 0
         self.skipped_in_a_row = 0
-        self._sum_gradients = sum_gradients
+        self._world = world
         self._scores = hasattr(policy, "score")
         self._entropy: Entropy = entropy
         plain = not self._scores and plain_head(policy)
         how: dict[str, Any] = {"recompute": recompute, "compiler": compiler}
-        backbone = partial(Backbone.of, dtype=dtype, **how)
+        self.sharded = shard is not None
+        backbone = partial(Backbone.of, dtype=dtype, sharded=self.sharded, **how)
         self._backbone = backbone(policy) if plain or self._scores else Backbone(policy, False, **how)
         self._backbone.check_compiled(dtype)
         self.note = "" if self._backbone.packs else _slow_note(policy, plain or self._scores)
@@ -119,7 +129,30 @@ class Learner:
         if critic is not None and critic.backbone is not None:
             self._critic_backbone = backbone(critic.backbone)
             self._critic_backbone.check_compiled(dtype)
+        self._enter(shard or Unsharded, reference)
         self.optimizer = self._make_optimizer()
+
+    def _enter(self, shard: Entered, reference: PreTrainedModel | None) -> None:
+        """What a pass enters its modules through."""
+        critic = self.critic
+        heads = (critic.head,) if critic is not None and critic.backbone is None else ()
+        self._root = self._reference_root = shard(self.model, *heads)
+        self._roots: list[Root] = [self._root]
+        if reference is not None:
+            self._reference_root = shard(reference)
+            self._roots.append(self._reference_root)
+        if critic is not None and critic.backbone is not None:
+            self._critic_root = shard(critic.backbone)
+            self._roots.append(self._critic_root)
+
+    @property
+    def writers(self) -> World:
+        """The ranks that save it together: all of them where it is cut, else the first by itself."""
+        return self._world if self.sharded else SingleProcess()
+
+    def _reshard(self) -> None:
+        for root in self._roots:
+            root.cut_again()
 
     def _reader_of(
         self, reference: PreTrainedModel, policy: PreTrainedModel, temperature: float, plain: bool
@@ -130,7 +163,7 @@ class Learner:
         plain = plain_head(reference)
         compiler = self._backbone.compiler
         backbone = (
-            Backbone.of(reference, self.dtype, compiler=compiler)
+            Backbone.of(reference, self.dtype, compiler=compiler, sharded=self.sharded)
             if plain
             else Backbone(reference, False, compiler=compiler)
         )
@@ -162,7 +195,7 @@ class Learner:
         if torch.is_grad_enabled():
             return self._forward(batch, self._entropy)
         entropy: Entropy = "value" if self._entropy == "gradient" else "none"
-        return _by_microbatch(batch, self.max_tokens, lambda micro: self._forward(micro, entropy))
+        return self._by_microbatch(batch, lambda micro: self._forward(micro, entropy))
 
     @torch.no_grad()
     def reference(self, batch: Batch) -> Float[Tensor, "B T"]:
@@ -172,37 +205,60 @@ class Learner:
 
         def forward(micro: Batch) -> PolicyOutput:
             with self._precision():
-                return PolicyOutput(read(micro, "none")[0])
+                return self._reference_root(lambda: PolicyOutput(read(micro, "none")[0]))
 
         with adapters_off(self.model) if read is self._read else nullcontext():
-            return _by_microbatch(batch, self.max_tokens, forward).logprobs
+            return self._by_microbatch(batch, forward).logprobs
 
     def _forward(self, batch: Batch, entropy: Entropy) -> PolicyOutput:
         with self._precision():
-            if self._scores:
-                return score_only(reward_scores(self._backbone, batch), batch)
-            logprobs, entropies, states = self._read(batch, entropy)
-            if self.critic is None:
-                return PolicyOutput(logprobs, entropies)
-            if self.critic.backbone is not None or states is None:
-                states = self._critic_backbone(batch)
-            return PolicyOutput(
-                logprobs,
-                entropies,
-                values=values_of(self.critic.head, states),
-                final_values=final_values_of(self.critic.head, states, batch.lengths),
-            )
+            out = self._root(partial(self._read_out, batch, entropy))
+            if self.critic is None or self.critic.backbone is None:
+                return out
+            values, last = self._critic_root(lambda: self._values(self._critic_backbone(batch), batch))
+            return out._replace(values=values, final_values=last)
+
+    def _read_out(self, batch: Batch, entropy: Entropy) -> PolicyOutput:
+        if self._scores:
+            return score_only(reward_scores(self._backbone, batch), batch)
+        logprobs, entropies, states = self._read(batch, entropy)
+        if self.critic is None or self.critic.backbone is not None:
+            return PolicyOutput(logprobs, entropies)
+        values, last = self._values(self._backbone(batch) if states is None else states, batch)
+        return PolicyOutput(logprobs, entropies, values=values, final_values=last)
+
+    def _values(self, states: States, batch: Batch) -> tuple[Tensor, Tensor]:
+        """V at every action, and after the last one."""
+        assert self.critic is not None
+        return values_of(self.critic.head, states), final_values_of(self.critic.head, states, batch.lengths)
+
+    def _by_microbatch(self, batch: Batch, forward: Callable[[Batch], PolicyOutput]) -> PolicyOutput:
+        """`forward` over microbatches without gradient, dealt to the ranks, put back in the order of the rows."""
+        pieces, tables = list(batch.microbatch_rows(self.max_tokens)), dict[str, Tensor]()
+        for rows in self._world.share(pieces):
+            # a rank with one fewer goes along with the first once more, and leaves its zeros for whoever has it
+            out = forward(batch.rows(pieces[0] if rows is None else rows).trimmed())
+            for name, value in out._asdict().items():
+                if value is None:
+                    continue
+                shape = batch.mask.shape if value.dim() == 2 else batch.mask.shape[:1]
+                table = tables.setdefault(name, torch.zeros(shape, device=value.device, dtype=value.dtype))
+                if rows is not None:
+                    table[(rows, slice(value.shape[1])) if value.dim() == 2 else rows] = value
+        # in here, where adapters are off: peft turns them on again in the parameters that stand there then
+        self._reshard()
+        return PolicyOutput(**{name: self._world.add(table) for name, table in tables.items()})
 
     def _precision(self):
         if self.dtype == torch.float32:
             return nullcontext()
-        return torch.autocast(self.device.type, dtype=self.dtype)
+        # what autocast keeps of a layer's weights would stay until the pass is over; layers that are gathered may not
+        return torch.autocast(self.device.type, dtype=self.dtype, cache_enabled=not self.sharded)
 
     def step(self) -> dict[str, float]:
         parameters = list(self.named_parameters().values())
-        if self._sum_gradients is not None:
-            self._sum_gradients(parameters)
-        norm = float(nn.utils.clip_grad_norm_(parameters, self.optimization.max_grad_norm))
+        self._add_gradients(parameters)
+        norm = float(whole(nn.utils.clip_grad_norm_(parameters, self.optimization.max_grad_norm)))
         if not isfinite(norm):
             return self._skip()
         self.skipped_in_a_row = 0
@@ -213,6 +269,20 @@ class Learner:
         self.optimizer.zero_grad()
         self.updates += 1
         return {"grad_norm": norm, "learning_rate": self.optimization.learning_rate * factor}
+
+    def _add_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Of all ranks. The loss is weighted by the size of the whole step, so they are added up, never averaged.
+
+        A parameter that no rank's passes reached stays without a gradient, as in one process.
+        """
+        if self._world.ranks == 1 or self.sharded:  # backward has added up those of shares
+            return
+        reached = [parameter.grad is not None for parameter in parameters]
+        counts = self._world.add(torch.tensor(reached, dtype=torch.float32, device=self.device))
+        for parameter, count in zip(parameters, counts.tolist(), strict=True):
+            if count:
+                parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+                self._world.add(parameter.grad)
 
     def _skip(self) -> dict[str, float]:
         """Leave weights and moments as they are; give up when it keeps happening."""
@@ -255,19 +325,3 @@ def _slow_note(model: PreTrainedModel, plain: bool) -> str:
         f"{name}'s logits are more than its output embedding times the last hidden state, so log-probs are taken from "
         "whole-vocabulary logits of padded rows: correct, but slower and with more memory"
     )
-
-
-def _by_microbatch(batch: Batch, max_tokens: int, forward: Callable[[Batch], PolicyOutput]) -> PolicyOutput:
-    """`forward` over microbatches without gradient, put back in the order of the rows."""
-    collected: dict[str, Tensor] = {}
-    for rows in batch.microbatch_rows(max_tokens):
-        for name, value in forward(batch.rows(rows).trimmed())._asdict().items():
-            if value is None:
-                continue
-            shape = batch.mask.shape if value.dim() == 2 else batch.mask.shape[:1]
-            whole = collected.setdefault(name, torch.zeros(shape, device=value.device, dtype=value.dtype))
-            if value.dim() == 2:
-                whole[rows, : value.shape[1]] = value
-            else:
-                whole[rows] = value
-    return PolicyOutput(**collected)

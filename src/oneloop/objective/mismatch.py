@@ -26,19 +26,19 @@ def partners(batch: Batch) -> Int[Tensor, " B"]:
     return found
 
 
-def mismatched(prompts: Batch, answers: Batch, partner: Int[Tensor, " B"]) -> Batch | None:
-    """The prompts of one batch, each with the answer of row `partner` of the other; None where no row has a partner.
+def mismatched(batch: Batch, partner: Int[Tensor, " B"]) -> Batch | None:
+    """The prompts of a batch, each with the answer of row `partner`; None where no row has a partner.
 
-    Cut to the longest row of `answers`, which the model is known to read; a row that has no action left is left out.
+    Cut to the longest row of the batch, which the model is known to read; a row that has no action left is left out.
     """
-    longest, before, after = int(answers.lengths.max()), _starts(prompts).tolist(), _starts(answers).tolist()
+    longest, starts = int(batch.lengths.max()), _starts(batch).tolist()
     tokens, masks = [], []
     for row, other in enumerate(partner.tolist()):
-        start, stop = after[other], int(answers.lengths[other])
-        if other < 0 or before[row] >= longest:
+        if other < 0 or starts[row] >= longest:
             continue
-        prompt, acted = prompts.tokens[row, : before[row]], answers.mask[other, start:stop]
-        tokens.append(torch.cat([prompt, answers.tokens[other, start:stop]])[:longest])
+        start, stop = starts[other], int(batch.lengths[other])
+        prompt, acted = batch.tokens[row, : starts[row]], batch.mask[other, start:stop]
+        tokens.append(torch.cat([prompt, batch.tokens[other, start:stop]])[:longest])
         masks.append(torch.cat([torch.zeros_like(prompt, dtype=torch.bool), acted])[:longest])
     if not tokens:
         return None
@@ -48,7 +48,7 @@ def mismatched(prompts: Batch, answers: Batch, partner: Int[Tensor, " B"]) -> Ba
         tokens=pad_sequence(tokens, batch_first=True),
         mask=mask,
         group=torch.arange(len(tokens), device=partner.device),
-        rewards=torch.zeros_like(mask, dtype=prompts.rewards.dtype),
+        rewards=torch.zeros_like(mask, dtype=batch.rewards.dtype),
         truncated=torch.zeros_like(mask[:, 0]),
         lengths=lengths,
     )

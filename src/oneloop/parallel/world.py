@@ -1,67 +1,104 @@
-"""Data parallelism over torch.distributed: every rank holds the models and its own groups.
+"""Ranks over torch.distributed: what is dealt, added up and told between processes that train together."""
 
-Losses are weighted by the size of the whole step, so gradients are added up over ranks, never averaged.
-"""
+from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from math import isnan, nan
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
-from oneloop.batch import Size
+from oneloop.errors import OneloopError
+from oneloop.ports import World
+
+T = TypeVar("T")
 
 
 class Distributed:
-    """Implements `oneloop.ports.World` on an initialised process group."""
+    """Implements `oneloop.ports.World` on an initialised process group.
 
-    def __init__(self, device: torch.device | str = "cpu") -> None:
-        self.rank, self.ranks, self._device = dist.get_rank(), dist.get_world_size(), device
+    Values travel as JSON in tensors of bytes over gloo, whatever carries tensors: nothing that arrives is unpickled.
 
-    def total(self, size: Size) -> Size:
-        counts = torch.tensor(size, device=self._device)
-        dist.all_reduce(counts)
-        return Size(*(int(count) for count in counts))
+    Args:
+        timeout: how long a rank is waited for where values are told; None: torch's own.
+    """
 
-    def gather(self, rows: Tensor) -> Tensor:
-        shapes = self._shapes(rows)
-        widest = [max(sizes) for sizes in zip(*shapes, strict=True)]
-        sent = _grown(rows.contiguous(), widest)
-        received = [torch.empty_like(sent) for _ in range(self.ranks)]
-        dist.all_gather(received, sent)
-        return torch.cat([piece[: shape[0]] for piece, shape in zip(received, shapes, strict=True)])
+    def __init__(self, timeout: timedelta | None = None) -> None:
+        self.rank, self.ranks = dist.get_rank(), dist.get_world_size()
+        self._values = dist.new_group(backend="gloo", timeout=timeout)
+        self.calls = 0
+        """Collective calls that this rank has come to."""
+        self.waiting = False
+        """Whether it is in one, or one failed."""
 
-    def mine(self, rows: Tensor, like: Tensor) -> Tensor:
-        counts = [shape[0] for shape in self._shapes(like)]
-        start = sum(counts[: self.rank])
-        own = rows[start : start + counts[self.rank]]
-        return own[:, : like.shape[1]] if own.dim() > 1 else own
+    def share(self, items: Sequence[T]) -> list[T | None]:
+        mine: list[T | None] = list(items[self.rank :: self.ranks])
+        return mine + [None] * (-(-len(items) // self.ranks) - len(mine))
+
+    def collect(self, mine: Sequence[T]) -> list[T]:
+        everyone = self._everyone(list(mine))
+        rounds = range(max(map(len, everyone)))
+        return [own[place] for place in rounds for own in everyone if place < len(own)]
+
+    def add(self, rows: Tensor) -> Tensor:
+        with self._call():
+            dist.all_reduce(rows)
+        return rows
 
     def sum(self, stats: Mapping[str, float]) -> dict[str, float]:
-        out = {}
-        for name in sorted(stats):
-            value = torch.tensor(stats[name], dtype=torch.float64, device=self._device)
-            dist.all_reduce(value, dist.ReduceOp.MAX if name.endswith("/max") else dist.ReduceOp.SUM)
-            out[name] = float(value)
-        return out
+        everyone = self._everyone(dict(stats))
+        return {
+            name: (_largest if name.endswith("/max") else sum)([own[name] for own in everyone if name in own])
+            for name in dict.fromkeys(name for own in everyone for name in own)
+        }
 
-    def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Add up the gradients of every rank, in place; a rank that had no rows adds zeros."""
-        for parameter in parameters:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-            dist.all_reduce(parameter.grad)
+    def agree(self, value: T) -> T:
+        return self._everyone(value if self.rank == 0 else None)[0]
 
-    def _shapes(self, rows: Tensor) -> list[list[int]]:
-        own = torch.tensor(rows.shape, device=self._device)
-        every = [torch.empty_like(own) for _ in range(self.ranks)]
-        dist.all_gather(every, own)
-        return [shape.tolist() for shape in every]
+    def _everyone(self, value: Any) -> list[Any]:
+        """Each rank's value, in rank order."""
+        told = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
+        lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(self.ranks)]
+        with self._call():
+            dist.all_gather(lengths, torch.tensor([len(told)]), group=self._values)
+            longest = max(int(length) for length in lengths)
+            received = [torch.empty(longest, dtype=torch.uint8) for _ in range(self.ranks)]
+            dist.all_gather(received, torch.cat([told, told.new_zeros(longest - len(told))]), group=self._values)
+        return [
+            json.loads(piece[: int(length)].numpy().tobytes()) for piece, length in zip(received, lengths, strict=True)
+        ]
+
+    @contextmanager
+    def _call(self) -> Iterator[None]:
+        self.calls += 1
+        self.waiting = True
+        yield
+        self.waiting = False
 
 
-def _grown(rows: Tensor, shape: Sequence[int]) -> Tensor:
-    """Padded at the end of each dimension with zeros."""
-    missing = [wanted - size for wanted, size in zip(shape, rows.shape, strict=True)]
-    padding = [amount for size in reversed(missing) for amount in (0, size)]
-    return F.pad(rows, padding)
+def check_replicas(world: World, parameters: Iterable[Tensor]) -> None:
+    """Raises: OneloopError, on every rank, where one of them begins with other weights than rank 0."""
+    if world.ranks == 1:
+        return
+    own = [_bytes(parameter) for parameter in parameters]
+    every = world.collect([own])
+    odd = [rank for rank, sums in enumerate(every) if sums != every[0]]
+    if odd:
+        raise OneloopError(
+            f"rank {odd[0]} begins with other weights than rank 0: --model, or the checkpoint, is another file there. "
+            "Fix: the same files on every machine"
+        )
+
+
+def _bytes(weights: Tensor) -> int:
+    """Their sum: the same in whatever order it is taken, and another one where any bit is."""
+    return int(weights.detach().reshape(-1).view(torch.uint8).sum(dtype=torch.int64))
+
+
+def _largest(values: Sequence[float]) -> float:
+    return nan if any(map(isnan, values)) else max(values)

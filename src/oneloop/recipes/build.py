@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from statistics import fmean
 from time import perf_counter
@@ -36,16 +36,20 @@ from oneloop.model.reward import LearnedReward
 from oneloop.model.save import separate_critic, shared_critic
 from oneloop.model.text import Text, end_ids, ignored_sampling, name_ends
 from oneloop.objective.preference import RewardHead
-from oneloop.ports import Experience, Measure, Recorder
+from oneloop.parallel.fsdp import Copied, Sharding
+from oneloop.parallel.world import check_replicas
+from oneloop.ports import Experience, Measure, Recorder, SingleProcess, World
 from oneloop.recipes import items
-from oneloop.recipes.device import device_of
+from oneloop.recipes.device import device_of, sharding_of
 from oneloop.recipes.inputs import Inputs
 from oneloop.recipes.meter import settle_malloc
 from oneloop.recipes.reference_cache import Kept
 from oneloop.recipes.resolve import Algorithm, ReferenceFrom, entropy_of, reference_from, scores
+from oneloop.recipes.sampler import engine_of
 from oneloop.recipes.stored import Stored
 from oneloop.rewards import NamedReward, RewardScorer
 from oneloop.rollout.engine import Engine
+from oneloop.rollout.vllm.engine import VllmEngine
 from oneloop.types import Sampling
 
 
@@ -56,13 +60,18 @@ class Parts:
     text: Text
     learner: Learner
     experience: Experience
-    engine: Engine | None
+    engine: Engine | VllmEngine | None
     """What samples; None where the data is fixed."""
     measures: tuple[Every, ...]
     counts: tuple[Measure, ...]
     """What is counted at every step: rows that were left out."""
     notes: tuple[str, ...]
     """What the user should know before step 0."""
+
+    def close(self) -> None:
+        """End what runs outside of this process."""
+        if isinstance(self.engine, VllmEngine):
+            self.engine.close()
 
 
 def dtype_of(run: Run) -> torch.dtype:
@@ -101,12 +110,14 @@ def assemble(
     checkpoint: Path | None = None,
     say: Callable[[str], None] = silent,
     phase: Phase = unwatched,
+    world: World = SingleProcess(),  # noqa: B008
 ) -> Parts:
     """Load exactly the models that the algorithm needs, from `checkpoint` where one is given.
 
     Args:
         say: told what happens while a step takes long.
         phase: told what a step that is sampled waits for.
+        world: the ranks of the run, each of which has all models.
     """
     device = device_of(run)
     tokenizer = templated(load_tokenizer(run.model), run.chat_template, run.chat_template_kwargs)
@@ -116,6 +127,7 @@ def assemble(
         same_vocabulary("--teacher", run.teacher, tokenizer, run)
     load = load_reward_model if scores(algorithm) else load_policy
     policy = _trained(run, partial(load, seed=run.seed), checkpoint and checkpoint / "policy", device)
+    check_replicas(world, policy.parameters())
     text = Text(tokenizer, end_ids(policy, tokenizer))
     if tokenizer.chat_template is not None:
         name_ends(policy, text.end_ids)
@@ -123,6 +135,8 @@ def assemble(
     begin = perf_counter()
     if run.compile:
         say("compiling the layers, which takes seconds to minutes")
+    sharding = sharding_of(run, device, world)
+    copied = Copied(policy, dtype_of(run)) if sharding and inputs.kind == "prompts" else None
     learner = Learner(
         policy,
         optimization=_optimization(run, algorithm),
@@ -134,13 +148,15 @@ def assemble(
         entropy=entropy_of(run, algorithm),
         recompute=recompute_of(run, policy),
         compiler=compiler_of(run, policy),
+        shard=sharding,
+        world=world,
     )
     compiling = f"--compile: layers tried out and compiled in {perf_counter() - begin:.0f} s" if run.compile else ""
     if run.device == "cpu":
         largest = max(parameter.nbytes for parameter in policy.parameters())
         settle_malloc(largest, sparing=run.gradient_checkpointing)
-    reference = _passing_reference(run, learner, checkpoint) if refers == "start" else None
-    builder = _Builder(run, algorithm, inputs, recorder, text, learner, device, say, phase)
+    reference = _passing_reference(run, learner, checkpoint, sharding, world) if refers == "start" else None
+    builder = _Builder(run, algorithm, inputs, recorder, text, learner, copied, device, say, phase, world)
     experience = builder.experience(reference)
     measures = builder.measures(reference)
     if isinstance(reference, Kept):
@@ -183,10 +199,12 @@ def same_vocabulary(flag: str, source: str, tokenizer: PreTrainedTokenizerBase, 
         )
 
 
-def _passing_reference(run: Run, learner: Learner, checkpoint: Path | None) -> Reference:
+def _passing_reference(
+    run: Run, learner: Learner, checkpoint: Path | None, sharding: Sharding | None, world: World
+) -> Reference:
     """π_ref for as long as somebody holds what this returns: the policy itself before its first update."""
     if run.lora:
-        return _perhaps_kept(run, learner.reference, learner)
+        return _perhaps_kept(run, learner.reference, learner, world)
     if checkpoint is not None:
         start: PreTrainedModel = load_policy(run.model, seed=run.seed).to(learner.device)  # pyright: ignore[reportArgumentType]
         learner = Learner(
@@ -196,17 +214,19 @@ def _passing_reference(run: Run, learner: Learner, checkpoint: Path | None) -> R
             dtype=dtype_of(run),
             entropy="none",
             compiler=compiler_of(run, start),
+            shard=sharding,
+            world=world,
         )
 
     @torch.no_grad()
     def logprobs(batch: Batch) -> Float[Tensor, "B T"]:
         return learner.policy(batch).logprobs
 
-    return _perhaps_kept(run, logprobs, learner)
+    return _perhaps_kept(run, logprobs, learner, world)
 
 
-def _perhaps_kept(run: Run, reference: Reference, learner: Learner) -> Reference:
-    return Kept(reference, learner, Path(run.reference_cache)) if run.reference_cache else reference
+def _perhaps_kept(run: Run, reference: Reference, learner: Learner, world: World) -> Reference:
+    return Kept(reference, learner, Path(run.reference_cache), world) if run.reference_cache else reference
 
 
 def _optimization(run: Run, algorithm: Algorithm) -> Optimization:
@@ -242,17 +262,30 @@ class _Builder:
         recorder: Recorder,
         text: Text,
         learner: Learner,
+        copied: Copied | None,
         device: torch.device,
         say: Callable[[str], None],
         phase: Phase,
+        world: World,
     ) -> None:
-        self.say, self.phase = say, phase
+        self.say, self.phase, self.world = say, phase, world
         self.run, self.algorithm, self.inputs, self.recorder = run, algorithm, inputs, recorder
-        self.text, self.learner, self.device = text, learner, device
+        self.text, self.learner, self.copied, self.device = text, learner, copied, device
         self.context = getattr(learner.model.config, "max_position_embeddings", None)
         self.notes: list[str] = []
         self.long_skipped = self.long_truncated = 0
-        self.engine = Engine(learner.model, text.end_ids, dtype=learner.dtype)
+
+    @cached_property
+    def engine(self) -> Engine | VllmEngine:
+        def prompt() -> Sequence[int]:
+            row = self.inputs.rows[0]
+            return self.text.prompt(row["prompt"], row.get("tools"))[0]
+
+        def told(what: str) -> None:
+            fix = "look at vllm.log in the run folder; completions are drawn again with the same seeds"
+            self.recorder.event(self.engine.version, "A_ENGINE", f"{what}. It is started again", fix)
+
+        return engine_of(self.run, self.learner, self.text, self.copied, prompt, self.say, told)
 
     def experience(self, reference: Reference | None) -> Experience:
         run, rows = self.run, self.inputs.rows
@@ -285,6 +318,7 @@ class _Builder:
             say=self.say,
             phase=self.phase,
             device=self.device,
+            world=self.world,
         )
 
     def _rewards(self) -> tuple[NamedReward, ...]:
@@ -318,6 +352,7 @@ class _Builder:
                 samples=run.eval_samples,
                 seed=run.seed,
                 say=self.say,
+                world=self.world,
             )
             return (Every(run.eval_every, run.steps, lambda: generation_scalars(generation())),)
         if self.inputs.kind == "demonstrations":
@@ -335,7 +370,7 @@ class _Builder:
             Every(
                 run.eval_every,
                 run.steps,
-                lambda: loss_scalars(self.algorithm, self.learner, batch, run.max_tokens),
+                lambda: loss_scalars(self.algorithm, self.learner, batch),
             ),
         )
 

@@ -28,7 +28,7 @@ from oneloop.recipes.build import same_vocabulary
 from oneloop.recipes.device import device_of
 from oneloop.recipes.graders import Graders, check_columns
 from oneloop.recipes.inputs import check_held_out, read_rewards, word_checks
-from oneloop.recipes.preflight import DEVICES, place_checks, refuse_ranks
+from oneloop.recipes.preflight import DEVICES, place_checks
 from oneloop.recipes.resolve import Algorithm, resolved, scores
 from oneloop.recipes.rows import read_rows
 from oneloop.recipes.seen import SAMPLED, Answers, Looked, Seen, looked, oddities, sampled, seen
@@ -136,7 +136,7 @@ class _Checking:
         run = self.run
         device = [partial(device_of, run)] if DEVICES.fullmatch(run.device) else []
         compiler = [partial(check_compiler, run.device)] if run.compile and device else []
-        for asked in (refuse_ranks, *place_checks(run), *word_checks(run), *device, *compiler):
+        for asked in (*place_checks(run, self.kind), *word_checks(run), *device, *compiler):
             with self._catching():
                 asked()
         if run.out != default_run(run.algorithm).out:  # nobody who only looks has thought of a place

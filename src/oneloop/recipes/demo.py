@@ -13,9 +13,10 @@ from typing import Any
 from oneloop.config import Run, default_run
 from oneloop.lab.report import Table, write_report
 from oneloop.recipes.evaluate import Exam, evaluate
-from oneloop.recipes.execute import Observer, PhaseObserver, execute
+from oneloop.recipes.execute import execute
 from oneloop.recipes.measured import Score
 from oneloop.recipes.resolve import models_in_memory, resolved
+from oneloop.recipes.watched import Observer, PhaseObserver
 from oneloop.record.reader import read_run
 from oneloop.record.statistics import Interval, wilson
 

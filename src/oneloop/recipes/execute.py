@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
-from dataclasses import asdict, replace
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 
 from oneloop.algorithms import DPO, KTO
 from oneloop.batch import Batch
 from oneloop.config import Run, not_default
-from oneloop.errors import OneloopError, Stopped
+from oneloop.errors import CheckpointError, OneloopError, RankError, Stopped
 from oneloop.experience.pack import Row, collate
 from oneloop.loop import train
 from oneloop.model.learner import Learner
 from oneloop.model.save import save_merged, save_policy
 from oneloop.model.spelling import Spelling
-from oneloop.ports import Untraced
+from oneloop.parallel.launch import ALONE, Ranks
+from oneloop.ports import SingleProcess, Untraced, World
 from oneloop.recipes.best import METRIC, Best
 from oneloop.recipes.build import Parts, assemble
 from oneloop.recipes.explain import explain
@@ -33,74 +34,92 @@ from oneloop.recipes.inputs import Inputs
 from oneloop.recipes.machine import machine
 from oneloop.recipes.meter import Meter
 from oneloop.recipes.preflight import preflight
-from oneloop.recipes.resolve import Algorithm, kind_of, models_in_memory, reference_from, resolved, scores
+from oneloop.recipes.resolve import (
+    Algorithm,
+    kind_of,
+    models_in_memory,
+    reference_from,
+    resolved,
+    sampler,
+    scores,
+)
 from oneloop.recipes.resume import elsewhere, latest, recorded, restore
 from oneloop.recipes.saver import Saver
 from oneloop.recipes.signals import Interrupted, StopRequest, stop_request
+from oneloop.recipes.watched import Observer, Silent, Watched
 from oneloop.record.atomic import clean_temporaries, new_folder, write_text
+from oneloop.record.elsewhere import Elsewhere
 from oneloop.record.reader import RunRecord
-from oneloop.record.sinks import Opening, Sinks
 from oneloop.record.writer import RunFolder, remove_run
+from oneloop.together import together
 from oneloop.trace.traced import Traced
-from oneloop.types import Sampling, Trajectory
+from oneloop.types import Sampling
 
 
-@runtime_checkable
-class Observer(Protocol):
-    """Who watches a run: the terminal."""
-
-    def say(self, text: str) -> None: ...
-
-    def step(self, step: int, values: Mapping[str, float]) -> None: ...
-
-
-@runtime_checkable
-class PhaseObserver(Observer, Protocol):
-    """An observer that also wants to know what a run is busy with."""
-
-    def phase(self, name: str, note: str = "") -> None:
-        """`name`: rollout, score, prepare, update, evaluation or saving. `note`: how far it is, such as 37 of 64."""
-        ...
-
-
-def execute(run: Run, observer: Observer, given: Given = NOTHING, inputs: Inputs | None = None) -> Path:
+def execute(
+    run: Run, observer: Observer, given: Given = NOTHING, inputs: Inputs | None = None, ranks: Ranks = ALONE
+) -> Path:
     """Train as `run` says, with what Python hands over beside it; returns the run folder.
 
     Args:
         inputs: what `preflight` read for this very run; None: it is asked here.
+        ranks: with whom. Each goes through the same lines; the first alone has the folder, the loggers and `observer`.
 
-    Raises: ConfigError and DataError before step 0; RewardError, DivergedError and Stopped while training.
+    Raises: ConfigError and DataError before step 0; RewardError, DivergedError, RankError and Stopped while training.
     """
     algorithm = resolved(run, given.algorithm)
-    inputs = inputs or preflight(run, kind_of(algorithm), given)
+    inputs = inputs or preflight(run, kind_of(algorithm), given, ranks.world)
+    run = replace(run, ranks=ranks.count)
+    out = Path(run.out)
+    if not ranks.first:
+        observer = Silent()
+    with closing(inputs):
+        world = ranks.world or SingleProcess()
+        folder, record = together(
+            world, partial(_opened, run, algorithm, inputs) if ranks.first else lambda: (Elsewhere(out), None)
+        )
+        ranks.last_words(lambda text: folder.finish("failed", text, OneloopError.exit_code))
+        with (
+            folder,
+            stop_request(lambda signum: folder.finish("stopped", _amid(signum), 128 + signum), ranks.first) as request,
+            Watched(folder, observer, ranks.phase) as watched,
+            ExitStack() as ends,
+        ):
+            try:
+                _train(run, given, algorithm, inputs, folder, watched, observer, request, record, ranks, ends)
+            except Stopped as stop:
+                folder.finish("stopped", str(stop), stop.exit_code)
+                raise
+            except Interrupted as second:
+                folder.finish("stopped", _amid(second.signum), 128 + second.signum)
+                raise
+            except BaseException as error:
+                found = ranks.explained(error)
+                folder.finish("failed", _told_of(found), getattr(found, "exit_code", 1))
+                if found is error:
+                    raise
+                raise found from error
+            folder.finish("finished", exit_code=0)
+    return out
+
+
+def _opened(run: Run, algorithm: Algorithm, inputs: Inputs) -> tuple[RunFolder, RunRecord | None]:
+    """The run's folder, with the run that it holds already where that is gone on with."""
     out = Path(run.out)
     if run.overwrite:
         remove_run(out)
     record = recorded(run, out, inputs)
     facts = {"algorithm": algorithm.name, "model": run.model, "seed": run.seed, "steps": run.steps}
-    facts |= {"data": inputs.fingerprint, "machine": machine(), "changed": not_default(run)}
+    facts |= {"data": inputs.fingerprint, "machine": machine() | {"ranks": run.ranks}, "changed": not_default(run)}
     facts |= {"explain": objective_facts(algorithm)}
-    with (
-        closing(inputs),
-        RunFolder.open(out, resume=run.resume, config_text=run.to_toml(), facts=facts) as folder,
-        stop_request(lambda signum: folder.finish("stopped", _amid(signum))) as request,
-        Watched(folder, observer) as watched,
-    ):
-        try:
-            clean_temporaries(out)
-            write_text(out / "objective.txt", explain(algorithm) + "\n")
-            _train(given.placed(run, out), algorithm, inputs, folder, watched, observer, request, record)
-        except Stopped as stop:
-            folder.finish("stopped", str(stop))
-            raise
-        except Interrupted as second:
-            folder.finish("stopped", _amid(second.signum))
-            raise
-        except BaseException as error:
-            folder.finish("failed", "\n".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", ())]))
-            raise
-        folder.finish("finished")
-    return out
+    folder = RunFolder.open(out, resume=run.resume, config_text=run.to_toml(), facts=facts)
+    clean_temporaries(out)
+    write_text(out / "objective.txt", explain(algorithm, sampler(run)) + "\n")
+    return folder, record
+
+
+def _told_of(error: BaseException) -> str:
+    return "\n".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", ())])
 
 
 def _amid(signum: int) -> str:
@@ -109,6 +128,7 @@ def _amid(signum: int) -> str:
 
 def _train(
     run: Run,
+    given: Given,
     algorithm: Algorithm,
     inputs: Inputs,
     folder: RunFolder,
@@ -116,22 +136,27 @@ def _train(
     observer: Observer,
     request: StopRequest,
     record: RunRecord | None,
+    ranks: Ranks,
+    ends: ExitStack,
 ) -> None:
-    checkpoint, damaged = (None, []) if record is None else latest(folder, record)
-    meter = Meter.begin(folder, run.device)
+    world = ranks.world or SingleProcess()
+    checkpoint, damaged = _latest(folder, record, world)
+    together(world, lambda: given.placed(run, folder.path) if ranks.first else run)
+    run = given.placed(run, folder.path)  # where it lies by now
+    meter = Meter.begin(folder, run.device, world)
     if reference_from(run, algorithm) == "start":
         kept = f"its answers are kept in {run.reference_cache}" if run.reference_cache else "it is not kept"
         observer.say(f"asking the reference about each pair once, before step 0; {kept}")
-    parts = assemble(run, algorithm, inputs, watched, checkpoint, observer.say, watched.phase)
+    parts = assemble(run, algorithm, inputs, watched, checkpoint, observer.say, watched.phase, world)
+    ends.callback(parts.close)
     start, algorithm = restore(algorithm, parts, folder, checkpoint)
     watched.report_to(run, start)
     for error in damaged:
         watched.event(start, "A_CHECKPOINT", f"{error}; falling back to the one before", "look at the disk")
-    if record is not None:
-        _say_what_changed(record, checkpoint, start, watched, observer)
-    saver = Saver(run, parts, folder, request, start, algorithm)
+    _say_what_changed(run, record, checkpoint, start, watched, observer)
+    saver = Saver(run, parts, folder, request, start, algorithm, world)
     metric, write = run.keep_best_by or METRIC[inputs.kind], partial(_write_model, parts)
-    best = [Best(metric, folder, watched, write)] if run.keep_best else []
+    best = [Best(metric, folder, watched, write, parts.learner.writers)] if run.keep_best else []
     for line in (*batch_arithmetic(run, algorithm, inputs), *parts.notes):
         observer.say(line)
     if start >= run.steps:
@@ -142,9 +167,8 @@ def _train(
             _before_training(run, parts, watched, best)
         else:
             observer.say(f"resuming at step {start} from {checkpoint}")
-        before = [row for row in record.metrics if row["step"] < start] if record else []
         phase = partial(_told, (meter.phase, watched.phase))
-        watch = watch_of(run, algorithm, len(inputs.eval_rows or ()), before)
+        watch = watch_of(run, algorithm, len(inputs.eval_rows or ()), _before(start, record))
         try:
             train(
                 algorithm,
@@ -156,7 +180,8 @@ def _train(
                 max_tokens=run.max_tokens,
                 seed=run.seed,
                 start=start,
-                trace=_traced(run, algorithm, inputs, parts, folder, watched) if run.trace else Untraced(),
+                world=world,
+                trace=_traced(run, algorithm, inputs, parts, folder, watched, world) if run.trace else Untraced(),
                 measures=(
                     *(partial(_in_phase, phase, "evaluation", measure) for measure in parts.measures),
                     *parts.counts,
@@ -168,17 +193,32 @@ def _train(
         except Stopped:
             raise
         except Exception as error:
-            _rescue(saver, error)
-            raise
+            found = ranks.explained(error)
+            _rescue(saver, found)
+            if found is error:
+                raise
+            raise found from error
     _save_result(run, parts, folder, observer)
 
 
+def _latest(folder: RunFolder, record: RunRecord | None, world: World) -> tuple[Path | None, Sequence[CheckpointError]]:
+    """The checkpoint to go on from, as rank 0 finds it, and there what is wrong with newer ones."""
+    checkpoint, damaged = together(world, lambda: (None, []) if record is None else latest(folder, record))
+    name = world.agree(str(checkpoint) if checkpoint else "")
+    return Path(name) if name else None, damaged
+
+
+def _before(start: int, record: RunRecord | None) -> list[dict[str, Any]]:
+    """The recorded steps that stand."""
+    return [] if record is None else [row for row in record.metrics if row["step"] < start]
+
+
 def _traced(
-    run: Run, algorithm: Algorithm, inputs: Inputs, parts: Parts, folder: RunFolder, watched: Watched
+    run: Run, algorithm: Algorithm, inputs: Inputs, parts: Parts, folder: RunFolder, watched: Watched, world: World
 ) -> Traced:
     spell, decode = Spelling(parts.text.tokenizer), parts.text.decode
     kind, keep = inputs.kind, folder.traced
-    return Traced(algorithm, kind, keep=keep, recorder=watched, spell=spell, decode=decode, seed=run.seed)
+    return Traced(algorithm, kind, keep=keep, recorder=watched, spell=spell, decode=decode, seed=run.seed, world=world)
 
 
 def _before_training(run: Run, parts: Parts, watched: Watched, best: Sequence[Best]) -> None:
@@ -190,23 +230,26 @@ def _before_training(run: Run, parts: Parts, watched: Watched, best: Sequence[Be
 
 
 def _save_result(run: Run, parts: Parts, folder: RunFolder, observer: Observer) -> None:
-    with new_folder(folder.path / "final") as temporary:
+    if not (folder.keeps or parts.learner.sharded):
+        return
+    writers = parts.learner.writers
+    with new_folder(folder.path / "final", writers) as temporary:
         _write_model(parts, temporary)
     observer.say(f"saved {folder.path / 'final'}")
     if run.lora:
-        with new_folder(folder.path / "adapter") as temporary:
-            save_policy(temporary, parts.learner.model, parts.text.tokenizer)
+        with new_folder(folder.path / "adapter", writers) as temporary:
+            save_policy(temporary, parts.learner.model, parts.text.tokenizer, writers)
         observer.say(f"saved {folder.path / 'adapter'}, the adapters alone")
 
 
 def _write_model(parts: Parts, folder: Path) -> None:
-    save_merged(folder, parts.learner.model, parts.text.tokenizer)
+    save_merged(folder, parts.learner.model, parts.text.tokenizer, parts.learner.writers)
 
 
-def _rescue(saver: Saver, error: Exception) -> None:
+def _rescue(saver: Saver, error: BaseException) -> None:
     """Save what was trained, and add to the error where it is. What failed first is what is told."""
     try:
-        where = saver.rescue()
+        where = saver.rescue(gone=isinstance(error, RankError))
     except Exception as second:
         where = f"what was trained could not be saved either: {type(second).__name__}: {second}"
     if where:
@@ -214,15 +257,17 @@ def _rescue(saver: Saver, error: Exception) -> None:
 
 
 def _say_what_changed(
-    record: RunRecord, checkpoint: Path | None, start: int, watched: Watched, observer: Observer
+    run: Run, record: RunRecord | None, checkpoint: Path | None, start: int, watched: Watched, observer: Observer
 ) -> None:
+    if record is None:
+        return
     if checkpoint is None and record.metrics:
         observer.say(
             f"no checkpoint had been saved yet: starting at step 0 again, {len(record.metrics)} recorded steps are "
             "repeated. --save-every keeps them"
         )
-    if other := elsewhere(record):
-        watched.event(start, "A_MACHINE", other, "the same machine, torch and OMP_NUM_THREADS for equal bits")
+    if other := elsewhere(record, run.ranks):
+        watched.event(start, "A_MACHINE", other, "the same machine, torch, ranks and OMP_NUM_THREADS for equal bits")
 
 
 def _told(listeners: Sequence[Callable[[str], None]], name: str) -> None:
@@ -234,51 +279,6 @@ def _in_phase(told: Callable[[str], None], name: str, part: Callable[..., Any], 
     """Carry out a measure or a hook, which know themselves whether they are due, under the name of its phase."""
     told(name)
     return part(*arguments)
-
-
-class Watched:
-    """A recorder that tells the observer and the loggers too, the files first."""
-
-    def __init__(self, folder: RunFolder, observer: Observer) -> None:
-        self._folder, self._observer, self._done = folder, observer, 0
-        self._sinks = Sinks(lambda code, text, fix: self.event(self._done, code, text, fix))
-
-    def report_to(self, run: Run, start: int) -> None:
-        """Start the run's loggers."""
-        self._done = start
-        self._sinks.open(run.report_to, Opening(folder=self._folder.path, config=asdict(run), done=start))
-
-    def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        self._folder.scalars(step, values)
-        self._observer.step(step, values)
-        self._done = step
-        self._sinks.scalars(step + 1, values)
-
-    def before(self, values: Mapping[str, float]) -> None:
-        """Measures of held-out data before the first step."""
-        self._folder.evaluation(0, values)
-        shown = [f"{name} {value:.4g}" for name, value in values.items() if name in METRIC.values()]
-        self._observer.say(f"before the first step: {', '.join(shown) or 'nothing could be measured'}")
-        self._sinks.scalars(0, values)
-
-    def phase(self, name: str, note: str = "") -> None:
-        if isinstance(self._observer, PhaseObserver):
-            self._observer.phase(name, note)
-
-    def trajectories(self, step: int, items: Sequence[Trajectory]) -> None:
-        self._folder.trajectories(step, items)
-
-    def event(self, step: int, code: str, text: str, fix: str = "") -> None:
-        self._folder.event(step, code, text, fix)
-        # files count steps from 0, people from 1
-        self._observer.say(f"{code} step {step + 1}: {text}" + (f". Fix: {fix}" if fix else ""))
-        self._sinks.event(step + 1, code, text)
-
-    def __enter__(self) -> Watched:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        self._sinks.close(failed=kind is not None)
 
 
 def batch_arithmetic(run: Run, algorithm: Algorithm, inputs: Inputs) -> list[str]:
@@ -318,8 +318,8 @@ def step_zero(run: Run, algorithm: Algorithm, inputs: Inputs, parts: Parts) -> s
     logprobs = learner.policy(batch).logprobs
     if batch.rollout_logprobs is not None:
         gap = float((logprobs - batch.rollout_logprobs)[batch.mask].abs().max())
-        # in half precision sampler and trainer round apart; rollout/logprob_gap follows it through the run
-        facts.append(("ratio − 1", math.expm1(gap), SAME_WEIGHTS if run.dtype == "float32" else math.inf))
+        # elsewhere, or in half precision, sampler and trainer round apart; rollout/logprob_gap follows it
+        facts.append(("ratio − 1", math.expm1(gap), SAME_WEIGHTS if run.samples_exactly else math.inf))
     if "reference" in algorithm.needs and not run.teacher:
         reference = learner.reference(batch) if batch.ref_logprobs is None else batch.ref_logprobs
         facts.append(("log π_θ − log π_ref", float((logprobs - reference)[batch.mask].abs().max()), SAME_PASS))

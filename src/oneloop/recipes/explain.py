@@ -76,13 +76,19 @@ SOURCES = {
 }
 
 
-def explain(algorithm: Algorithm) -> str:
-    """Formula, normaliser, ε, KL estimator and place, ddof, models in memory, references."""
+def explain(algorithm: Algorithm, sampler: str = "") -> str:
+    """Formula, normaliser, ε, KL estimator and place, ddof, models in memory, references.
+
+    Args:
+        sampler: what draws the completions of a run, in words.
+    """
     source = SOURCES.get(algorithm.name)
     lines = [f"{algorithm.name}: {source.title}" if source else algorithm.name, ""]
     lines += [f"  {label:<15}{text}" for label, text in _pieces(algorithm)]
     models = ["policy", *({"reference": "reference", "values": "critic"}[need] for need in sorted(algorithm.needs))]
     lines += ["", f"  {'models':<15}{', '.join(models)}"]
+    if sampler:
+        lines.append(f"  {'sampler':<15}{sampler}")
     if source:
         lines.append(f"  {'references':<15}{source.reference}")
         if source.differs:

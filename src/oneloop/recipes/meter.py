@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from oneloop.ports import SingleProcess, World
 from oneloop.record.writer import RunFolder
 
 SMALL = 64 * 2**20
@@ -94,20 +95,32 @@ class Meter:
 
     Args:
         start: resident bytes just before the models were loaded.
+        world: of several ranks the first writes its own bytes, and the largest peak of all.
     """
 
-    def __init__(self, folder: RunFolder, device: str, start: int) -> None:
-        self._folder, self._start = folder, start
+    def __init__(
+        self,
+        folder: RunFolder,
+        device: str,
+        start: int,
+        world: World = SingleProcess(),  # noqa: B008
+    ) -> None:
+        self._folder, self._start, self._world = folder, start, world
         self._cuda = device if device.startswith("cuda") else ""
         self._phase = ""
         self._peaks: dict[str, int] = {}
         self._most: dict[str, int] = {}
 
     @classmethod
-    def begin(cls, folder: RunFolder, device: str) -> Meter:
+    def begin(
+        cls,
+        folder: RunFolder,
+        device: str,
+        world: World = SingleProcess(),  # noqa: B008
+    ) -> Meter:
         """To be called just before models are loaded: the peak counts from here."""
         forget_peak()
-        return cls(folder, device, resident())
+        return cls(folder, device, resident(), world)
 
     def phase(self, name: str) -> None:
         """A phase begins, and the one before is over."""
@@ -119,6 +132,9 @@ class Meter:
         row = {"start_rss": self._start, "rss": resident(), "peak_rss": self._most["peak_rss"]}
         if self._cuda:
             row |= {"cuda_allocated": torch.cuda.memory_allocated(self._cuda), "cuda_peak": self._most["cuda_peak"]}
+        if self._world.ranks > 1:
+            most = self._world.sum({f"most_{name}/max": float(value) for name, value in self._most.items()})
+            row |= {name.removesuffix("/max"): int(value) for name, value in most.items()}
         phases = {f"phase/{name}": self._peaks[name] for name in PHASES if name in self._peaks}
         self._phase, self._peaks = "", {}
         self._folder.memory(step, row | phases)

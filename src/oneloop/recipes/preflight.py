@@ -2,31 +2,48 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from oneloop.config import MARK, Run
 from oneloop.data import Kind
 from oneloop.errors import ConfigError
 from oneloop.model.source import check_source
+from oneloop.parallel.launch import place
 from oneloop.recipes.given import NOTHING, Given
 from oneloop.recipes.inputs import Inputs, read_inputs
 from oneloop.record.writer import check_out
+from oneloop.rollout.vllm.server import check_python
+from oneloop.together import by_first, together
+
+if TYPE_CHECKING:  # it would load torch
+    import oneloop.ports
 
 DEVICES = re.compile(r"cpu|cuda(:\d+)?")
 
 
-def preflight(run: Run, kind: Kind, given: Given = NOTHING) -> Inputs:
+def preflight(run: Run, kind: Kind, given: Given = NOTHING, world: oneloop.ports.World | None = None) -> Inputs:
     """Every check of `run` that needs no model, cheap ones first; returns what it reads from files.
 
-    Raises: ConfigError, DataError.
+    Args:
+        world: several ranks, of which the first asks for the folder, and each for what it will use itself. None: there
+            is this process alone.
+
+    Raises: ConfigError, DataError; on every rank what was wrong on one.
     """
-    refuse_ranks()
-    check_out(Path(run.out), resume=run.resume, overwrite=run.overwrite)
-    for asked in place_checks(run):
+    folder = partial(check_out, Path(run.out), resume=run.resume, overwrite=run.overwrite)
+    if world is None:
+        folder()
+        return _read(run, kind, given)
+    by_first(world, folder)
+    return together(world, partial(_read, run, kind, given))
+
+
+def _read(run: Run, kind: Kind, given: Given) -> Inputs:
+    for asked in place_checks(run, kind):
         asked()
     inputs = read_inputs(run, kind, given)
     try:
@@ -37,17 +54,26 @@ def preflight(run: Run, kind: Kind, given: Given = NOTHING) -> Inputs:
     return inputs
 
 
-def place_checks(run: Run) -> Iterator[Callable[[], None]]:
+def place_checks(run: Run, kind: Kind) -> Iterator[Callable[[], None]]:
     """Checks of where a run would take place, its folder aside."""
     for source, flag in ((run.model, "--model"), (run.reward_model, "--reward-model"), (run.teacher, "--teacher")):
         if source and not source.startswith(MARK):
             yield partial(check_source, source, flag)
     yield partial(_check_device, run.device)
+    yield partial(_check_engine, run, kind)
+    yield partial(_check_shard, run)
 
 
 def _check_device(device: str) -> None:
     if not DEVICES.fullmatch(device):
         raise ConfigError(f"--device {device}: wanted cpu, cuda or cuda:N")
+
+
+def _check_shard(run: Run) -> None:
+    if run.shard != "none" and run.ranks == 1 and place() is None:
+        raise ConfigError(
+            f"--shard {run.shard} with one rank: there is nobody to share with. Fix: --ranks 2, or leave --shard out"
+        )
 
 
 def _with_torch(run: Run) -> None:
@@ -66,12 +92,17 @@ def _with_torch(run: Run) -> None:
         check_compiler(run.device)
 
 
-def refuse_ranks() -> None:
-    """Raises: ConfigError under torchrun: every process would be a whole run, and all would write to one folder."""
-    world = os.environ.get("WORLD_SIZE", "1")
-    if world != "1" or "TORCHELASTIC_RUN_ID" in os.environ:
+def _check_engine(run: Run, kind: Kind) -> None:
+    if run.engine != "builtin" and kind != "prompts":
+        raise ConfigError(f"--engine {run.engine}: {run.algorithm} draws no samples. Fix: leave it out")
+    if run.engine != "builtin" and (run.ranks > 1 or place() is not None):
         raise ConfigError(
-            f"this is process {os.environ.get('RANK', '0')} of WORLD_SIZE={world}: training with several processes is "
-            "not there yet, and each of them would be a run of its own in one folder. Fix: oneloop train … without "
-            "torchrun; env -u WORLD_SIZE oneloop train … where something else sets it"
+            f"--engine {run.engine} with several ranks is not there yet. Fix: --engine builtin, or one rank"
         )
+    if run.engine == "vllm":
+        check_python(python_of(run))
+
+
+def python_of(run: Run) -> str:
+    """The interpreter of the environment with vLLM."""
+    return run.vllm_python or str(Path(".venv-vllm/bin/python").absolute())

@@ -18,20 +18,30 @@ from oneloop.batch import Batch
 from oneloop.errors import DataError
 from oneloop.experience.pairs import Reference
 from oneloop.model.learner import Learner
+from oneloop.model.sharded import whole
+from oneloop.ports import SingleProcess, World
 from oneloop.recipes.machine import machine
+from oneloop.together import together
 
 
 class Kept:
     """A `Reference` that looks into a folder first; what it gives has the bits of the run that computed it.
 
     A file's name is the hash of everything that its numbers depend on: the model's weights and configuration, the
-    precision and size of passes, the machine, and the batch's token ids. Anything else misses.
+    precision and size of passes, the machine, and the batch's token ids. Anything else misses. Of several ranks the
+    first alone reads and writes; the others are told.
 
     Raises: DataError for a file that cannot be read.
     """
 
-    def __init__(self, reference: Reference, learner: Learner, folder: Path) -> None:
-        self._reference, self._folder = reference, folder
+    def __init__(
+        self,
+        reference: Reference,
+        learner: Learner,
+        folder: Path,
+        world: World = SingleProcess(),  # noqa: B008
+    ) -> None:
+        self._reference, self._folder, self._world = reference, folder, world
         settings = [str(learner.dtype), learner.max_tokens, learner.device.type, machine()]
         self._model = _fingerprint(learner.model, json.dumps(settings, sort_keys=True))
         self.asked = self.known = 0
@@ -40,14 +50,21 @@ class Kept:
     def __call__(self, batch: Batch) -> Float[Tensor, "B T"]:
         self.asked += 1
         file = self._folder / f"{_digest(batch, self._model)}.npy"
-        if file.is_file():
+        if self._world.agree(file.is_file()):
             self.known += 1
-            return _read(file, batch)
+            return self._known(file, batch)
         found = self._reference(batch)
+        if self._world.rank:
+            return found
         temporary = file.with_name(f".tmp-{os.getpid()}-{file.name}")
         np.save(temporary, found.cpu().numpy(), allow_pickle=False)
         os.replace(temporary, file)
         return found
+
+    def _known(self, file: Path, batch: Batch) -> Float[Tensor, "B T"]:
+        """Rank 0's file, which the others need not see."""
+        nothing = torch.zeros_like(batch.mask, dtype=torch.float32)
+        return self._world.add(together(self._world, lambda: nothing if self._world.rank else _read(file, batch)))
 
     def __str__(self) -> str:
         return f"reference: {self.known} of {self.asked} batches of pairs were known from {self._folder}"
@@ -77,6 +94,7 @@ def _fingerprint(model: PreTrainedModel, settings: str) -> str:
     found = sha256(f"{settings} {json.dumps(config, sort_keys=True, default=str)}".encode())
     for name, value in sorted(model.state_dict().items()):
         if "lora_" not in name:
+            value = whole(value)
             found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
             found.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return found.hexdigest()

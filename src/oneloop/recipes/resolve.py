@@ -10,6 +10,7 @@ from oneloop.config import Run
 from oneloop.data import Kind
 from oneloop.errors import ConfigError
 from oneloop.objective.aggregate import FixedLength
+from oneloop.objective.correction import TruncatedImportance
 from oneloop.objective.logprobs import Entropy
 from oneloop.objective.preference import RewardHead
 from oneloop.objective.shaping import OverlongPenalty
@@ -22,6 +23,8 @@ def resolved(run: Run, given: Algorithm | None = None) -> Algorithm:
     algorithm = replace(named_algorithm(run.algorithm) if given is None else given, epochs=run.epochs)
     if isinstance(algorithm, PolicyGradient):
         algorithm = _fitted(algorithm, run.max_new_tokens)
+        if kind_of(algorithm) == "prompts" and not run.samples_exactly:
+            algorithm = _corrected(algorithm)
     algorithm = overridden(algorithm, run.set)
     compares = isinstance(algorithm, PolicyGradient) and algorithm.advantage.compares
     if compares and run.group_size < 2:
@@ -64,6 +67,23 @@ def _fitted(algorithm: PolicyGradient, max_new_tokens: int) -> PolicyGradient:
     if algorithm.aggregate == DR_GRPO.aggregate:
         algorithm = replace(algorithm, aggregate=FixedLength(tokens=max_new_tokens))
     return algorithm
+
+
+def _corrected(algorithm: PolicyGradient) -> PolicyGradient:
+    """With π_old/μ in its loss, as the sampler is not exactly the trainer; a correction of its own stays."""
+    return replace(algorithm, correction=algorithm.correction or TruncatedImportance())
+
+
+def sampler(run: Run) -> str:
+    """What draws a run's completions, where it is not the policy's own modules in the trainer's process."""
+    if run.engine == "builtin":
+        return ""
+    if run.engine == "vllm":
+        return "vLLM with a copy of the weights, sent after each update; π_old/μ corrects what it rounds differently"
+    return (
+        f"{run.engine}: weights are sent after each update if it takes any; if not, μ is the policy that it was "
+        "started with, ever staler, and π_old/μ corrects for it up to the cap"
+    )
 
 
 def kind_of(algorithm: Algorithm) -> Kind:

@@ -85,9 +85,9 @@ def restore(algorithm: Algorithm, parts: Parts, folder: RunFolder, checkpoint: P
     return state["step"], algorithm
 
 
-def elsewhere(record: RunRecord) -> str:
+def elsewhere(record: RunRecord, ranks: int) -> str:
     """In what this machine differs from the one that the record is of; empty where it does not, or nobody wrote it."""
-    here = machine()
+    here = machine() | {"ranks": ranks}
     other = [
         f"{name} {old} → {here.get(name)}"
         for name, old in record.info.get("machine", {}).items()

@@ -40,6 +40,8 @@ class StopRequest:
     """
 
     last_words: Callable[[int], None]
+    says: bool = True
+    """Whether it answers in the terminal; of several ranks, one does."""
     signum: int = 0
     ended: Event = field(default_factory=Event)
 
@@ -55,7 +57,8 @@ class StopRequest:
             if byte[0] not in LISTENED:
                 continue
             count += 1
-            _tell(FIRST if count == 1 else SECOND)
+            if self.says:
+                _tell(FIRST if count == 1 else SECOND)
             if count == 2:
                 Thread(target=self._end, args=(byte[0],), daemon=True).start()
 
@@ -68,9 +71,9 @@ class StopRequest:
 
 
 @contextmanager
-def stop_request(last_words: Callable[[int], None]) -> Iterator[StopRequest]:
+def stop_request(last_words: Callable[[int], None], says: bool = True) -> Iterator[StopRequest]:
     """Listen while the block runs; outside the main thread nothing can be heard, and nothing is changed."""
-    request = StopRequest(last_words)
+    request = StopRequest(last_words, says)
     try:
         before = {number: signal.signal(number, request.receive) for number in LISTENED}
     except ValueError:

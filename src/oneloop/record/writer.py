@@ -48,6 +48,9 @@ _log = logging.getLogger(__name__)
 class RunFolder:
     """Implements `oneloop.ports.Recorder`, and keeps run.json. Open it with `RunFolder.open`."""
 
+    keeps = True
+    """Whether what it is told is written; `Elsewhere` leaves that to another process."""
+
     def __init__(self, path: Path, lock: IO[str], info: dict[str, Any]) -> None:
         self.path = path
         self._lock, self._info = lock, info
@@ -184,9 +187,9 @@ class RunFolder:
         self._info["checkpoint"] = done
         self._write_info()
 
-    def finish(self, status: str, failure: str | None = None) -> None:
-        """Write how the run ended: finished, failed or stopped."""
-        self._info |= {"status": status, "failure": failure}
+    def finish(self, status: str, failure: str | None = None, exit_code: int | None = None) -> None:
+        """Write how the run ended: finished, failed or stopped, and what its process answers with."""
+        self._info |= {"status": status, "failure": failure, "exit_code": exit_code}
         self._write_info()
 
     def close(self) -> None:
@@ -331,6 +334,7 @@ def _facts(facts: Mapping[str, Any]) -> dict[str, Any]:
         "schema": 1,
         "status": "running",
         "failure": None,
+        "exit_code": None,
         **facts,
         "pid": os.getpid(),
         "host": socket.gethostname(),

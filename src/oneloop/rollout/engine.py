@@ -3,24 +3,24 @@
     waiting requests → prompts prefilled end to end, each once → slots → one token a step → completions
 
 A finished row's slot goes to the next request at once; when none waits, the batch shrinks. There is no copy of the
-weights to synchronise: the next call samples from whatever they are then. A cache lives inside one call, so none can
-outlive the weights it was computed from.
+weights to synchronise, but where the trainer's are cut over ranks: the next call samples from whatever they are then. A
+cache lives inside one call, so none can outlive the weights it was computed from.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 
 import torch
 from transformers import PreTrainedModel
 
-from oneloop.errors import ConfigError
 from oneloop.forward.attention import evaluating
 from oneloop.forward.fused import settings_of
 from oneloop.forward.probe import packs, plain_head
 from oneloop.ports import Finished
 from oneloop.rollout.decoding import Decoding, Request
+from oneloop.rollout.limits import check_lengths
 from oneloop.rollout.plain import PlainDecoding
 from oneloop.rollout.replay import STRIDE, recorder_for
 from oneloop.types import Completion, Sampling
@@ -44,6 +44,7 @@ class Engine:
         cache_bytes: for keys and values, counted at full length; None: `CACHE_BYTES`, or more where a GPU has it free.
         replays: on a GPU, passes of the same shapes are recorded once and replayed (CUDA graphs). Where that fails,
             or a replay says something else than the pass, a warning tells, and operations are launched one by one.
+        refresh: makes the weights of `model` those of the trainer; None: they are the trainer's own.
     """
 
     def __init__(
@@ -55,8 +56,9 @@ class Engine:
         dtype: torch.dtype = torch.float32,
         cache_bytes: int | None = None,
         replays: bool = True,
+        refresh: Callable[[], None] | None = None,
     ) -> None:
-        self.version = 0
+        self.version, self._refresh = 0, refresh
         self.exact = dtype == torch.float32
         self._model, self._max_rows, self._dtype, self._cache_bytes = model, max_rows, dtype, cache_bytes
         self._end_ids = torch.tensor(sorted(end_ids), dtype=torch.int64, device=model.device)
@@ -69,7 +71,9 @@ class Engine:
         )  # fmt: skip
 
     def update(self, version: int) -> None:
-        """The weights are the trainer's own: only their name changes."""
+        """Where the weights are the trainer's own, only their name changes."""
+        if self._refresh is not None:
+            self._refresh()
         self.version = version
 
     @torch.no_grad()
@@ -85,7 +89,7 @@ class Engine:
         A row's draws depend on its prompt, its seed and the weights only. (In floating point, another batch size can
         move a probability in its last bits; a draw changes only if its number falls exactly there.)
         """
-        self._check_lengths(prompts, sampling)
+        check_lengths(prompts, sampling, getattr(self._model.config, "max_position_embeddings", None))
         requests = [Request(index, tuple(p), seed) for index, (p, seed) in enumerate(zip(prompts, seeds, strict=True))]
         done: dict[int, Completion] = {}
         with evaluating(self._model), self._precision():
@@ -121,18 +125,6 @@ class Engine:
             return CACHE_BYTES
         held = torch.cuda.memory_reserved(self._model.device) - torch.cuda.memory_allocated(self._model.device)
         return max(int(SHARE_OF_FREE * (torch.cuda.mem_get_info(self._model.device)[0] + held)), CACHE_BYTES)
-
-    def _check_lengths(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> None:
-        if any(len(prompt) == 0 for prompt in prompts):
-            raise ConfigError("a prompt has no tokens; generation needs at least one")
-        context = getattr(self._model.config, "max_position_embeddings", None)
-        longest = max((len(prompt) for prompt in prompts), default=0)
-        if context is not None and longest + sampling.max_new_tokens > context:
-            room = f"--max-new-tokens {context - longest}, or " if longest < context else ""
-            raise ConfigError(
-                f"a prompt of {longest} tokens and max_new_tokens={sampling.max_new_tokens} exceed the model's context "
-                f"of {context}. Fix: {room}shorter prompts"
-            )
 
     def _precision(self):
         if self._dtype == torch.float32:

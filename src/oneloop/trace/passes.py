@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import NamedTuple
 
 import torch
@@ -11,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from oneloop.batch import Batch, PolicyOutput
+from oneloop.ports import World
 
 
 class Saw(NamedTuple):
@@ -28,6 +30,37 @@ class Saw(NamedTuple):
             scores=None if out.scores is None else out.scores.detach(),
         )
         return cls(update, micro.place, kept)
+
+
+def everyones(saws: Sequence[Saw], dtype: torch.dtype, world: World) -> Sequence[Saw]:
+    """What all ranks saw, in the order of updates: shapes are told, and numbers are one sum to which each adds its own.
+
+    Args:
+        dtype: one that holds the numbers exactly.
+    """
+    if world.ranks == 1:
+        return saws
+    told = [[saw.update, saw.place.tolist(), _shapes(saw.out)] for saw in saws]
+    every = [(rank, *words) for rank, own in enumerate(world.collect([told])) for words in own]
+    numbers = torch.zeros(sum(prod(shape) for *_, shapes in every for shape in shapes.values()), dtype=dtype)
+    found: list[Saw] = []
+    own, end = iter(saws), 0
+    for rank, update, place, shapes in every:
+        views: dict[str, Tensor] = {}
+        for name, shape in shapes.items():
+            views[name] = numbers[end : end + prod(shape)].view(shape)
+            end += prod(shape)
+        if rank == world.rank:
+            for name, value in next(own).out._asdict().items():
+                if name in views:
+                    views[name].copy_(value)
+        found.append(Saw(update, torch.tensor(place, dtype=torch.int64), PolicyOutput(**views)))
+    world.add(numbers)  # and with it the views
+    return sorted(found, key=lambda saw: saw.update)
+
+
+def _shapes(out: PolicyOutput) -> dict[str, list[int]]:
+    return {name: list(value.shape) for name, value in out._asdict().items() if value is not None}
 
 
 @dataclass(frozen=True)

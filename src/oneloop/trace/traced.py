@@ -15,10 +15,10 @@ from oneloop.algorithms.protocol import Algorithm
 from oneloop.batch import Batch, PolicyOutput
 from oneloop.objective.advantage import row_rewards
 from oneloop.objective.preference import RewardHead
-from oneloop.ports import Recorder
+from oneloop.ports import Recorder, SingleProcess, World
 from oneloop.seeds import named_seed
 from oneloop.trace.pairs import pair_table
-from oneloop.trace.passes import Passes, Saw
+from oneloop.trace.passes import Passes, Saw, everyones
 from oneloop.trace.ratios import histogram, ratio_table
 from oneloop.trace.tokens import Spell, sampled_rows, token_table
 from oneloop.types import Trajectory
@@ -42,6 +42,7 @@ class Traced:
         kind: of the run's data.
         keep: where the tables go.
         seed: names the choice of groups that are kept token by token.
+        world: ranks that see a share of the passes each. Rank 0 keeps what all of them saw.
     """
 
     def __init__(
@@ -54,9 +55,10 @@ class Traced:
         spell: Spell,
         decode: Callable[[Sequence[int]], str],
         seed: int,
+        world: World = SingleProcess(),  # noqa: B008
     ) -> None:
         self._algorithm, self._kind, self._keep, self._recorder = algorithm, kind, keep, recorder
-        self._spell, self._decode, self._seed = spell, decode, seed
+        self._spell, self._decode, self._seed, self._world = spell, decode, seed, world
         self._saws: list[Saw] = []
 
     def saw(self, update: int, micro: Batch, out: PolicyOutput) -> None:
@@ -66,6 +68,9 @@ class Traced:
     def close(self, step: int, batch: Batch, trajectories: Sequence[Trajectory]) -> None:
         saws, self._saws = self._saws, []
         if self._kind != "prompts" and step % FIXED_EVERY:
+            return
+        saws = everyones(saws, batch.rewards.dtype, self._world)
+        if self._world.rank:
             return
         try:
             self._keep(step, *self._step(step, batch.to("cpu"), saws, trajectories))

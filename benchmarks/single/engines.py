@@ -1,0 +1,91 @@
+"""GRPO with the built-in engine and with vLLM: `python benchmarks/single/engines.py [--seeds 3] [--steps 40]`.
+
+Both start from the same policy, which SFT taught a little addition, and train on the same prompts with the same seeds
+of steps; only who draws the completions differs. Prints a JSON line a run, and at last the held-out accuracy of each
+engine over the seeds with its 95 % interval (Student's t): the two are to overlap. Needs `make vllm`.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from argparse import ArgumentParser, Namespace
+from dataclasses import replace
+from math import sqrt
+from pathlib import Path
+from statistics import fmean, median, stdev
+
+from scipy.stats import t as student
+
+from oneloop.config import Run, default_run
+from oneloop.recipes.execute import execute
+from oneloop.record.reader import read_run
+
+ENGINES = ("builtin", "vllm")
+
+
+class Quiet:
+    """Implements `oneloop.recipes.execute.Observer`."""
+
+    def say(self, text: str) -> None: ...
+
+    def step(self, step: int, values: object) -> None: ...
+
+
+def main() -> None:
+    parser = ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--sft-steps", type=int, default=150)
+    parser.add_argument("--vllm-python", default=".venv-vllm/bin/python")
+    parser.add_argument("--out", default="", help="folder to keep the runs in")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        compare(args, Path(args.out or temporary))
+
+
+def compare(args: Namespace, folder: Path) -> None:
+    start = execute(taught(args, folder / "sft"), Quiet()) / "final"
+    reached: dict[str, list[float]] = {engine: [] for engine in ENGINES}
+    for seed in range(args.seeds):
+        for engine in ENGINES:  # in turn
+            out = execute(trained(args, engine, seed, start, folder / f"{engine}-{seed}"), Quiet())
+            steps = read_run(out).metrics
+            reached[engine].append(steps[-1]["eval/reward"])
+            print(json.dumps(line(engine, seed, steps)), flush=True)
+    for engine, values in reached.items():
+        print(json.dumps({"engine": engine, "accuracy": fmean(values), "interval": half_width(values)}))
+
+
+def line(engine: str, seed: int, steps: list[dict]) -> dict[str, object]:
+    """What one run came to; gaps in nats, over all steps."""
+    names = ("rollout/logprob_gap", "rollout/logprob_gap/max")
+    return {
+        "engine": engine,
+        "seed": seed,
+        "steps": len(steps),
+        "accuracy": steps[-1]["eval/reward"],
+        **{name: max((step[name] for step in steps if name in step), default=0.0) for name in names},
+        **{f"{part}_seconds": median(step[f"time/{part}"] for step in steps) for part in ("rollout", "update")},
+    }
+
+
+def taught(args: Namespace, out: Path) -> Run:
+    run = replace(default_run("sft"), model="scratch:small", data="task:addition", out=str(out), overwrite=True)
+    return replace(run, steps=args.sft_steps, learning_rate=2e-3, eval_size=64)
+
+
+def trained(args: Namespace, engine: str, seed: int, start: Path, out: Path) -> Run:
+    run = replace(default_run("grpo"), model=str(start), data="task:addition", out=str(out), overwrite=True)
+    run = replace(run, steps=args.steps, seed=seed, prompts_per_step=16, learning_rate=3e-4, max_new_tokens=8)
+    return replace(run, eval_size=256, engine=engine, vllm_python=args.vllm_python if engine == "vllm" else "")
+
+
+def half_width(values: list[float]) -> float:
+    """Of the 95 % interval of a mean; infinite for a single value."""
+    count = len(values)
+    return float(student.ppf(0.975, count - 1)) * stdev(values) / sqrt(count) if count > 1 else float("inf")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""Which engine draws a run's completions, and what it is given."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from oneloop.config import Run
+from oneloop.experience.pack import Row, collate
+from oneloop.model.learner import Learner
+from oneloop.model.save import describe_policy, write_weights
+from oneloop.model.text import Text
+from oneloop.parallel.fsdp import Copied
+from oneloop.recipes.preflight import python_of
+from oneloop.rollout.engine import Engine
+from oneloop.rollout.vllm.engine import VllmEngine
+from oneloop.rollout.vllm.faults import Patience
+from oneloop.rollout.vllm.server import Elsewhere, Server
+from oneloop.rollout.vllm.weights import Source
+from oneloop.types import Sampling
+
+KEY = "ONELOOP_ENGINE_KEY"
+"""Environment variable with the key of an engine elsewhere: config.toml records flags."""
+PROBE, ANSWER = 160, 16
+"""Tokens of the probe after each update, more than a block of vLLM's cache (128 on a CPU), and of its answer."""
+SAME_WEIGHTS = {"float32": 1e-3, "bfloat16": 0.05}
+"""Mean |log π − log μ| of the probe, nats, that two implementations of the same weights may differ by."""
+SHARE = "0.4"
+"""Of a GPU's memory that vLLM takes beside the trainer."""
+
+
+def engine_of(
+    run: Run,
+    learner: Learner,
+    text: Text,
+    copied: Copied | None,
+    prompt: Callable[[], Sequence[int]],
+    say: Callable[[str], None],
+    told: Callable[[str], None],
+) -> Engine | VllmEngine:
+    """What samples for training and evaluation. A server is started at its first call.
+
+    Args:
+        copied: where the policy is cut over ranks, the whole copy that samples.
+        prompt: gives one of the data's, for the probe.
+        told: hears what had to be mended.
+    """
+    model, patience = learner.model, Patience()
+    if run.engine == "builtin":
+        refresh = None if copied is None else copied.refresh
+        whole = model if copied is None else copied.arrive(learner.device)
+        return Engine(whole, text.end_ids, dtype=learner.dtype, refresh=refresh)
+    out = Path(run.out).absolute()
+    context = getattr(model.config, "max_position_embeddings", None)
+    if run.engine == "vllm":
+        describe = partial(describe_policy, model=model, tokenizer=text.tokenizer)
+        server = Server(python_of(run), describe, _flags(run), out / "vllm.log", patience, say)
+    else:
+        server = Elsewhere(run.engine, os.environ.get(KEY, ""), out / ".engine")
+    return VllmEngine(
+        server,
+        Source(
+            write=partial(write_weights, model=model, dtype=learner.dtype),
+            logprobs=partial(_logprobs, learner),
+            probe=probe_of(prompt(), context),
+            sampling=Sampling(max_new_tokens=ANSWER, temperature=run.temperature),
+            most=SAME_WEIGHTS[run.dtype],
+        ),
+        text.end_ids,
+        vocabulary=model.config.get_text_config().vocab_size,
+        context=context,
+        patience=patience,
+        told=told,
+    )
+
+
+def probe_of(prompt: Sequence[int], context: int | None) -> list[int]:
+    """A prompt again and again, up to the length of a probe."""
+    length = PROBE if context is None else max(min(PROBE, context - ANSWER), 1)
+    return [prompt[place % len(prompt)] for place in range(length)]
+
+
+def _flags(run: Run) -> list[str]:
+    """Of vLLM's server. On a CPU nothing is compiled: that would take longer than the sampling of small models."""
+    place = ["--enforce-eager"] if run.device == "cpu" else ["--gpu-memory-utilization", SHARE]
+    return ["--dtype", run.dtype, "--max-model-len", "auto", *place]
+
+
+@torch.no_grad()
+def _logprobs(learner: Learner, prompt: Sequence[int], answer: Sequence[int]) -> list[float]:
+    batch = collate([Row(prompt=prompt, actions=answer, group=0, reward=0.0)], learner.device)
+    return learner.policy(batch).logprobs[batch.mask].tolist()

@@ -1,0 +1,230 @@
+"""Stands in for vLLM's server: its routes and the shape of its answers, a model of one number, and faults on order.
+
+Weights are the first float of a file; a token's log-prob is −(1 + weight + token / 100). With FAKE_MODEL=whole it is
+the language model of the folder instead, read by transformers.
+
+FAKE_FAULT is route:kind:first:last, several with commas: requests of the route with these numbers go wrong, counted
+from 0 over all servers that share the file FAKE_COUNTS; without a last one, all from the first on.
+"""
+
+import json
+import os
+import struct
+import sys
+import time
+from argparse import ArgumentParser
+from hashlib import blake2b
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Lock
+from urllib.parse import urlsplit
+
+from oneloop_inside import KEY, digests
+
+GENERATE = "/inference/v1/generate"
+
+
+class Number:
+    """The model of one number."""
+
+    def __init__(self, folder):
+        self.weight = 0.0
+
+    def load(self, folder):
+        (path,) = Path(folder).glob("*.safetensors")
+        data = path.read_bytes()
+        start = 8 + int.from_bytes(data[:8], "little")
+        (self.weight,) = struct.unpack("<f", data[start : start + 4])
+
+    def draw(self, prompt, settings):
+        ids = []
+        for place in range(settings["max_tokens"]):
+            name = json.dumps([prompt, settings["seed"], self.weight, place]).encode()
+            ids.append(1 + int.from_bytes(blake2b(name, digest_size=4).digest()) % 7)
+            if ids[-1] in settings["stop_token_ids"]:
+                break
+        return ids, [-(1 + self.weight + token / 100) for token in ids]
+
+
+class Whole:
+    """A language model, sampled token by token."""
+
+    def __init__(self, folder):
+        from transformers import AutoConfig, AutoModelForCausalLM
+
+        self.model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder)).eval()
+
+    def load(self, folder):
+        from safetensors.torch import load_file
+
+        (path,) = Path(folder).glob("*.safetensors")
+        self.model.load_state_dict(load_file(path))
+
+    def draw(self, prompt, settings):
+        import torch
+
+        rng = torch.Generator().manual_seed(settings["seed"])
+        ids, values = [], []
+        with torch.no_grad():
+            while len(ids) < settings["max_tokens"]:
+                logits = self.model(torch.tensor([[*prompt, *ids]])).logits[0, -1]
+                greedy = settings["temperature"] == 0
+                table = (logits if greedy else logits / settings["temperature"]).log_softmax(-1)
+                token = int(table.argmax() if greedy else torch.multinomial(table.exp(), 1, generator=rng))
+                ids.append(token)
+                values.append(float(table[token]))
+                if token in settings["stop_token_ids"]:
+                    break
+        return ids, values
+
+
+class Fake(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 300
+
+    def __init__(self, host, port, folder):
+        super().__init__((host, port), Handler)
+        self.model = (Whole if os.environ.get("FAKE_MODEL") == "whole" else Number)(folder)
+        self.version, self.drawn, self.counting = "default", 0, Lock()
+
+    def fault(self, route):
+        """The kind of fault that is due."""
+        counts, due = Path(os.environ["FAKE_COUNTS"]), ""
+        with self.counting:
+            for order in filter(None, os.environ.get("FAKE_FAULT", "").split(",")):
+                where, kind, first, last = order.split(":")
+                if where != route:
+                    continue
+                number = counts.read_text().splitlines().count(order) if counts.exists() else 0
+                with counts.open("a") as file:
+                    file.write(order + "\n")
+                if int(first) <= number and (not last or number <= int(last)):
+                    due = kind
+        return due
+
+
+def spoil(kind, answer, choice, content):
+    """Make a good answer a bad one."""
+    ids = choice["token_ids"]
+    if kind in ("nan", "positive", "absent"):
+        content[0]["logprob"] = {"nan": float("nan"), "positive": 0.5, "absent": -9999.0}[kind]
+    elif kind == "few":
+        content.pop()
+    elif kind in ("none", "two"):
+        answer["choices"] = [choice] * ("none", "one", "two").index(kind)
+    elif kind == "beyond":
+        ids[0] = 10**6
+        content[0]["token_id"] = ids[0]
+    elif kind == "swapped":
+        ids[0] = 1 + ids[0] % 7
+    elif kind == "abort":
+        choice["finish_reason"] = "abort"
+    elif kind == "old":
+        choice["weight_versions"][0]["version"] = "default"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Fake
+
+    def log_message(self, *args): ...
+
+    def do_GET(self):
+        self.handle_route(None)
+
+    def do_POST(self):
+        length = int(self.headers.get("Content-Length", 0))
+        self.handle_route(json.loads(self.rfile.read(length) or b"null"))
+
+    def handle_route(self, body):
+        route = urlsplit(self.path).path
+        if self.headers.get("Authorization") != f"Bearer {os.environ[KEY]}":
+            return self.answer({"error": "Unauthorized"}, 401)
+        kind = self.server.fault(route)
+        if kind == "die":
+            print("out of memory, says the fake", flush=True)
+            os._exit(9)
+        if kind == "stall":
+            time.sleep(1000)
+        if kind == "close":
+            self.close_connection = True
+            return None
+        if kind.isdigit():
+            return self.answer({"error": "says the fake"}, int(kind))
+        return self.named(route)(body, kind)
+
+    def named(self, route):
+        return {
+            "/health": self.health, "/metrics": self.metrics, "/weight_info": self.weight_info, GENERATE: self.generate,
+            "/collective_rpc": self.rpc, "/update_weight_version": self.set_version, "/pause": self.health,
+            "/resume": self.health, "/reset_prefix_cache": self.reset,
+        }.get(route, lambda body, kind: self.answer({"detail": "Not Found"}, 404))  # fmt: skip
+
+    def health(self, body, kind):
+        self.answer({})
+
+    def metrics(self, body, kind):
+        moved = time.monotonic() if kind == "moves" else self.server.drawn
+        self.send(f'# TYPE\nvllm:generation_tokens_total{{engine="0"}} {moved}\n'.encode())
+
+    def weight_info(self, body, kind):
+        self.answer({"weight_version": self.server.version})
+
+    def set_version(self, body, kind):
+        self.server.version = "7777" if kind == "other" else body["new_version"]
+        self.answer({"success": True})
+
+    def reset(self, body, kind):
+        self.answer({"success": kind != "held"})
+
+    def rpc(self, body, kind):
+        assert body["method"] in ("oneloop_load", "reload_weights")
+        (folder,) = body["kwargs"].values()
+        if kind != "stale":
+            self.server.model.load(folder)
+        found = digests(folder)
+        if kind == "damaged":
+            found[min(found)] = "0" * 64
+        self.answer({"results": [found if body["method"] == "oneloop_load" else None]})
+
+    def generate(self, body, kind):
+        settings = body["sampling_params"]
+        if kind == "slow":
+            time.sleep(0.4)
+        ids, values = self.server.model.draw(body["token_ids"], settings)
+        self.server.drawn += len(ids)
+        ended = ids[-1] in settings["stop_token_ids"]
+        choice = {
+            "index": 0, "token_ids": ids, "finish_reason": "stop" if ended else "length",
+            "logprobs": {"content": [
+                {"token_id": t, "logprob": v, "rank": 1, "top_logprobs": []}
+                for t, v in zip(ids, values, strict=True)
+            ]},
+            "weight_versions": [{"version": self.server.version, "start": 0, "end": len(ids)}],
+        }  # fmt: skip
+        answer = {"request_id": "fake", "choices": [choice]}
+        spoil(kind, answer, choice, choice["logprobs"]["content"])
+        self.answer(answer, cut=kind == "cut", half=kind == "half")
+
+    def answer(self, value, status=200, cut=False, half=False):
+        data = json.dumps(value).encode()
+        self.send(data[: len(data) // 2] if cut else data, status, half)
+
+    def send(self, data, status=200, half=False):
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data[: len(data) // 2] if half else data)
+        self.close_connection = True
+
+
+def main():
+    parser = ArgumentParser()
+    for name in ("host", "port", "model"):
+        parser.add_argument(f"--{name}")
+    args, _ = parser.parse_known_args()
+    time.sleep(float(os.environ.get("FAKE_START", "0")))
+    Fake(args.host, int(args.port), args.model).serve_forever()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,172 @@
+"""Ranks as processes: signals, failures and kills end all of them, alike and with one message."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from time import monotonic
+
+import pytest
+
+from oneloop.cli.main import run as command
+from oneloop.parallel import launch
+
+ENVIRONMENT = os.environ | {
+    "PYTHONPATH": str(Path(launch.__file__).parents[2]), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1",
+}  # fmt: skip
+REWARDS = """
+import os, time
+from pathlib import Path
+here, rank = Path(__file__).parent, os.environ.get("RANK", "alone")
+(here / f"trainer{rank}").write_text(str(os.getppid()))
+(here / f"worker{rank}").write_text(str(os.getpid()))
+def slow(completions, **columns):
+    time.sleep(0.2)
+    if rank == "1" and (here / "fail").exists():
+        raise ZeroDivisionError("no answer")
+    return [float(len(text)) for text in completions]
+"""
+HANGING = """
+import sys, time
+from oneloop.errors import OneloopError
+from oneloop.parallel.launch import joined
+try:
+    with joined(1, "cpu", 8.0) as ranks:
+        ranks.last_words(lambda text: print("last words:", text, flush=True))
+        for number in range(3):
+            ranks.world.collect([number])
+        ranks.phase("rollout" if ranks.world.rank else "update")
+        if ranks.world.rank:
+            time.sleep(600)
+        ranks.world.sum({"x": 1.0})
+except OneloopError as error:
+    print(type(error).__name__, error, flush=True)
+    sys.exit(error.exit_code)
+"""
+RUN = (
+    "train grpo --model scratch:tiny --data task:addition --reward rewards.py:slow --steps 500 --prompts-per-step 2 "
+    "--group-size 2 --max-new-tokens 3 --eval-size 2 --out run"
+)
+WORDS = RUN.split()
+LONGEST = 15.0
+"""Seconds in which all other ranks are gone when one is."""
+
+
+def ranks(arguments: list[str], folder: Path, count: int = 2) -> list[subprocess.Popen[str]]:
+    """As torchrun, or whatever sets the same names, starts them."""
+    with socket.socket() as place:
+        place.bind(("localhost", 0))
+        port = str(place.getsockname()[1])
+    common = {"WORLD_SIZE": str(count), "MASTER_ADDR": "localhost", "MASTER_PORT": port}
+    return [
+        subprocess.Popen(
+            [sys.executable, *arguments], cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            env=ENVIRONMENT | common | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+        )
+        for rank in range(count)
+    ]  # fmt: skip
+
+
+def ended(processes: list[subprocess.Popen[str]], seconds: float = 120.0) -> list[tuple[int, str, str]]:
+    """Exit codes, and what was said."""
+    try:
+        told = [process.communicate(timeout=seconds) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return [(process.returncode, out, said) for process, (out, said) in zip(processes, told, strict=True)]
+
+
+def until_step(process: subprocess.Popen[str], number: int = 1) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith(f"step {number}/"):
+            return
+    raise AssertionError(process.stderr and process.stderr.read())
+
+
+def state(folder: Path) -> dict:
+    return json.loads((folder / "run" / "run.json").read_text())
+
+
+def alive(folder: Path, name: str) -> bool:
+    return Path(f"/proc/{(folder / name).read_text()}").exists()
+
+
+@pytest.fixture
+def place(tmp_path) -> Path:
+    (tmp_path / "rewards.py").write_text(REWARDS)
+    return tmp_path
+
+
+@pytest.fixture(scope="module", autouse=True)
+def hanging(tmp_path_factory) -> Iterator[list[subprocess.Popen[str]]]:
+    """It takes its time, which the other tests use."""
+    processes = ranks(["-c", HANGING], tmp_path_factory.mktemp("hanging"))
+    yield processes
+    for process in processes:
+        process.kill()
+
+
+def test_a_signal_to_one_rank_stops_all_after_the_same_step(place, monkeypatch, capsys) -> None:
+    """Under torchrun, whose own exit code would be 1; and the run goes on in one process."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "oneloop", *WORDS, "--ranks", "2"], cwd=place, text=True, env=ENVIRONMENT,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    until_step(process)
+    os.kill(int((place / "trainer1").read_text()), signal.SIGTERM)
+    ((code, _, said),) = ended([process])
+    assert code == 143 and said.count("stopped by signal 15 after step") == 1
+    told = state(place)
+    assert told["status"] == "stopped" and told["exit_code"] == 143 and told["machine"]["ranks"] == 2
+    (checkpoint,) = (place / "run" / "checkpoints").iterdir()
+    done = int(checkpoint.name.removeprefix("step_"))
+    monkeypatch.chdir(place)
+    changed = ["--resume", "--steps", str(done + 1)]
+    assert command([*WORDS, *changed]) == 0
+    assert f"resuming at step {done}" in (shown := capsys.readouterr().out) and "ranks 2 → 1" in shown
+    assert len((place / "run" / "metrics.jsonl").read_text().splitlines()) == done + 1
+
+
+@pytest.mark.parametrize("killed", [0, 1])
+def test_a_rank_that_is_killed_ends_the_others(killed, place) -> None:
+    processes = ranks(["-m", "oneloop", *WORDS], place)
+    until_step(processes[0])
+    begin = monotonic()
+    processes[killed].kill()
+    told = ended(processes, LONGEST)
+    assert monotonic() - begin < LONGEST
+    code, _, said = told[1 - killed]
+    assert code == 1 and said.count(f"rank {killed} of 2 is gone") == 1 and "in phase" in said
+    assert not any(alive(place, name) for name in ("trainer0", "trainer1", "worker0", "worker1"))
+    if killed:
+        assert state(place)["status"] == "failed" and state(place)["exit_code"] == 1
+        assert "rank 1 of 2" in state(place)["failure"] and "rank 1" in said
+        assert (place / "run" / "checkpoints").exists() or (place / "run" / "unfinished").exists(), "nothing is lost"
+    else:  # whoever reads it sees that its process is gone
+        assert state(place)["status"] == "running"
+
+
+def test_an_error_on_one_rank_is_everybodys_and_told_once(place) -> None:
+    (place / "fail").touch()
+    told = ended(ranks(["-m", "oneloop", *WORDS], place))
+    assert [code for code, _, _ in told] == [1, 1]
+    said = "".join(said for _, _, said in told)
+    assert said.count("ZeroDivisionError: no answer") == 1 and "Traceback" not in said
+    assert "RewardError" in state(place)["failure"] and state(place)["exit_code"] == 1
+    (place / "run" / "final").mkdir()  # now there is something to lose
+    told = ended(ranks(["-m", "oneloop", *WORDS], place))
+    assert [code for code, _, _ in told] == [2, 2]
+    assert [said.count("holds a run already") for _, _, said in told] == [1, 0]
+
+
+def test_a_rank_that_hangs_is_found_and_ended(hanging) -> None:
+    (code, out, _), (other, last, _) = ended(hanging)
+    assert code == 1 and "RankError rank 1 of 2 did not come" in out
+    assert "within 8 s in phase rollout" in out
+    assert other == 1 and "last words: rank 1 of 2 did not come" in last

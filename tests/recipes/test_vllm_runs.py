@@ -1,0 +1,98 @@
+"""Whole runs whose completions a server draws: here a stand-in that samples the same language model over HTTP."""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from oneloop.algorithms import GRPO, RLOO
+from oneloop.cli.main import run as command
+from oneloop.config import Run, default_run
+from oneloop.errors import ConfigError, EngineError
+from oneloop.objective.correction import TruncatedImportance
+from oneloop.recipes.execute import execute
+from oneloop.recipes.resolve import resolved
+from oneloop.recipes.sampler import probe_of
+from oneloop.record.reader import read_run
+from toy_models import Silent
+from vllm_stand import fake_python
+
+
+def small(out: Path, **changes) -> Run:
+    run = replace(default_run("grpo"), model="scratch:tiny", data="task:addition", out=str(out), steps=2)
+    run = replace(run, prompts_per_step=2, group_size=3, data_size=12, eval_size=4, learning_rate=1e-2)
+    return replace(run, max_new_tokens=4, **{"engine": "vllm", **changes})
+
+
+@pytest.fixture
+def python(tmp_path, monkeypatch) -> str:
+    monkeypatch.setenv("FAKE_MODEL", "whole")
+    return fake_python(tmp_path)
+
+
+def test_a_run_learns_from_a_server_that_follows_its_weights(python, tmp_path) -> None:
+    """Weights move far in a step here, and yet the server's log-probs are the trainer's: they arrived."""
+    (tmp_path / "codes.py").write_text("def codes(completions, **rest): return [sum(map(ord, c)) for c in completions]")
+    run = small(tmp_path / "run", vllm_python=python, save_every=1, reward=(f"{tmp_path}/codes.py:codes",))
+    out = execute(replace(run, eval_every=2), Silent())
+    text = (out / "objective.txt").read_text(encoding="utf-8")
+    assert "correction     × min(π_old(aₜ|sₜ)/μ(aₜ|sₜ), 2)" in text and "sampler        vLLM with a copy" in text
+    execute(replace(run, eval_every=2, steps=3, resume=True), Silent())  # gives its server the checkpoint's weights
+    steps = read_run(out).metrics
+    assert len(steps) == 3 and all(step["grad_norm"] > 0.1 for step in steps)
+    assert all(0 < step["rollout/logprob_gap/max"] < 1e-4 for step in steps)
+
+
+def test_a_server_that_fails_for_good_ends_the_run_with_its_error(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("FAKE_FAULT", "/health:die:0:")
+    with pytest.raises(EngineError, match="exit code 9"):
+        execute(small(tmp_path / "run", vllm_python=fake_python(tmp_path)), Silent())
+    events = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
+    assert [event["code"] for event in events] == ["A_ENGINE"] and "It is started again" in events[0]["text"]
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "failed"
+
+
+def test_what_cannot_sample_is_refused_before_anything_is_loaded(tmp_path, capsys) -> None:
+    flags = ["--model", "scratch:tiny", "--data", "task:addition", "--out", str(tmp_path / "run")]
+    wrong = {
+        "grpo --engine vllm --vllm-python /nowhere": "--vllm-python /nowhere cannot be run",
+        f"grpo --engine vllm --vllm-python {sys.executable}": "vLLM is not installed there. Fix:",
+        "sft --engine vllm": "--engine vllm: sft draws no samples. Fix: leave it out",
+    }
+    for words, says in wrong.items():
+        assert command(["train", *words.split(), *flags]) == 2
+        assert says in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(ConfigError, match="--engine sglang: wanted builtin, vllm or http://HOST:PORT"):
+        small(tmp_path, engine="sglang")
+    with pytest.raises(ConfigError, match=r"--vllm-python x with --engine builtin\. Fix: --engine vllm"):
+        small(tmp_path, engine="builtin", vllm_python="x")
+
+
+def test_the_correction_comes_with_a_sampler_that_is_not_the_trainer() -> None:
+    run = default_run("grpo")
+    assert resolved(run) == GRPO, "the same modules in float32: nothing to correct"
+    for changes in ({"engine": "vllm"}, {"engine": "http://localhost:8000"}, {"dtype": "bfloat16"}):
+        assert resolved(replace(run, **changes)) == replace(GRPO, correction=TruncatedImportance(2.0))
+    rloo = resolved(replace(default_run("rloo"), engine="vllm"))
+    assert rloo == replace(RLOO, correction=TruncatedImportance(2.0))
+    assert resolved(replace(run, engine="vllm", set=("correction=none",))).correction is None
+    mine = replace(GRPO, correction=TruncatedImportance(1.5))
+    assert resolved(replace(run, engine="vllm"), mine).correction == TruncatedImportance(1.5)
+    assert resolved(replace(default_run("sft"), dtype="bfloat16")).correction is None, "nothing is sampled"
+
+
+def test_explain_tells_of_a_recipe_what_samples(tmp_path, capsys) -> None:
+    recipe = tmp_path / "run.toml"
+    for engine, says in (("vllm", "vLLM with a copy of the weights"), ("http://h:1", "http://h:1: weights are sent")):
+        recipe.write_text(f'algorithm = "grpo"\nengine = "{engine}"\n', encoding="utf-8")
+        assert command(["explain", str(recipe)]) == 0
+        text = capsys.readouterr().out
+        assert f"sampler        {says}" in text and "correction     × min(" in text
+
+
+def test_the_probe_is_longer_than_a_block_of_the_cache_and_fits() -> None:
+    assert len(probe_of([5, 6, 7], 512)) == 160 and probe_of([5, 6, 7], 512)[:4] == [5, 6, 7, 5]
+    assert len(probe_of([5, 6, 7], None)) == 160 and len(probe_of([5, 6, 7], 64)) == 48
