@@ -7,18 +7,18 @@ import pytest
 
 SRC = Path(__file__).parents[1] / "src" / "oneloop"
 
-PLAIN = {"types", "errors", "seeds", "methods", "pipes"}
+PLAIN = {"types", "errors", "seeds", "methods", "together", "pipes"}
 ADAPTERS = {"forward", "model", "rollout", "parallel", "environments", "rewards", "tasks", "data", "record"}
 MAY_IMPORT = {
     "types": {"errors"},
     "errors": set(),
     "seeds": set(),
     "pipes": set(),
+    "together": {"errors"},
     "batch": PLAIN,
     "objective": {"batch", "errors"},
     "ports": {"batch", *PLAIN},
     "algorithms": {"batch", "objective", "ports", "errors"},
-    "together": {"ports", *PLAIN},
     "loop": {"batch", "algorithms", "ports", *PLAIN},
     "experience": {"batch", "objective", "algorithms", "ports", "together", *PLAIN},
     "forward": {"batch", "objective", "ports", *PLAIN},
@@ -34,6 +34,7 @@ MAY_IMPORT = {
     "health": PLAIN,
     "config": {"errors"},
     "methods": {"config", "errors"},
+    "toml": {"config", "errors"},
     "lab": {"record", "health", *PLAIN},
     "recipes": {
         "batch",
@@ -44,6 +45,7 @@ MAY_IMPORT = {
         "together",
         "experience",
         "config",
+        "toml",
         "health",
         "lab",
         "trace",
@@ -54,6 +56,7 @@ MAY_IMPORT = {
     "cli": {
         "algorithms",
         "config",
+        "toml",
         "health",
         "recipes",
         "plan",
@@ -65,13 +68,13 @@ MAY_IMPORT = {
         *PLAIN,
     },
     "notebook": {"cli", *PLAIN},
-    "fitting": {"algorithms", "cli", "config", "data", "model", "notebook", "parallel", "recipes", *PLAIN},
+    "fitting": {"algorithms", "cli", "config", "data", "model", "notebook", "parallel", "recipes", "toml", *PLAIN},
     "__init__": set(),
     "__main__": {"cli"},
 }
 NO_TORCH = (
-    "types", "errors", "seeds", "methods", "pipes", "rewards", "environments", "tasks", "data", "record", "health",
-    "lab", "config",
+    "types", "errors", "seeds", "methods", "together", "pipes", "rewards", "environments", "tasks", "data", "record",
+    "health", "lab", "config", "toml",
 )  # fmt: skip
 OBJECTIVE_MAY_USE = {"torch", "jaxtyping", "oneloop", "collections", "dataclasses", "math", "typing"}
 

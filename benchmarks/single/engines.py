@@ -71,7 +71,7 @@ def line(engine: str, seed: int, steps: list[dict]) -> dict[str, object]:
 
 
 def taught(args: Namespace, out: Path) -> Run:
-    run = replace(default_run("sft"), model="scratch:tiny", data="task:addition", out=str(out), overwrite=True)
+    run = replace(default_run("sft"), model="scratch:small", data="task:addition", out=str(out), overwrite=True)
     return replace(run, steps=args.sft_steps, learning_rate=2e-3, eval_size=64)
 
 

@@ -2,19 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from oneloop import errors
 from oneloop.errors import OneloopError
 
-if TYPE_CHECKING:  # it would load torch, and this is asked before that
-    import oneloop.ports
-
 T = TypeVar("T")
 
 
-def together(world: oneloop.ports.World, work: Callable[[], T]) -> T:
+@runtime_checkable
+class Crew(Protocol):
+    """What the ranks need of each other for it. `oneloop.ports.World` has it, and loads torch."""
+
+    rank: int
+    ranks: int
+
+    def collect(self, mine: Sequence[T]) -> list[T]: ...
+
+    def agree(self, value: T) -> T: ...
+
+
+class Alone:
+    """One process."""
+
+    rank, ranks = 0, 1
+
+    def collect(self, mine: Sequence[T]) -> list[T]:
+        return list(mine)
+
+    def agree(self, value: T) -> T:
+        return value
+
+
+def together(world: Crew, work: Callable[[], T]) -> T:
     """What `work` returns here, once it has ended well on every rank.
 
     Raises: what `work` raised here; else what it raised on another rank, as the same error where it is one of
@@ -36,7 +57,7 @@ def together(world: oneloop.ports.World, work: Callable[[], T]) -> T:
     return result  # pyright: ignore[reportReturnType]  # nothing failed, so it is there
 
 
-def by_first(world: oneloop.ports.World, work: Callable[[], T]) -> T:
+def by_first(world: Crew, work: Callable[[], T]) -> T:
     """What `work` returns on rank 0, which alone does it; what it raises there, everywhere. A value of JSON."""
     return world.agree(together(world, work if world.rank == 0 else _nothing))
 

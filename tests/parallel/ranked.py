@@ -33,7 +33,6 @@ def methods(ranks: int) -> dict[str, dict]:
     """Runs by name: what is trained, and how it differs from `small`."""
     if ranks == 4:
         return {
-            "grpo": {},
             # one group a step: three ranks have none, and where it is dead nobody has
             "dapo": {"prompts_per_step": 2, "max_refills": 1},
             "ppo": {"critic": "separate"},
@@ -43,11 +42,11 @@ def methods(ranks: int) -> dict[str, dict]:
 
 
 def small(name: str, folder: Path, out: Path, **changes) -> Run:
-    """Two steps of three updates over rows of several lengths, with an evaluation after each."""
+    """Two steps of two updates over rows of several lengths, with an evaluation at the end."""
     run = replace(
         default_run(name), model=str(folder / "model"), data="task:chain_sum", out=str(out), steps=2,
-        prompts_per_step=5, minibatch=2, data_size=12, eval_size=5, eval_every=1, learning_rate=1e-3,
-        critic_learning_rate=1e-3, max_new_tokens=6, max_tokens=40, max_refills=2,
+        prompts_per_step=5, minibatch=3, data_size=12, eval_size=5, learning_rate=1e-3,
+        critic_learning_rate=1e-3, max_new_tokens=6, max_tokens=20, max_refills=2,
     )  # fmt: skip
     if LEARNS_FROM[name] == "prompts" and name != "distill":
         run = replace(run, reward=(REWARD,), eval_reward=(REWARD,), group_size=max(run.group_size // 2, 1))
@@ -82,9 +81,9 @@ def every_method(rank: int, ranks: int, folder: str) -> None:
     torch.save(primitives(world) | {"broken": broken(world)}, place / f"found{ranks}_{rank}.pt")
     for name, changes in methods(ranks).items():
         started(small(name, place, place / f"{name}{ranks}", **changes), Ranks(world))
+    dist.destroy_process_group()  # transformers saves nothing on any but the first rank of a group
     for name in list(methods(ranks))[rank::ranks]:
         started(small(name, place, place / f"{name}{ranks}_alone", **methods(ranks)[name]), ALONE)
-    dist.destroy_process_group()
 
 
 def primitives(world: Distributed) -> dict:

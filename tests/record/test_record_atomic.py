@@ -10,6 +10,7 @@ import pytest
 from oneloop.errors import CheckpointError
 from oneloop.record import atomic
 from oneloop.record.atomic import MANIFEST, clean_temporaries, new_folder, verify, write_text
+from toy_models import on_ranks
 
 
 def fill(path: Path, text: str = "weights") -> Path:
@@ -235,3 +236,36 @@ def test_manifest_of_another_shape(tmp_path, text):
     (tmp_path / MANIFEST).write_text(text)
     with pytest.raises(CheckpointError, match="cannot be read"):
         verify(tmp_path)
+
+
+def written_by(count: int, path: Path, failing: int | None = None) -> list[str]:
+    """A folder that so many writers fill together; what each has to say of it."""
+
+    def work(rank: int, world) -> str:
+        try:
+            with new_folder(path, world) as folder:
+                (folder / f"part-{rank}").mkdir()
+                (folder / f"part-{rank}" / "model.bin").write_text(str(rank))
+                if rank == failing:
+                    raise OSError(28, "No space left on device")
+        except Exception as error:
+            return f"{type(error).__name__}: {error}"
+        return "stands" if path.is_dir() else "is not there"
+
+    return on_ranks(count, work)
+
+
+def test_several_writers_fill_one_folder(tmp_path):
+    assert written_by(3, tmp_path / "step") == ["stands"] * 3
+    verify(tmp_path / "step")
+    assert sorted(json.loads((tmp_path / "step" / MANIFEST).read_text())) == [f"part-{n}/model.bin" for n in range(3)]
+    assert names(tmp_path) == ["step"]
+
+
+def test_a_writer_that_fails_fails_for_all(tmp_path):
+    fill(tmp_path / "step", "old")
+    said = written_by(3, tmp_path / "step", failing=1)
+    assert said[1] == "OSError: [Errno 28] No space left on device"
+    assert said[0] == said[2] == f"OneloopError: rank 1: {said[1]}"
+    verify(tmp_path / "step")
+    assert names(tmp_path) == ["step"] and (tmp_path / "step" / "policy" / "model.bin").read_text() == "old"

@@ -96,7 +96,8 @@ UPDATES = {
     "/collective_rpc:400:1:1": "/collective_rpc answered 400",
     "/collective_rpc:damaged:1:3": "weights arrived damaged: 1 of 1 groups differ, the first model.layers.0",
     "/collective_rpc:stale:1:3": r"answers as other weights would: .* 0.5 nats",
-    "/pause:stall:1:1": "/pause did not answer within 1 s",
+    "/pause:stall:1:1": r"/pause\?mode=abort did not answer within 1 s",
+    "/reset_prefix_cache:held:1:3": "keeps keys and values of the weights before",
     "/reset_prefix_cache:500:1:3": "/reset_prefix_cache answered 500",
     "/update_weight_version:other:1:1": "it has weights .*7777",
 }

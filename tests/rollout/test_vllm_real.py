@@ -31,12 +31,12 @@ SAMPLING = Sampling(max_new_tokens=24, temperature=0.7)
 def stand(tmp_path_factory):
     """A learner, and its engine on one server for all tests of this file."""
     out = tmp_path_factory.mktemp("run")
-    run = replace(default_run("grpo"), model="scratch:tiny", out=str(out), engine="vllm", vllm_python=PYTHON)
+    run = replace(default_run("grpo"), model="scratch:small", out=str(out), engine="vllm", vllm_python=PYTHON)
     run = replace(run, temperature=0.7)
-    policy = load_policy("scratch:tiny")
+    policy = load_policy("scratch:small")
     plan = Optimization(learning_rate=1e-2, critic_learning_rate=0.0, total_updates=100)
     learner = Learner(policy, optimization=plan, temperature=0.7)
-    text = Text(load_tokenizer("scratch:tiny"), (1,))
+    text = Text(load_tokenizer("scratch:small"), (1,))
     told: list[str] = []
     engine = engine_of(run, learner, text, lambda: PROMPTS[0], lambda line: None, told.append)
     yield learner, engine, told
@@ -136,7 +136,7 @@ def small(algorithm: str, out: Path, **changes) -> Run:
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_grpo_learns_from_it(dtype, tmp_path) -> None:
-    start = small("sft", tmp_path / "sft", model="scratch:tiny", steps=40, learning_rate=2e-3)
+    start = small("sft", tmp_path / "sft", model="scratch:small", steps=40, learning_rate=2e-3)
     policy = str(execute(start, Silent()) / "final")
     run = small("grpo", tmp_path / "grpo", model=policy, steps=4, learning_rate=1e-3, prompts_per_step=8)
     run = replace(run, max_new_tokens=8, engine="vllm", vllm_python=PYTHON, dtype=dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from typing import Annotated
@@ -10,6 +11,9 @@ from tyro.conf import Positional
 
 from oneloop.cli.parse import parse
 from oneloop.errors import ConfigError
+
+MODEST = 10
+"""Niceness of the server: it stands back where a run on the same machine wants a core."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,3 +72,4 @@ def _opened(address: str, *, browser: bool) -> None:
         import webbrowser
 
         webbrowser.open(address)
+    os.nice(MODEST)

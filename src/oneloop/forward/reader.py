@@ -76,11 +76,16 @@ class Backbone:
         *,
         recompute: bool = False,
         compiler: str | None = None,
+        sharded: bool = False,
     ) -> Backbone:
-        """As fast as trials on `model` allow, for forward passes in `dtype`."""
+        """As fast as trials on `model` allow, for forward passes in `dtype`.
+
+        Args:
+            sharded: the model will be cut over ranks, and is whole only where its modules run.
+        """
         if not packs(model):
             return cls(model, packs=False, recompute=recompute, compiler=compiler)
-        settings = settings_of(model) if dtype == torch.float32 and compiler is None else None
+        settings = settings_of(model) if dtype == torch.float32 and compiler is None and not sharded else None
         return cls(model, True, one_kernel(model, dtype), settings, recompute, compiler)
 
     def check_compiled(self, dtype: torch.dtype) -> None:

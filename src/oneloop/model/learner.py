@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from math import cos, isfinite, nan, pi
@@ -17,13 +17,26 @@ from transformers import PreTrainedModel
 from oneloop.batch import Batch, PolicyOutput
 from oneloop.errors import DivergedError
 from oneloop.forward.probe import plain_head
-from oneloop.forward.reader import Backbone, CausalReader, final_values_of, reward_scores, score_only, values_of
+from oneloop.forward.reader import (
+    Backbone,
+    CausalReader,
+    States,
+    final_values_of,
+    reward_scores,
+    score_only,
+    values_of,
+)
+from oneloop.model.idle import Guest
 from oneloop.model.lora import adapters_off, has_adapters
+from oneloop.model.optimizer import Kind, optimizer_of
+from oneloop.model.sharded import Entered, Root, Unsharded, whole
 from oneloop.objective.logprobs import Entropy
 from oneloop.ports import SingleProcess, World
 
 MOST_SKIPS = 3
 """Optimizer steps in a row with a gradient that is not finite, after which a run stops."""
+WITHOUT_CRITIC = ("rollout", "evaluation")
+"""Phases of a step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +51,7 @@ class Optimization:
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
+    optimizer: Kind = "adamw"
 
     def factor(self, update: int) -> float:
         """Share of the learning rate at optimizer step `update` (from 0)."""
@@ -76,7 +90,10 @@ class Learner:
         recompute: layers are computed again for gradients: less memory, more time, the same numbers.
         compiler: backend of torch.compile for the layers of every pass; None: they run as they are.
         dtype: bfloat16 runs the forward passes in autocast; weights and moments stay float32.
-        world: the ranks that hold replicas. Passes without gradient are dealt to them, and gradients are added up.
+        offload_idle: the reference and a critic of its own, with its moments, are on the policy's device only while
+            they are used, or until `phase` tells of one without them.
+        shard: cuts models over the ranks, once they have been tried out; None: each rank holds a replica.
+        world: the ranks. Passes without gradient are dealt to them, and gradients are added up.
     """
 
     def __init__(
@@ -92,6 +109,8 @@ class Learner:
         entropy: Entropy = "value",
         recompute: bool = False,
         compiler: str | None = None,
+        offload_idle: bool = False,
+        shard: Entered | None = None,
         world: World = SingleProcess(),  # noqa: B008
     ) -> None:
         self.model, self.critic, self.optimization = policy.eval(), critic, optimization
@@ -103,21 +122,51 @@ class Learner:
         self._entropy: Entropy = entropy
         plain = not self._scores and plain_head(policy)
         how: dict[str, Any] = {"recompute": recompute, "compiler": compiler}
-        backbone = partial(Backbone.of, dtype=dtype, **how)
+        self.sharded = shard is not None
+        backbone = partial(Backbone.of, dtype=dtype, sharded=self.sharded, **how)
         self._backbone = backbone(policy) if plain or self._scores else Backbone(policy, False, **how)
         self._backbone.check_compiled(dtype)
         self.note = "" if self._backbone.packs else _slow_note(policy, plain or self._scores)
         self._read = CausalReader(self._backbone, temperature, plain)
         self._read_reference = None
+        self._with_reference: AbstractContextManager[None] = nullcontext()
         if reference is not None:
-            self._read_reference = self._reader_of(reference.eval().requires_grad_(False), policy, temperature, plain)
+            if offload_idle:
+                self._with_reference = Guest(reference.to, self.device)  # pyright: ignore[reportArgumentType]
+            with self._with_reference:
+                reference = reference.eval().requires_grad_(False)
+                self._read_reference = self._reader_of(reference, policy, temperature, plain)
         elif has_adapters(policy):
             self._read_reference = self._read
-        self._critic_backbone = self._backbone
+        self._critic_backbone, self._critic_guest = self._backbone, None
         if critic is not None and critic.backbone is not None:
             self._critic_backbone = backbone(critic.backbone)
             self._critic_backbone.check_compiled(dtype)
+            self._critic_guest = Guest(self._move_critic, self.device, here=True) if offload_idle else None
+        self._enter(shard or Unsharded, reference)
         self.optimizer = self._make_optimizer()
+
+    def _enter(self, shard: Entered, reference: PreTrainedModel | None) -> None:
+        """What a pass enters its modules through."""
+        critic = self.critic
+        heads = (critic.head,) if critic is not None and critic.backbone is None else ()
+        self._root = self._reference_root = shard(self.model, *heads)
+        self._roots: list[Root] = [self._root]
+        if reference is not None:
+            self._reference_root = shard(reference)
+            self._roots.append(self._reference_root)
+        if critic is not None and critic.backbone is not None:
+            self._critic_root = shard(critic.backbone)
+            self._roots.append(self._critic_root)
+
+    @property
+    def writers(self) -> World:
+        """The ranks that save it together: all of them where it is cut, else the first by itself."""
+        return self._world if self.sharded else SingleProcess()
+
+    def _reshard(self) -> None:
+        for root in self._roots:
+            root.cut_again()
 
     def _reader_of(
         self, reference: PreTrainedModel, policy: PreTrainedModel, temperature: float, plain: bool
@@ -128,14 +177,14 @@ class Learner:
         plain = plain_head(reference)
         compiler = self._backbone.compiler
         backbone = (
-            Backbone.of(reference, self.dtype, compiler=compiler)
+            Backbone.of(reference, self.dtype, compiler=compiler, sharded=self.sharded)
             if plain
             else Backbone(reference, False, compiler=compiler)
         )
         backbone.check_compiled(self.dtype)
         return CausalReader(backbone, temperature, plain)
 
-    def _make_optimizer(self) -> torch.optim.AdamW:
+    def _make_optimizer(self) -> torch.optim.Optimizer:
         plan = self.optimization
         groups = [
             {"params": picked, "lr": rate, "rate": rate, "weight_decay": decay}
@@ -146,7 +195,19 @@ class Learner:
             for decay, picked in _decayed(named, plan.weight_decay)
             if picked
         ]
-        return torch.optim.AdamW(groups, fused=self.device.type in ("cpu", "cuda"))
+        return optimizer_of(plan.optimizer, groups, self.device)
+
+    def phase(self, name: str) -> None:
+        """A part of a step begins: answers are drawn without the critic."""
+        if self._critic_guest is not None and name in WITHOUT_CRITIC:
+            self._critic_guest.go()
+
+    def _move_critic(self, device: torch.device) -> None:
+        """The critic and its moments. The optimizer keeps its counts of steps where they are."""
+        assert self.critic is not None and self.critic.backbone is not None
+        for parameter in self.critic.backbone.to(device).parameters():  # pyright: ignore[reportArgumentType]
+            state = self.optimizer.state.get(parameter, {})
+            state |= {key: value.to(device) for key, value in state.items() if key != "step"}
 
     def _critic_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         return iter(()) if self.critic is None else self.critic.parameters()
@@ -170,26 +231,34 @@ class Learner:
 
         def forward(micro: Batch) -> PolicyOutput:
             with self._precision():
-                return PolicyOutput(read(micro, "none")[0])
+                return self._reference_root(lambda: PolicyOutput(read(micro, "none")[0]))
 
-        with adapters_off(self.model) if read is self._read else nullcontext():
+        with self._with_reference, adapters_off(self.model) if read is self._read else nullcontext():
             return self._by_microbatch(batch, forward).logprobs
 
     def _forward(self, batch: Batch, entropy: Entropy) -> PolicyOutput:
         with self._precision():
-            if self._scores:
-                return score_only(reward_scores(self._backbone, batch), batch)
-            logprobs, entropies, states = self._read(batch, entropy)
-            if self.critic is None:
-                return PolicyOutput(logprobs, entropies)
-            if self.critic.backbone is not None or states is None:
-                states = self._critic_backbone(batch)
-            return PolicyOutput(
-                logprobs,
-                entropies,
-                values=values_of(self.critic.head, states),
-                final_values=final_values_of(self.critic.head, states, batch.lengths),
-            )
+            out = self._root(partial(self._read_out, batch, entropy))
+            if self.critic is None or self.critic.backbone is None:
+                return out
+            if self._critic_guest is not None:
+                self._critic_guest.come()
+            values, last = self._critic_root(lambda: self._values(self._critic_backbone(batch), batch))
+            return out._replace(values=values, final_values=last)
+
+    def _read_out(self, batch: Batch, entropy: Entropy) -> PolicyOutput:
+        if self._scores:
+            return score_only(reward_scores(self._backbone, batch), batch)
+        logprobs, entropies, states = self._read(batch, entropy)
+        if self.critic is None or self.critic.backbone is not None:
+            return PolicyOutput(logprobs, entropies)
+        values, last = self._values(self._backbone(batch) if states is None else states, batch)
+        return PolicyOutput(logprobs, entropies, values=values, final_values=last)
+
+    def _values(self, states: States, batch: Batch) -> tuple[Tensor, Tensor]:
+        """V at every action, and after the last one."""
+        assert self.critic is not None
+        return values_of(self.critic.head, states), final_values_of(self.critic.head, states, batch.lengths)
 
     def _by_microbatch(self, batch: Batch, forward: Callable[[Batch], PolicyOutput]) -> PolicyOutput:
         """`forward` over microbatches without gradient, dealt to the ranks, put back in the order of the rows."""
@@ -204,17 +273,20 @@ class Learner:
                 table = tables.setdefault(name, torch.zeros(shape, device=value.device, dtype=value.dtype))
                 if rows is not None:
                     table[(rows, slice(value.shape[1])) if value.dim() == 2 else rows] = value
+        # in here, where adapters are off: peft turns them on again in the parameters that stand there then
+        self._reshard()
         return PolicyOutput(**{name: self._world.add(table) for name, table in tables.items()})
 
     def _precision(self):
         if self.dtype == torch.float32:
             return nullcontext()
-        return torch.autocast(self.device.type, dtype=self.dtype)
+        # what autocast keeps of a layer's weights would stay until the pass is over; layers that are gathered may not
+        return torch.autocast(self.device.type, dtype=self.dtype, cache_enabled=not self.sharded)
 
     def step(self) -> dict[str, float]:
         parameters = list(self.named_parameters().values())
         self._add_gradients(parameters)
-        norm = float(nn.utils.clip_grad_norm_(parameters, self.optimization.max_grad_norm))
+        norm = float(whole(nn.utils.clip_grad_norm_(parameters, self.optimization.max_grad_norm)))
         if not isfinite(norm):
             return self._skip()
         self.skipped_in_a_row = 0
@@ -231,7 +303,7 @@ class Learner:
 
         A parameter that no rank's passes reached stays without a gradient, as in one process.
         """
-        if self._world.ranks == 1:
+        if self._world.ranks == 1 or self.sharded:  # backward has added up those of shares
             return
         reached = [parameter.grad is not None for parameter in parameters]
         counts = self._world.add(torch.tensor(reached, dtype=torch.float32, device=self.device))

@@ -28,6 +28,7 @@ from transformers.utils.peft_utils import find_adapter_config_file
 from oneloop.errors import ConfigError
 from oneloop.forward.projection import projection_of
 from oneloop.model.aligned import align
+from oneloop.model.sharded import whole
 from oneloop.seeds import named_seed
 
 HEAD = "score"
@@ -207,25 +208,28 @@ def adapters_off(model: PreTrainedModel) -> Iterator[None]:
         model.enable_adapters()
 
 
-@torch.no_grad()
 def merged_state(model: PreTrainedModel) -> dict[str, Tensor]:
     """The weights of a model without adapters that computes the same: float32, on the CPU, in new tensors where they
     differ."""
+    return {name: value.cpu() for name, value in merged(model)}
+
+
+@torch.no_grad()
+def merged(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
+    """As `merged_state`, one whole tensor after the other, where the model is."""
     modules: dict[str, Any] = dict(model.named_modules())
-    state: dict[str, Tensor] = {}
     for name, value in model.state_dict().items():
         owner, _, last = name.rpartition(".")
         if ".lora_" in name or ".original_module." in name:
             continue
-        value = value.cpu().float()
+        value = whole(value).float()
         if owner.endswith(".base_layer"):
             owner = owner.removesuffix(".base_layer")
             if last == "weight":
                 value = value + sum(
-                    modules[owner].get_delta_weight(adapter).cpu() for adapter in model.active_adapters()
+                    whole(modules[owner].get_delta_weight(adapter)) for adapter in model.active_adapters()
                 )
-        state[f"{owner.replace('.modules_to_save.default', '')}.{last}"] = value
-    return state
+        yield f"{owner.replace('.modules_to_save.default', '')}.{last}", value
 
 
 def counts(model: PreTrainedModel) -> tuple[int, int]:

@@ -1,41 +1,58 @@
-"""Weights in Hugging Face layout: safetensors and JSON, loadable by transformers alone."""
+"""Weights in Hugging Face layout: safetensors and JSON, loadable by transformers alone.
 
+A model that is cut over ranks is written by all of them, and every rank makes these calls; any other by the first.
+"""
+
+from collections.abc import Callable, Iterator
 from copy import copy
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.core_model_loading import revert_weight_conversion
 
 from oneloop.errors import CheckpointError
 from oneloop.model.learner import Critic
 from oneloop.model.load import quiet
-from oneloop.model.lora import has_adapters, merged_state
+from oneloop.model.lora import has_adapters, merged, merged_state
+from oneloop.model.pieces import write_pieces
+from oneloop.model.sharded import is_sharded, whole
+from oneloop.together import Alone, Crew, by_first
 
 VALUE_HEAD = "value_head.safetensors"
+ALONE = Alone()
 
 
-def save_policy(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+def save_policy(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, world: Crew = ALONE) -> None:
     """A folder that `AutoModelForCausalLM` (or `...SequenceClassification`) and `AutoTokenizer` load.
 
     Of a model with adapters, the adapters alone, in peft's layout.
     """
-    with quiet():
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+    _save_model(folder, model, world)
+    _by_transformers(world, tokenizer.save_pretrained, folder)
 
 
-def save_merged(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+def save_merged(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, world: Crew = ALONE) -> None:
     """As `save_policy`, with adapters in the matrices they stand beside: nothing that loads it needs peft."""
     if not has_adapters(model):
-        return save_policy(folder, model, tokenizer)
+        return save_policy(folder, model, tokenizer, world)
     with torch.device("meta"):
         bare = type(model)(model.config)
-    bare.load_state_dict(merged_state(model), assign=True)
     if model.can_generate():
         bare.generation_config = model.generation_config
-    save_policy(folder, bare, tokenizer)
+    if is_sharded(model):
+        # tied matrices once
+        names = {name for name, _ in _whole_weights(bare)}
+        _save_cut(folder, bare, (pair for pair in merged(model) if pair[0] in names), world)
+    else:
+        if world.rank == 0:
+            bare.load_state_dict(merged_state(model), assign=True)
+        _save_model(folder, bare, world)
+    _by_transformers(world, tokenizer.save_pretrained, folder)
 
 
 def describe_policy(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -63,15 +80,49 @@ def write_weights(folder: Path, model: PreTrainedModel, dtype: torch.dtype) -> N
         bare.save_pretrained(folder, state_dict=cast)
 
 
-def save_critic(folder: Path, critic: Critic) -> None:
+def save_critic(folder: Path, critic: Critic, world: Crew = ALONE) -> None:
     """A separate critic as `*ForTokenClassification`; a shared one as its head alone."""
     if critic.backbone is not None:
+        return _save_model(folder, critic.backbone, world)
+    state = {name: whole(value).detach().cpu().contiguous() for name, value in critic.head.state_dict().items()}
+
+    def write() -> None:
+        folder.mkdir(parents=True)
+        save_file(state, folder / VALUE_HEAD)
+
+    by_first(world, write)
+
+
+def _by_transformers(world: Crew, save: Callable[..., Any], folder: Path, **options: Any) -> None:
+    """What transformers alone knows how to write, in its layout."""
+
+    def write() -> None:
         with quiet():
-            critic.backbone.save_pretrained(folder)
-        return
-    folder.mkdir(parents=True)
-    state = {name: value.detach().cpu().contiguous() for name, value in critic.head.state_dict().items()}
-    save_file(state, folder / VALUE_HEAD)
+            save(folder, **options)
+
+    by_first(world, write)
+
+
+def _save_model(folder: Path, model: PreTrainedModel, world: Crew) -> None:
+    if is_sharded(model) and not has_adapters(model):
+        return _save_cut(folder, model, _whole_weights(model), world)
+    # adapters are small: they fit beside everything else
+    state = dict(_whole_weights(model, trained=True)) if is_sharded(model) else None
+    _by_transformers(world, model.save_pretrained, folder, state_dict=state)
+
+
+def _save_cut(folder: Path, model: PreTrainedModel, tensors: Iterator[tuple[str, Tensor]], world: Crew) -> None:
+    _by_transformers(world, model.save_pretrained, folder, state_dict={})  # its configuration
+    write_pieces(folder, "model", tensors, world, partial(revert_weight_conversion, model))
+
+
+def _whole_weights(model: PreTrainedModel, trained: bool = False) -> Iterator[tuple[str, Tensor]]:
+    """One after the other, each under the first of its names: tied ones find each other when they are loaded."""
+    seen = set[int]()
+    for name, value in model.state_dict(keep_vars=True).items():
+        if id(value) not in seen and (value.requires_grad or not trained):
+            yield name, whole(value).detach()
+        seen.add(id(value))
 
 
 def shared_critic(policy: PreTrainedModel, saved: Path | None = None) -> Critic:

@@ -1,28 +1,51 @@
-"""What resume needs beside the weights: optimizer moments and counters, as safetensors and JSON (no pickle)."""
+"""What resume needs beside the weights: the optimizer's state and counters, as safetensors and JSON (no pickle)."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from oneloop.errors import CheckpointError
 from oneloop.model.aligned import aligned
 from oneloop.model.learner import Learner
+from oneloop.model.optimizer import Kind, as_tensors, from_tensors, layout
+from oneloop.model.pieces import write_pieces
+from oneloop.model.sharded import whole
+from oneloop.parallel.fsdp import cut_like
+from oneloop.together import Alone, Crew, by_first
+
+OPTIMIZER = "optimizer"
+ALONE = Alone()
 
 
-def write_state(folder: Path, learner: Learner, extra: Mapping[str, Any]) -> None:
-    """Moments by parameter name, the learner's counters, and `extra` (JSON values)."""
-    folder.mkdir(parents=True)
-    moments = {}
-    for name, parameter in learner.named_parameters().items():
-        for key, value in learner.optimizer.state.get(parameter, {}).items():
-            moments[f"{name}|{key}"] = torch.as_tensor(value).detach().cpu().contiguous()
-    save_file(moments, folder / "optimizer.safetensors")
+def write_state(folder: Path, learner: Learner, extra: Mapping[str, Any], world: Crew = ALONE) -> None:
+    """Moments by parameter name, the learner's counters, and `extra` (JSON values).
+
+    Moments are written whole, by all ranks where they are cut over ranks: any number of ranks can read them.
+    """
     counters = {"updates": learner.updates, "skipped_in_a_row": learner.skipped_in_a_row}
-    (folder / "state.json").write_text(json.dumps({"learner": counters, **extra}, indent=1), encoding="utf-8")
+    text = json.dumps({"learner": counters, **extra}, indent=1)
+
+    def write() -> None:
+        folder.mkdir(parents=True)
+        (folder / "state.json").write_text(text, encoding="utf-8")
+
+    by_first(world, write)
+    if learner.sharded:
+        write_pieces(folder, OPTIMIZER, _moments(learner), world)
+    else:
+        by_first(world, lambda: write_pieces(folder, OPTIMIZER, _moments(learner), ALONE))
+
+
+def _moments(learner: Learner) -> Iterator[tuple[str, Tensor]]:
+    for name, parameter in learner.named_parameters().items():
+        for key, value in as_tensors(learner.optimizer.state.get(parameter, {})).items():
+            yield f"{name}|{key}", whole(value)
 
 
 def read_state(folder: Path, learner: Learner) -> dict[str, Any]:
@@ -35,9 +58,10 @@ def read_state(folder: Path, learner: Learner) -> dict[str, Any]:
     counters = state.pop("learner")
     learner.updates, learner.skipped_in_a_row = counters["updates"], counters["skipped_in_a_row"]
     found: dict[str, dict[str, torch.Tensor]] = {}
-    for name, value in load_file(folder / "optimizer.safetensors").items():
-        parameter, key = name.rsplit("|", 1)
-        found.setdefault(parameter, {})[key] = value
+    for file in sorted(folder.glob(f"{OPTIMIZER}*.safetensors")):  # mapped: a rank reads the pages of its share
+        for name, value in load_file(file).items():
+            parameter, key = name.rsplit("|", 1)
+            found.setdefault(parameter, {})[key] = value
     if not found and learner.updates == 0:
         return state
     expected = learner.named_parameters()
@@ -47,16 +71,33 @@ def read_state(folder: Path, learner: Learner) -> dict[str, Any]:
             f"{folder / 'optimizer.safetensors'}: parameter {odd} is in the checkpoint or in the model, not in both. "
             "Fix: resume with the --model, --critic and algorithm that the run was started with"
         )
+    kind = learner.optimization.optimizer
     for name, parameter in expected.items():
-        moments = found[name]
-        if moments["exp_avg"].shape != parameter.shape:
-            raise CheckpointError(
-                f"{folder / 'optimizer.safetensors'}: {name} has shape {tuple(moments['exp_avg'].shape)} there and "
-                f"{tuple(parameter.shape)} in the model"
-            )
-        learner.optimizer.state[parameter] = {
-            # the step counter stays where the optimizer keeps it: fused AdamW wants it beside the parameter
-            key: aligned(value).to(parameter.device)
-            for key, value in moments.items()
-        }
+        _check_pieces(folder, name, found[name], parameter, kind)
+        pieces = {key: _share(value, parameter) for key, value in found[name].items()}
+        learner.optimizer.state[parameter] = from_tensors(kind, pieces, parameter.device)
     return state
+
+
+def _share(value: Tensor, parameter: Tensor) -> Tensor:
+    """In memory of its own, and as the parameter is cut."""
+    if isinstance(parameter, DTensor) and value.dim():
+        return cut_like(value, parameter)
+    return aligned(value)
+
+
+def _check_pieces(
+    folder: Path, name: str, pieces: Mapping[str, torch.Tensor], parameter: torch.Tensor, kind: Kind
+) -> None:
+    wanted = layout(kind, parameter.shape)
+    if pieces.keys() != {*wanted, "step"}:
+        raise CheckpointError(
+            f"{folder / 'optimizer.safetensors'}: {name} has {', '.join(sorted(pieces))}, which is not the state of "
+            f"{kind}. Fix: resume with the --optimizer and --model that the run was started with"
+        )
+    for key, piece in wanted.items():
+        if (tuple(pieces[key].shape), pieces[key].dtype) != piece:
+            raise CheckpointError(
+                f"{folder / 'optimizer.safetensors'}: {name} has shape {tuple(pieces[key].shape)} there and wants "
+                f"{piece.shape} for the model's {tuple(parameter.shape)} ({key})"
+            )

@@ -18,6 +18,7 @@ from time import monotonic, sleep
 from typing import Any
 
 import torch.distributed as dist
+from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
 from oneloop.errors import OneloopError, RankError
 from oneloop.parallel.world import Distributed
@@ -54,10 +55,10 @@ class Peers:
         self._explained: BaseException | None = None
         host, wait = os.environ.get("MASTER_ADDR", "localhost"), timedelta(seconds=10)
         if world.rank == 0:
-            self._store = dist.TCPStore(host, 0, is_master=True, wait_for_workers=False, timeout=wait)
+            self._store = TCPStore(host, 0, is_master=True, wait_for_workers=False, timeout=wait)
             world.agree(self._store.port)
         else:
-            self._store = dist.TCPStore(host, world.agree(0), is_master=False, timeout=wait)
+            self._store = TCPStore(host, world.agree(0), is_master=False, timeout=wait)
         self._beat()
         world.collect([0])
         self._thread = Thread(target=self._watch, name="peers", daemon=True)

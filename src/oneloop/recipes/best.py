@@ -13,6 +13,7 @@ from oneloop.errors import ConfigError
 from oneloop.ports import Recorder
 from oneloop.record.atomic import new_folder
 from oneloop.record.writer import RunFolder
+from oneloop.together import Alone, Crew
 
 METRIC: dict[Kind, str] = {
     "prompts": "eval/reward",
@@ -32,9 +33,18 @@ class Best:
 
     Args:
         write: puts the model as it is now into a folder.
+        writers: the ranks that do so together.
     """
 
-    def __init__(self, metric: str, folder: RunFolder, recorder: Recorder, write: Callable[[Path], None]) -> None:
+    def __init__(
+        self,
+        metric: str,
+        folder: RunFolder,
+        recorder: Recorder,
+        write: Callable[[Path], None],
+        writers: Crew = Alone(),  # noqa: B008
+    ) -> None:
+        self._writers = writers
         self._metric, self._folder, self._recorder, self._write = metric, folder, recorder, write
         self._path = folder.path / "best"
         self._value = _recorded(self._path / "best.json", metric)
@@ -73,15 +83,16 @@ class Best:
         return self._metric.rpartition("/")[2].endswith(LEAST_IS_BEST)
 
     def _save(self, done: int, value: float) -> None:
-        if self._folder.keeps:
+        if self._folder.keeps or self._writers.ranks > 1:
             self._put(done, value)
         self._value = value
 
     def _put(self, done: int, value: float) -> None:
-        with new_folder(self._path) as temporary:
+        with new_folder(self._path, self._writers) as temporary:
             self._write(temporary)
-            facts = {"metric": self._metric, "value": value, "done": done}
-            (temporary / "best.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
+            if self._folder.keeps:
+                facts = {"metric": self._metric, "value": value, "done": done}
+                (temporary / "best.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
 
 
 def _recorded(path: Path, metric: str) -> float | None:

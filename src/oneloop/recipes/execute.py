@@ -16,14 +16,13 @@ import torch
 from oneloop.algorithms import DPO, KTO
 from oneloop.batch import Batch
 from oneloop.config import Run, not_default
-from oneloop.errors import CheckpointError, OneloopError, Stopped
+from oneloop.errors import CheckpointError, OneloopError, RankError, Stopped
 from oneloop.experience.pack import Row, collate
 from oneloop.loop import train
 from oneloop.model.learner import Learner
 from oneloop.model.save import save_merged, save_policy
 from oneloop.model.spelling import Spelling
 from oneloop.parallel.launch import ALONE, Ranks
-from oneloop.parallel.world import check_replicas
 from oneloop.ports import SingleProcess, Untraced, World
 from oneloop.recipes.best import METRIC, Best
 from oneloop.recipes.build import Parts, assemble
@@ -151,14 +150,13 @@ def _train(
     parts = assemble(run, algorithm, inputs, watched, checkpoint, observer.say, watched.phase, world)
     ends.callback(parts.close)
     start, algorithm = restore(algorithm, parts, folder, checkpoint)
-    check_replicas(world, parts.learner.model.parameters())
     watched.report_to(run, start)
     for error in damaged:
         watched.event(start, "A_CHECKPOINT", f"{error}; falling back to the one before", "look at the disk")
     _say_what_changed(run, record, checkpoint, start, watched, observer)
     saver = Saver(run, parts, folder, request, start, algorithm, world)
     metric, write = run.keep_best_by or METRIC[inputs.kind], partial(_write_model, parts)
-    best = [Best(metric, folder, watched, write)] if run.keep_best else []
+    best = [Best(metric, folder, watched, write, parts.learner.writers)] if run.keep_best else []
     for line in (*batch_arithmetic(run, algorithm, inputs), *parts.notes):
         observer.say(line)
     if start >= run.steps:
@@ -169,7 +167,8 @@ def _train(
             _before_training(run, parts, watched, best)
         else:
             observer.say(f"resuming at step {start} from {checkpoint}")
-        phase = partial(_told, (meter.phase, watched.phase))
+        # what leaves the device as a phase begins is in the peak of the one before
+        phase = partial(_told, (parts.learner.phase, meter.phase, watched.phase))
         watch = watch_of(run, algorithm, len(inputs.eval_rows or ()), _before(start, record))
         try:
             train(
@@ -232,25 +231,26 @@ def _before_training(run: Run, parts: Parts, watched: Watched, best: Sequence[Be
 
 
 def _save_result(run: Run, parts: Parts, folder: RunFolder, observer: Observer) -> None:
-    if not folder.keeps:
+    if not (folder.keeps or parts.learner.sharded):
         return
-    with new_folder(folder.path / "final") as temporary:
+    writers = parts.learner.writers
+    with new_folder(folder.path / "final", writers) as temporary:
         _write_model(parts, temporary)
     observer.say(f"saved {folder.path / 'final'}")
     if run.lora:
-        with new_folder(folder.path / "adapter") as temporary:
-            save_policy(temporary, parts.learner.model, parts.text.tokenizer)
+        with new_folder(folder.path / "adapter", writers) as temporary:
+            save_policy(temporary, parts.learner.model, parts.text.tokenizer, writers)
         observer.say(f"saved {folder.path / 'adapter'}, the adapters alone")
 
 
 def _write_model(parts: Parts, folder: Path) -> None:
-    save_merged(folder, parts.learner.model, parts.text.tokenizer)
+    save_merged(folder, parts.learner.model, parts.text.tokenizer, parts.learner.writers)
 
 
 def _rescue(saver: Saver, error: BaseException) -> None:
     """Save what was trained, and add to the error where it is. What failed first is what is told."""
     try:
-        where = saver.rescue()
+        where = saver.rescue(gone=isinstance(error, RankError))
     except Exception as second:
         where = f"what was trained could not be saved either: {type(second).__name__}: {second}"
     if where:

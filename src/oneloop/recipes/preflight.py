@@ -12,6 +12,7 @@ from oneloop.config import MARK, Run
 from oneloop.data import Kind
 from oneloop.errors import ConfigError
 from oneloop.model.source import check_source
+from oneloop.parallel.launch import place
 from oneloop.recipes.given import NOTHING, Given
 from oneloop.recipes.inputs import Inputs, read_inputs
 from oneloop.record.writer import check_out
@@ -42,7 +43,7 @@ def preflight(run: Run, kind: Kind, given: Given = NOTHING, world: oneloop.ports
 
 
 def _read(run: Run, kind: Kind, given: Given) -> Inputs:
-    for asked in place_checks(run):
+    for asked in place_checks(run, kind):
         asked()
     inputs = read_inputs(run, kind, given)
     try:
@@ -53,19 +54,26 @@ def _read(run: Run, kind: Kind, given: Given) -> Inputs:
     return inputs
 
 
-def place_checks(run: Run) -> Iterator[Callable[[], None]]:
+def place_checks(run: Run, kind: Kind) -> Iterator[Callable[[], None]]:
     """Checks of where a run would take place, its folder aside."""
     for source, flag in ((run.model, "--model"), (run.reward_model, "--reward-model"), (run.teacher, "--teacher")):
         if source and not source.startswith(MARK):
             yield partial(check_source, source, flag)
     yield partial(_check_device, run.device)
-    if run.engine == "vllm":
-        yield lambda: check_python(python_of(run))
+    yield partial(_check_engine, run, kind)
+    yield partial(_check_shard, run)
 
 
 def _check_device(device: str) -> None:
     if not DEVICES.fullmatch(device):
         raise ConfigError(f"--device {device}: wanted cpu, cuda or cuda:N")
+
+
+def _check_shard(run: Run) -> None:
+    if run.shard != "none" and run.ranks == 1 and place() is None:
+        raise ConfigError(
+            f"--shard {run.shard} with one rank: there is nobody to share with. Fix: --ranks 2, or leave --shard out"
+        )
 
 
 def _with_torch(run: Run) -> None:
@@ -74,6 +82,10 @@ def _with_torch(run: Run) -> None:
         from oneloop.model.lora import check_available  # noqa: PLC0415
 
         check_available(f"--lora {run.lora}")
+    if run.optimizer != "adamw":
+        from oneloop.model.optimizer import check_optimizer  # noqa: PLC0415
+
+        check_optimizer(run.optimizer, run.device)
     if run.device != "cpu":
         from oneloop.recipes.device import device_of  # noqa: PLC0415
 
@@ -82,6 +94,19 @@ def _with_torch(run: Run) -> None:
         from oneloop.forward.compiled import check_compiler  # noqa: PLC0415
 
         check_compiler(run.device)
+
+
+def _check_engine(run: Run, kind: Kind) -> None:
+    if run.engine != "builtin" and kind != "prompts":
+        raise ConfigError(f"--engine {run.engine}: {run.algorithm} draws no samples. Fix: leave it out")
+    if run.engine != "builtin" and (run.ranks > 1 or place() is not None):
+        raise ConfigError(
+            f"--engine {run.engine} with several ranks is not there yet. Fix: --engine builtin, or one rank"
+        )
+    if run.staleness and kind != "prompts":
+        raise ConfigError(f"--staleness {run.staleness}: {run.algorithm} draws no samples. Fix: leave it out")
+    if run.engine == "vllm":
+        check_python(python_of(run))
 
 
 def python_of(run: Run) -> str:

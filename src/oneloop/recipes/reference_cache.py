@@ -18,6 +18,7 @@ from oneloop.batch import Batch
 from oneloop.errors import DataError
 from oneloop.experience.pairs import Reference
 from oneloop.model.learner import Learner
+from oneloop.model.sharded import whole
 from oneloop.ports import SingleProcess, World
 from oneloop.recipes.machine import machine
 from oneloop.together import together
@@ -93,6 +94,7 @@ def _fingerprint(model: PreTrainedModel, settings: str) -> str:
     found = sha256(f"{settings} {json.dumps(config, sort_keys=True, default=str)}".encode())
     for name, value in sorted(model.state_dict().items()):
         if "lora_" not in name:
+            value = whole(value)
             found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
             found.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return found.hexdigest()

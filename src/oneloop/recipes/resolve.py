@@ -34,10 +34,11 @@ def resolved(run: Run, given: Algorithm | None = None) -> Algorithm:
         )
     if isinstance(algorithm, Preference) and run.group_size != 2:
         raise ConfigError(f"--group-size {run.group_size}: {algorithm.name} learns from pairs. Fix: --group-size 2")
-    if run.engine != "builtin" and kind_of(algorithm) != "prompts":
-        raise ConfigError(f"--engine {run.engine}: {algorithm.name} draws no samples. Fix: leave it out")
-    if run.staleness:
-        _check_stale(run, algorithm)
+    if run.staleness and isinstance(algorithm, PolicyGradient) and algorithm.correction is None:
+        raise ConfigError(
+            f"--staleness {run.staleness} with correction=none: samples of an older policy would count as the new "
+            "one's. Fix: --set correction=TruncatedImportance(2)"
+        )
     _check_reference(run, algorithm)
     return algorithm
 
@@ -76,16 +77,6 @@ def _fitted(algorithm: PolicyGradient, max_new_tokens: int) -> PolicyGradient:
 def _corrected(algorithm: PolicyGradient) -> PolicyGradient:
     """With π_old/μ in its loss, as the sampler is not exactly the trainer; a correction of its own stays."""
     return replace(algorithm, correction=algorithm.correction or TruncatedImportance())
-
-
-def _check_stale(run: Run, algorithm: Algorithm) -> None:
-    if kind_of(algorithm) != "prompts":
-        raise ConfigError(f"--staleness {run.staleness}: {algorithm.name} draws no samples. Fix: leave it out")
-    if isinstance(algorithm, PolicyGradient) and algorithm.correction is None:
-        raise ConfigError(
-            f"--staleness {run.staleness} with correction=none: samples of an older policy would count as the new "
-            "one's. Fix: --set correction=TruncatedImportance(2)"
-        )
 
 
 def sampler(run: Run) -> str:

@@ -8,12 +8,14 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from transformers import PreTrainedModel
 
 from oneloop.config import Run
 from oneloop.experience.pack import Row, collate
 from oneloop.model.learner import Learner
 from oneloop.model.save import describe_policy, weights_of, write_weights
 from oneloop.model.text import Text
+from oneloop.parallel.fsdp import Copied
 from oneloop.recipes.preflight import python_of
 from oneloop.rollout.beside.arrivals import Arrivals, arrivals_file, ignored, script
 from oneloop.rollout.beside.engine import OneThread, SecondProcess
@@ -38,6 +40,7 @@ SHARE = "0.4"
 def engine_of(
     run: Run,
     learner: Learner,
+    copied: Copied | None,
     text: Text,
     prompt: Callable[[], Sequence[int]],
     say: Callable[[str], None],
@@ -47,6 +50,7 @@ def engine_of(
     """What samples for training and evaluation. A server or a process is started at its first call.
 
     Args:
+        copied: the policy to sample from where that of the learner is cut over ranks.
         prompt: gives one of the data's, for the probe.
         told: hears what had to be mended.
         rank: of this process; each has a sampler of its own.
@@ -54,11 +58,14 @@ def engine_of(
     if run.engine != "builtin":
         server = _server(run, learner, text, prompt, say, told)
         return OneThread(server) if run.staleness else server
-    here = Engine(learner.model, text.end_ids, dtype=learner.dtype)
-    return SecondProcess(here, _sampler(run, learner, text, rank)) if run.staleness else here
+    model, refresh = learner.model, None
+    if copied is not None:
+        model, refresh = copied.arrive(learner.device), copied.refresh
+    here = Engine(model, text.end_ids, dtype=learner.dtype, refresh=refresh)
+    return SecondProcess(here, _sampler(run, learner, model, text, rank)) if run.staleness else here
 
 
-def _sampler(run: Run, learner: Learner, text: Text, rank: int) -> Sampler:
+def _sampler(run: Run, learner: Learner, model: PreTrainedModel, text: Text, rank: int) -> Sampler:
     continues = run.in_flight == "continue"
     setup = {
         "end_ids": sorted(text.end_ids),
@@ -69,9 +76,8 @@ def _sampler(run: Run, learner: Learner, text: Text, rank: int) -> Sampler:
     }
     if run.replay:
         setup["script"] = script(arrivals_file(Path(run.replay), rank))
-    state = partial(weights_of, learner.model)
     taken = Arrivals(arrivals_file(Path(run.out), rank)) if continues else ignored
-    return Sampler(learner.model.config, state, setup, taken)
+    return Sampler(model.config, partial(weights_of, model), setup, taken)
 
 
 def _server(

@@ -47,15 +47,22 @@ class Saver:
                 f"stopped by signal {signum} after step {self._done}; go on with the same command and --resume", signum
             )
 
-    def rescue(self) -> str:
+    def rescue(self, gone: bool = False) -> str:
         """Save what a failure would lose; says where it is. "" where nothing was trained.
 
         Before the first update of the step that failed, the state is that of the last finished step: a checkpoint like
         any other. After it, the weights belong to no step; they are kept as a model to start from.
+
+        Args:
+            gone: a rank is.
         """
         learner = self._parts.learner
-        if not self._folder.keeps:
+        if not self._takes_part:
             return ""
+        if gone and learner.sharded:
+            return "its share of the weights is gone with it, and what was trained since the last checkpoint"
+        if len(set(learner.writers.collect([learner.updates]))) > 1:
+            return "nothing could be saved: some ranks had made an update that others had not"
         if learner.updates == self._updates:
             if self._done == self._saved:
                 path = self._path(self._saved)
@@ -67,8 +74,8 @@ class Saver:
                 "same command with --resume goes on"
             )
         path = self._folder.path / "unfinished"
-        with new_folder(path) as temporary:
-            save_merged(temporary, learner.model, self._parts.text.tokenizer)
+        with new_folder(path, learner.writers) as temporary:
+            save_merged(temporary, learner.model, self._parts.text.tokenizer, learner.writers)
         return (
             f"the weights after {learner.updates} updates, amid step {self._done}, are in {path}: "
             f"--model {path} starts from them"
@@ -89,18 +96,25 @@ class Saver:
     def _path(self, done: int) -> Path:
         return self._folder.path / "checkpoints" / f"step_{done:06d}"
 
+    @property
+    def _takes_part(self) -> bool:
+        return self._folder.keeps or self._parts.learner.sharded
+
     def _save(self) -> None:
-        if self._folder.keeps:
+        if self._takes_part:
             self._write()
         self._saved = self._done
 
     def _write(self) -> None:
         path, learner = self._path(self._done), self._parts.learner
-        with new_folder(path) as temporary:
-            save_policy(temporary / "policy", learner.model, self._parts.text.tokenizer)
+        writers = learner.writers
+        with new_folder(path, writers) as temporary:
+            save_policy(temporary / "policy", learner.model, self._parts.text.tokenizer, writers)
             if learner.critic is not None:
-                save_critic(temporary / "critic", learner.critic)
-            write_state(temporary / "resume", learner, self._extra)
+                save_critic(temporary / "critic", learner.critic, writers)
+            write_state(temporary / "resume", learner, self._extra, writers)
+        if not self._folder.keeps:
+            return
         self._folder.saved(self._done)
         # older ones go only after the new one stands; one with a higher number is damaged and was passed over
         older = [one for one in sorted(path.parent.glob("step_*")) if one.name < path.name]

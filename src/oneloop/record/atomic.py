@@ -7,11 +7,13 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from oneloop.errors import CheckpointError
+from oneloop.together import Alone, Crew, by_first, together
 
 MANIFEST = "manifest.json"
 _TEMPORARY = ".tmp-"
@@ -34,23 +36,51 @@ def write_text(path: Path, text: str) -> None:
 
 
 @contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
+def new_folder(path: Path, writers: Crew = Alone()) -> Iterator[Path]:  # noqa: B008
     """A temporary folder that becomes `path` when the block ends well, with a manifest of its files' hashes.
 
     An older folder of that name is replaced; if the block raises, it stays. A process killed at any moment leaves
     the old or the new one, under its name once `clean_temporaries` has run.
+
+    Args:
+        writers: all of them enter, and write files of their own into the block's folder; the first makes and renames
+            it. Where the block raises for one of them, it raises for all, and there is no new folder.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{_TEMPORARY}{path.name}-{os.getpid()}")
+    temporary = path.with_name(f"{_TEMPORARY}{path.name}-{writers.agree(os.getpid())}")
+    try:
+        by_first(writers, partial(_make, temporary))
+        try:
+            yield temporary  # a call in it that waits for others fails for all of them, or for none
+        except Exception as error:
+            together(writers, partial(_raise, error))
+        else:
+            together(writers, _nothing)
+        sealed = together(writers, partial(_sealed, temporary, writers))
+        manifest = {name: facts for part in writers.collect([sealed]) for name, facts in part.items()}
+        by_first(writers, partial(_stand, temporary, path, manifest))
+    except BaseException:
+        if writers.rank == 0:
+            shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def _make(temporary: Path) -> None:
+    temporary.parent.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
-    try:
-        yield temporary
-        _seal(temporary)
-        _swap(temporary, path)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+
+
+def _raise(error: Exception) -> None:
+    raise error
+
+
+def _nothing() -> None: ...
+
+
+def _stand(temporary: Path, path: Path, manifest: dict[str, dict[str, Any]]) -> None:
+    """The manifest comes last: where it stands, everything before it stands."""
+    write_text(temporary / MANIFEST, json.dumps(dict(sorted(manifest.items())), indent=1))
+    _swap(temporary, path)
 
 
 def verify(folder: Path) -> None:
@@ -103,14 +133,16 @@ def _fix(folder: Path) -> str:
     return f"Fix: rm -r {folder}, and use an older one"
 
 
-def _seal(folder: Path) -> None:
-    """Flush every file, then write the manifest last: where it stands, everything before it stands."""
-    manifest = {}
-    for entry in sorted(folder.rglob("*")):
+def _sealed(folder: Path, writers: Crew) -> dict[str, dict[str, Any]]:
+    """Flush this writer's share of the files; returns their sizes and hashes."""
+    mine = sorted(folder.rglob("*"))[writers.rank :: writers.ranks]
+    for entry in mine:
         _sync(entry)
-        if entry.is_file():
-            manifest[str(entry.relative_to(folder))] = {"bytes": entry.stat().st_size, "sha256": _digest(entry)}
-    write_text(folder / MANIFEST, json.dumps(manifest, indent=1))
+    return {
+        str(file.relative_to(folder)): {"bytes": file.stat().st_size, "sha256": _digest(file)}
+        for file in mine
+        if file.is_file()
+    }
 
 
 def _swap(temporary: Path, path: Path) -> None:

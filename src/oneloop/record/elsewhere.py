@@ -17,11 +17,14 @@ class Elsewhere(RunFolder):
     """Takes whatever a `RunFolder` takes and writes nothing, so that every rank goes through the same lines."""
 
     keeps = False
-    checkpoint = 0
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.evaluated: tuple[int, dict[str, float]] | None = None
+
+    @property
+    def checkpoint(self) -> int:
+        return 0
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         if measured := {name: value for name, value in values.items() if name.startswith(HELD_OUT)}:

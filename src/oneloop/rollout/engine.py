@@ -3,13 +3,13 @@
     waiting requests → prompts prefilled end to end, each once → slots → one token a step → completions
 
 A finished row's slot goes to the next request at once; when none waits, the batch shrinks. There is no copy of the
-weights to synchronise: the next call samples from whatever they are then. A cache lives inside one call, so none can
-outlive the weights it was computed from.
+weights to synchronise, but where the trainer's are cut over ranks: the next call samples from whatever they are then. A
+cache lives inside one call, so none can outlive the weights it was computed from.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
 import torch
@@ -44,6 +44,7 @@ class Engine:
         cache_bytes: for keys and values, counted at full length; None: `CACHE_BYTES`, or more where a GPU has it free.
         replays: on a GPU, passes of the same shapes are recorded once and replayed (CUDA graphs). Where that fails,
             or a replay says something else than the pass, a warning tells, and operations are launched one by one.
+        refresh: makes the weights of `model` those of the trainer; None: they are the trainer's own.
     """
 
     def __init__(
@@ -55,8 +56,9 @@ class Engine:
         dtype: torch.dtype = torch.float32,
         cache_bytes: int | None = None,
         replays: bool = True,
+        refresh: Callable[[], None] | None = None,
     ) -> None:
-        self.version = 0
+        self.version, self._refresh = 0, refresh
         self.exact = dtype == torch.float32
         self._model, self._max_rows, self._dtype, self._cache_bytes = model, max_rows, dtype, cache_bytes
         self._end_ids = torch.tensor(sorted(end_ids), dtype=torch.int64, device=model.device)
@@ -69,7 +71,9 @@ class Engine:
         )  # fmt: skip
 
     def update(self, version: int) -> None:
-        """The weights are the trainer's own: only their name changes."""
+        """Where the weights are the trainer's own, only their name changes."""
+        if self._refresh is not None:
+            self._refresh()
         self.version = version
 
     def generate(

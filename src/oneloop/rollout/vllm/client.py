@@ -60,11 +60,11 @@ class Client:
         except TimeoutError:
             raise Fault(f"{path} did not answer within {timeout:g} s", lasting=True) from None
         except (OSError, HTTPException) as error:
-            raise Fault(f"{path}: the connection failed ({type(error).__name__}: {error})") from None
+            raise Fault(f"{path}: the connection failed ({type(error).__name__}: {error})", cut=True) from None
         if response.status == 200:
             return data
         text = f"{path} answered {response.status}: {_quoted(data)}"
-        if response.status in (401, 403):
+        if response.status == 401:
             raise Fault(f"{text}. The key is wrong", hopeless=True)
         raise Fault(text, lasting=response.status < 500)
 

@@ -108,16 +108,16 @@ class VllmEngine:
         try:
             return self._with_weights(work)
         except Fault as fault:
-            if fault.hopeless or not self._ours:
-                raise self._error(fault) from None
-            first = fault
+            first = self._server.cause(fault)
+            if first.hopeless or not self._ours:
+                raise self._error(first) from None
         what = str(first).partition("\n")[0]
         self._told(f"{self._server.name}: {what}")
         self.close()
         try:
             return self._with_weights(work)
         except Fault as fault:
-            raise self._error(fault, f"It was started again before, for: {first}. ") from None
+            raise self._error(self._server.cause(fault), f"It was started again before, for: {what}. ") from None
 
     def _with_weights(self, work: Callable[[], T]) -> T:
         if not self._running:

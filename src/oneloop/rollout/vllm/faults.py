@@ -17,11 +17,12 @@ class Fault(Exception):
     Args:
         lasting: asking the same server again would change nothing.
         hopeless: neither would another start of it.
+        cut: the connection failed: the server may have died.
     """
 
-    def __init__(self, text: str, *, lasting: bool = False, hopeless: bool = False) -> None:
+    def __init__(self, text: str, *, lasting: bool = False, hopeless: bool = False, cut: bool = False) -> None:
         super().__init__(text)
-        self.lasting, self.hopeless = lasting or hopeless, hopeless
+        self.lasting, self.hopeless, self.cut = lasting or hopeless, hopeless, cut
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from threading import Event
 from time import monotonic
@@ -27,7 +27,7 @@ def completions(
     version: int,
     patience: Patience,
     check_alive: Callable[[], None],
-) -> Iterator[tuple[int, Completion]]:
+) -> Generator[tuple[int, Completion], None, None]:
     """Each question's place and its completion, as they end. Closing the iterator breaks off the others.
 
     Args:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -25,8 +26,12 @@ SHARED = Path("/dev/shm")
 """Memory as a file system: where weights are handed over without a disk, if it is there."""
 LOOK = 30.0
 """Seconds for finding out whether an environment has vLLM."""
-TAIL = 12
-"""Last lines of the server's output that an error quotes."""
+CAUSE = re.compile(r"\b\w+(Error|Exception): \S.*")
+"""What a server prints of an error: the first one since its start is the cause of the others."""
+TAIL = 4
+"""Last lines of the server's output that an error quotes beside it."""
+DYING = 2.0
+"""Seconds in which a server whose connections fail may turn out to be dead."""
 SAID = 15.0
 """Seconds of waiting for a start after which, and as often again, it is said."""
 ENVIRONMENT = {
@@ -68,6 +73,7 @@ class Server:
         self._python, self._describe, self._flags, self._log = python, describe, flags, log
         self._patience, self._say = patience, say
         self._process: subprocess.Popen[bytes] | None = None
+        self._said = 0  # bytes in the log before this start
         self._key = secrets.token_urlsafe(32)
         self.folder = Path()
         self.client = Client(f"http://{HOST}", self._key)
@@ -91,6 +97,7 @@ class Server:
         self._log.parent.mkdir(parents=True, exist_ok=True)
         command = [self._python, oneloop_inside.__file__, str(self.folder), *self._arguments(port)]
         with self._log.open("ab") as log:
+            self._said = log.tell()
             try:
                 self._process = subprocess.Popen(
                     command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT,
@@ -107,12 +114,16 @@ class Server:
             "--host", HOST, "--port", str(port), "--model", str(self.folder), "--served-model-name", "policy",
             "--load-format", "dummy",  # weights come as they come after each update
             "--middleware", "oneloop_inside.Guard", "--worker-extension-cls", "oneloop_inside.Loader",
-            "--logprobs-mode", "processed_logprobs", "--generation-config", "vllm", *self._flags,
+            "--logprobs-mode", "processed_logprobs", "--generation-config", "vllm",
+            "--enable-scale-out",  # tokens in and out
+            "--uvicorn-log-level", "warning", *self._flags,
         ]  # fmt: skip
 
     def _environment(self) -> dict[str, str]:
         guests = {"PYTHONPATH": str(Path(oneloop_inside.__file__).parent), oneloop_inside.KEY: self._key}
-        return dict([KVCACHE]) | _clean() | ENVIRONMENT | guests
+        # inductor's cache is shared: a compiler that was killed leaves half a library there, which everybody loads
+        eager = {"TORCH_COMPILE_DISABLE": "1"} if "--enforce-eager" in self._flags else {}
+        return dict([KVCACHE]) | _clean() | ENVIRONMENT | eager | guests
 
     def _wait(self) -> None:
         begin = told = monotonic()
@@ -139,12 +150,26 @@ class Server:
             raise Fault(f"--vllm-python {self._python}: vLLM is not installed there. {words}", hopeless=True)
         raise Fault(f"it ended with exit code {code}. {words}", lasting=True)
 
+    def cause(self, fault: Fault) -> Fault:
+        """What is behind a fault: a connection fails a moment before the process has ended."""
+        if fault.cut and self._process is not None:
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(DYING)
+            try:
+                self.check_alive()
+            except Fault as death:
+                return death
+        return fault
+
     def last_words(self) -> str:
         try:
-            lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()
+            with self._log.open("rb") as log:
+                log.seek(self._said)
+                lines = log.read().decode("utf-8", "replace").splitlines()
         except OSError:
             return f"It left no output in {self._log}"
-        return f"Its last words ({self._log}):\n" + "\n".join(lines[-TAIL:])
+        causes = [found.group() for line in lines if (found := CAUSE.search(line))]
+        return "\n".join([f"It said ({self._log}):", *causes[:1], *lines[-TAIL:]])
 
 
 def check_python(python: str) -> None:
@@ -192,6 +217,9 @@ class Elsewhere:
     def start(self) -> None: ...
 
     def check_alive(self) -> None: ...
+
+    def cause(self, fault: Fault) -> Fault:
+        return fault
 
     def close(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)

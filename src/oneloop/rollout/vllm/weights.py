@@ -80,7 +80,9 @@ def send(client: Client, folder: Path, source: Source, version: int, patience: P
         shutil.rmtree(place, ignore_errors=True)  # memory
     if ours:
         _check_arrived(sent, answer)
-    client.json("POST", "/reset_prefix_cache", patience.answer)
+    forgot = client.json("POST", "/reset_prefix_cache", patience.answer)
+    if not isinstance(forgot, Mapping) or forgot.get("success") is not True:  # what is in use is not forgotten
+        raise Fault(f"it keeps keys and values of the weights before: /reset_prefix_cache answered {forgot!r}")
     client.json("POST", "/update_weight_version", patience.answer, {"new_version": str(version)})
     client.json("POST", "/resume", patience.answer)
 

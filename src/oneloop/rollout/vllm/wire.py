@@ -11,7 +11,7 @@ from oneloop.types import Completion, Sampling, StopReason
 
 ROUTE = "/inference/v1/generate"
 ABSENT = -9999.0
-"""What vLLM writes where it has no log-prob."""
+"""What vLLM writes where it has no log-prob, or one that is not a number."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def completion_of(answer: Any, wanted: Wanted, version: int) -> Completion:
     try:
         (choice,) = answer["choices"]
         ids, reason, content = choice["token_ids"], choice["finish_reason"], choice["logprobs"]["content"]
-        named, values = [item["token"] for item in content], [item["logprob"] for item in content]
+        named, values = [item["token_id"] for item in content], [item["logprob"] for item in content]
     except (KeyError, TypeError, ValueError) as error:
         raise Fault(f"its answer has not the form of a completion ({type(error).__name__}: {error})") from None
     _check_ids(ids, named, wanted)
@@ -70,7 +70,7 @@ def _check_ids(ids: Any, named: Sequence[Any], wanted: Wanted) -> None:
     if strange := [token for token in ids if type(token) is not int or not 0 <= token < wanted.vocabulary]:
         raise Fault(f"it answered the token id {strange[0]!r}; the vocabulary has 0 to {wanted.vocabulary - 1}")
     # the log-probs say themselves whose they are
-    if len(named) != len(ids) or any(name != f"token_id:{token}" for name, token in zip(named, ids, strict=True)):
+    if list(named) != ids:
         raise Fault(f"its log-probs are of {len(named)} tokens {named[:4]}…, its completion is {len(ids)}: {ids[:4]}…")
     if early := [token for token in ids[:-1] if token in wanted.end_ids]:
         raise Fault(f"it went on after the end token {early[0]}")

@@ -62,7 +62,7 @@ class Loader:
                 seen.add(name, memoryview(tensor.contiguous().reshape(-1).view(_bytes()).numpy()))
                 yield name, tensor
 
-        self.model_runner.reload_weights(weights_iterator=handed())
+        self.model_runner.reload_weights(weights_iterator=handed())  # pyright: ignore[reportAttributeAccessIssue]
         return seen.result()
 
 
@@ -128,7 +128,8 @@ def main(folder, arguments):
     server = subprocess.Popen([sys.executable, "-m", SERVER, *arguments], stdin=subprocess.DEVNULL)
 
     def watch():
-        sys.stdin.buffer.read()
+        while os.read(0, 1):
+            pass
         shutil.rmtree(folder, ignore_errors=True)
         os.killpg(0, signal.SIGKILL)
 

@@ -114,7 +114,7 @@ def spoil(kind, answer, choice, content):
         answer["choices"] = [choice] * ("none", "one", "two").index(kind)
     elif kind == "beyond":
         ids[0] = 10**6
-        content[0]["token"] = f"token_id:{ids[0]}"
+        content[0]["token_id"] = ids[0]
     elif kind == "swapped":
         ids[0] = 1 + ids[0] % 7
     elif kind == "abort":
@@ -156,7 +156,7 @@ class Handler(BaseHTTPRequestHandler):
         return {
             "/health": self.health, "/metrics": self.metrics, "/weight_info": self.weight_info, GENERATE: self.generate,
             "/collective_rpc": self.rpc, "/update_weight_version": self.set_version, "/pause": self.health,
-            "/resume": self.health, "/reset_prefix_cache": self.health,
+            "/resume": self.health, "/reset_prefix_cache": self.reset,
         }.get(route, lambda body, kind: self.answer({"detail": "Not Found"}, 404))  # fmt: skip
 
     def health(self, body, kind):
@@ -172,6 +172,9 @@ class Handler(BaseHTTPRequestHandler):
     def set_version(self, body, kind):
         self.server.version = "7777" if kind == "other" else body["new_version"]
         self.answer({"success": True})
+
+    def reset(self, body, kind):
+        self.answer({"success": kind != "held"})
 
     def rpc(self, body, kind):
         assert body["method"] in ("oneloop_load", "reload_weights")
@@ -193,7 +196,7 @@ class Handler(BaseHTTPRequestHandler):
         choice = {
             "index": 0, "token_ids": ids, "finish_reason": "stop" if ended else "length",
             "logprobs": {"content": [
-                {"token": f"token_id:{t}", "logprob": v, "bytes": None, "top_logprobs": []}
+                {"token_id": t, "logprob": v, "rank": 1, "top_logprobs": []}
                 for t, v in zip(ids, values, strict=True)
             ]},
             "weight_versions": [{"version": self.server.version, "start": 0, "end": len(ids)}],

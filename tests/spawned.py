@@ -1,0 +1,43 @@
+"""Real processes over gloo that each do the same work, and what they found, for tests of what ranks do together."""
+
+from collections.abc import Callable
+from fcntl import LOCK_EX, flock
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+
+def once(tmp_path_factory, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder that `make` has filled, for all workers of a pytest together."""
+    base = tmp_path_factory.getbasetemp()
+    # every worker of xdist has a folder of its own in one that they share
+    shared = base.parent if base.name.startswith("popen-") else base
+    folder, done = shared / name, shared / f"{name}-done"
+    with (shared / f"{name}-lock").open("w") as lock:
+        flock(lock, LOCK_EX)
+        if not done.exists():
+            folder.mkdir()
+            make(folder)
+            done.touch()
+    return folder
+
+
+def on_processes(count: int, work, folder: Path, tmp_path_factory) -> list:
+    """`work(world, folder)` on that many ranks; what each returns, in rank order."""
+    found = once(
+        tmp_path_factory,
+        f"on-{count}-{folder.name}",
+        lambda out: mp.spawn(_work, (count, work, str(folder), str(out)), nprocs=count),
+    )
+    return [torch.load(found / f"{rank}.pt", weights_only=False) for rank in range(count)]
+
+
+def _work(rank, count, work, folder, out):
+    from oneloop.parallel.world import Distributed
+
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{out}/meet", rank=rank, world_size=count)
+    torch.save(work(Distributed(), Path(folder)), Path(out) / f"{rank}.pt")
+    dist.destroy_process_group()
