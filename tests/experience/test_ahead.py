@@ -172,7 +172,9 @@ def test_no_token_is_older_than_it_may_be_and_no_group_depends_on_time(staleness
     asked, mixed = set(), 0
     for script in range(12):
         prompts = []
-        for step, (batch, report) in enumerate(steps_of(source(Clocked(script, continues=continues), staleness))):
+        for step, (batch, report) in enumerate(
+            steps_of(source(Clocked(script, continues=continues, exact=True), staleness))
+        ):
             items = report.trajectories
             versions = [version for item in items for version, _ in item.completion.versions]
             assert all(max(step - staleness, 0) <= version <= step for version in versions)

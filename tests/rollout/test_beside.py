@@ -83,7 +83,9 @@ def test_rows_on_their_way_go_on_with_new_weights(rows: int, shared: bool) -> No
         decoding = engine.decoding(prompts, sampling, SEEDS)
         passes = 0
         while decoding.left:
-            done |= dict(decoding.step())
+            ended = dict(decoding.step())
+            assert not ended.keys() & done.keys()
+            done |= ended
             passes += 1
             if passes in (7, 16):
                 place = 4 if passes == 7 else 6
