@@ -46,6 +46,10 @@ def test_a_run_ahead_is_recorded_replayed_and_resumed(tmp_path) -> None:
     sampler = "sampler        a second process with a copy of the weights; beside the training, from weights at most 1"
     assert sampler in (first / "objective.txt").read_text(encoding="utf-8")
 
+    with pytest.raises(ConfigError, match=r"config\.toml has group_size = 3, this command 2\. Fix: the same flags"):
+        execute(replace(small(tmp_path / "third", reward, **ahead, replay=str(first)), group_size=2), Silent())
+    with pytest.raises(ConfigError, match="repeated from its start"):
+        execute(small(tmp_path / "third", reward, **ahead, replay=str(first), resume=True), Silent())
     longer = execute(small(tmp_path / "first", reward, **ahead, steps=6, resume=True), Silent())
     assert [row["step"] for row in logged(longer)] == list(range(6))
     assert {row["version"] for row in read_run(longer).rollouts(4)} == {4}, "drawn again, from the checkpoint's weights"

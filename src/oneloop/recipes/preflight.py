@@ -15,6 +15,7 @@ from oneloop.model.source import check_source
 from oneloop.parallel.launch import place
 from oneloop.recipes.given import NOTHING, Given
 from oneloop.recipes.inputs import Inputs, read_inputs
+from oneloop.recipes.replayed import check_replay
 from oneloop.record.writer import check_out
 from oneloop.rollout.vllm.server import check_python
 from oneloop.together import by_first, together
@@ -105,6 +106,8 @@ def _check_engine(run: Run, kind: Kind) -> None:
         )
     if run.staleness and kind != "prompts":
         raise ConfigError(f"--staleness {run.staleness}: {run.algorithm} draws no samples. Fix: leave it out")
+    if run.replay:
+        check_replay(run)
     if run.engine == "vllm":
         check_python(python_of(run))
 
