@@ -243,7 +243,7 @@ class Run:
             )
         if self.optimizer != "adamw":
             raise ConfigError(
-                f"--optimizer {self.optimizer} with --shard {self.shard}: it takes whole parameters. "
+                f"--optimizer {self.optimizer} with --shard {self.shard}: its state is of whole parameters. "
                 "Fix: --optimizer adamw, whose moments the ranks share out"
             )
 
