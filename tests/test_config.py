@@ -15,7 +15,8 @@ RUN = Run(schedule="cosine")
     "change",
     [{"seed": 1}, {"learning_rate": 1.0}, {"group_size": 4}, {"prompts_per_step": 8}, {"minibatch": 2}, {"epochs": 2},
      {"temperature": 0.5}, {"max_new_tokens": 8}, {"data": "task:addition"}, {"set": ("kl=none",)}, {"warmup": 3},
-     {"eval_samples": 2, "eval_temperature": 1.0}, {"dtype": "bfloat16"}, {"weight_decay": 0.1}, {"steps": 200}],
+     {"eval_samples": 2, "eval_temperature": 1.0}, {"dtype": "bfloat16"}, {"weight_decay": 0.1},
+     {"optimizer": "adafactor"}, {"steps": 200}],
     ids=lambda change: next(iter(change)),
 )  # fmt: skip
 def test_what_changes_the_result_may_not_change_on_resume(change: dict) -> None:
@@ -25,7 +26,8 @@ def test_what_changes_the_result_may_not_change_on_resume(change: dict) -> None:
 
 def test_what_does_not_change_the_result_may() -> None:
     other = replace(RUN, out="elsewhere", save_every=3, keep_checkpoints=1, max_tokens=64, resume=True)
-    check_same(other, RUN, Path("run"))
+    for one in (other, replace(RUN, offload_idle=True), replace(RUN, ranks=2, shard="full", cpu_offload=True)):
+        check_same(one, RUN, Path("run"))
     check_same(replace(RUN, schedule="constant", steps=200), replace(RUN, schedule="constant"), Path("run"))
 
 
@@ -37,3 +39,10 @@ def test_two_greedy_samples_would_be_one() -> None:
     with pytest.raises(ConfigError, match="--eval-samples 2"):
         Run(eval_samples=2)
     assert Run(eval_samples=2, eval_temperature=0.5).eval_samples == 2
+
+
+def test_what_cannot_be_shared_out_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"--offload-idle with --shard full.*--cpu-offload"):
+        Run(offload_idle=True, shard="full")
+    with pytest.raises(ConfigError, match=r"--optimizer adamw-8bit with --shard grad: its state is of whole"):
+        Run(optimizer="adamw-8bit", shard="grad")

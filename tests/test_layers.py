@@ -33,6 +33,7 @@ MAY_IMPORT = {
     "health": PLAIN,
     "config": {"errors"},
     "methods": {"config", "errors"},
+    "toml": {"config", "errors"},
     "lab": {"record", "health", *PLAIN},
     "recipes": {
         "batch",
@@ -43,6 +44,7 @@ MAY_IMPORT = {
         "together",
         "experience",
         "config",
+        "toml",
         "health",
         "lab",
         "trace",
@@ -53,6 +55,7 @@ MAY_IMPORT = {
     "cli": {
         "algorithms",
         "config",
+        "toml",
         "health",
         "recipes",
         "plan",
@@ -64,13 +67,13 @@ MAY_IMPORT = {
         *PLAIN,
     },
     "notebook": {"cli", *PLAIN},
-    "fitting": {"algorithms", "cli", "config", "data", "model", "notebook", "parallel", "recipes", *PLAIN},
+    "fitting": {"algorithms", "cli", "config", "data", "model", "notebook", "parallel", "recipes", "toml", *PLAIN},
     "__init__": set(),
     "__main__": {"cli"},
 }
 NO_TORCH = (
     "types", "errors", "seeds", "methods", "together", "rewards", "environments", "tasks", "data", "record", "health",
-    "lab", "config",
+    "lab", "config", "toml",
 )  # fmt: skip
 OBJECTIVE_MAY_USE = {"torch", "jaxtyping", "oneloop", "collections", "dataclasses", "math", "typing"}
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from typing import Annotated, Any, Literal
 
 import tomli_w
 from tyro.conf import Positional
@@ -116,7 +114,7 @@ class Run:
     """Python of an environment with vLLM, for --engine vllm; left out, .venv-vllm/bin/python of `make vllm`."""
 
     learning_rate: float = 1e-6
-    """Peak learning rate of the policy (AdamW)."""
+    """Peak learning rate of the policy; with --optimizer adafactor, relative to the size of each matrix's numbers."""
     critic_learning_rate: float = 1e-5
     """Peak learning rate of the critic."""
     critic: Literal["shared", "separate"] = "shared"
@@ -132,8 +130,11 @@ class Run:
     """Optimizer steps until the peak learning rate."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """How the learning rate goes to 0 over the run."""
+    optimizer: Literal["adamw", "adamw-8bit", "adafactor"] = "adamw"
+    """What a parameter's state takes beside it: 8 bytes; 2 (quantised moments, needs bitsandbytes); next to nothing
+    (second moments by row and column, no momentum)."""
     weight_decay: float = 0.0
-    """AdamW's decay of matrices."""
+    """The optimizer's decay of matrices."""
     max_grad_norm: float = 1.0
     """Gradients are scaled down to this norm."""
     set: tuple[str, ...] = ()
@@ -166,9 +167,12 @@ class Run:
     eval_size: int = 256
     """Rows that a built-in task makes for evaluation."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Precision of forward passes; weights and optimizer stay float32."""
+    """Precision of forward passes. What is trained stays float32; a reference and a reward model are held in it."""
     device: str = "cpu"
     """cpu, cuda or cuda:N."""
+    offload_idle: bool = False
+    """Keep the reference, a reward model and a separate critic in the machine's memory while the GPU does not need
+    them: less of its memory, more time, the same numbers. On a CPU there is nothing to move."""
     ranks: int = 1
     """Processes that train together, on this machine; each takes a share of the samples and of the passes. torchrun
     starts as many itself, on several machines too, and then this is left out: docs/scaling.md."""
@@ -190,8 +194,6 @@ class Run:
         _wanted(self.learning_rate > 0, "learning_rate", self.learning_rate, "a positive number")
         _wanted(self.temperature > 0, "temperature", self.temperature, "a positive number")
         _wanted(self.max_grad_norm > 0, "max_grad_norm", self.max_grad_norm, "a positive number")
-        if self.cpu_offload and self.shard == "none":
-            raise ConfigError("--cpu-offload without --shard: there are no shares to move. Fix: --shard full")
         _wanted(self.rank_timeout > 0, "rank_timeout", self.rank_timeout, "a positive number of seconds")
         _wanted(self.reward_timeout > 0, "reward_timeout", self.reward_timeout, "a positive number of seconds")
         _wanted(self.lora_alpha > 0, "lora_alpha", self.lora_alpha, "a positive number")
@@ -210,6 +212,7 @@ class Run:
                 "Fix: --eval-temperature 1, or --eval-samples 1"
             )
         _wanted(0 < self.eval_top_p <= 1, "eval_top_p", self.eval_top_p, "a probability in (0, 1]")
+        self._check_shared()
         self._check_best()
         self._check_engine()
         for name in self.report_to:
@@ -217,6 +220,32 @@ class Run:
                 near = get_close_matches(name, LOGGERS, 1)
                 hint = f" Did you mean {near[0]}?" if near else ""
                 raise ConfigError(f"--report-to {name}: the loggers are {', '.join(LOGGERS)}.{hint}")
+
+    def _check_shared(self) -> None:
+        if self.shard == "none":
+            if self.cpu_offload:
+                raise ConfigError("--cpu-offload without --shard: there are no shares to move. Fix: --shard full")
+            return
+        if self.compile:
+            raise ConfigError(
+                f"--compile with --shard {self.shard}: compiled layers have not been tried on shares of a model. "
+                "Fix: leave --compile out"
+            )
+        if self.engine != "builtin":
+            raise ConfigError(
+                f"--engine {self.engine} with --shard {self.shard}: weights that are shared out are gathered for the "
+                "built-in engine only. Fix: leave --engine out"
+            )
+        if self.offload_idle:
+            raise ConfigError(
+                f"--offload-idle with --shard {self.shard}: what ranks share out is not moved model by model. "
+                "Fix: --cpu-offload instead"
+            )
+        if self.optimizer != "adamw":
+            raise ConfigError(
+                f"--optimizer {self.optimizer} with --shard {self.shard}: it takes whole parameters. "
+                "Fix: --optimizer adamw, whose moments the ranks share out"
+            )
 
     def _check_best(self) -> None:
         by = self.keep_best_by
@@ -281,6 +310,7 @@ MAY_CHANGE_ON_RESUME = frozenset(
         "gradient_checkpointing",
         "compile",
         "device",
+        "offload_idle",
         "ranks",
         "shard",
         "cpu_offload",
@@ -304,59 +334,6 @@ MAY_CHANGE_ON_RESUME = frozenset(
 def _wanted(holds: bool, name: str, value: object, wanted: str) -> None:
     if not holds:
         raise ConfigError(f"--{name.replace('_', '-')} is {value}; wanted {wanted}")
-
-
-def read_recipe(path: Path) -> dict[str, Any]:
-    """A TOML recipe as keyword arguments of `Run`; `[set]` is a table of pieces of the algorithm.
-
-    Raises: ConfigError naming the file, and for an unknown key the nearest one.
-    """
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"--recipe {path}: {error.strerror}. Fix: the path of a TOML file") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"--recipe {path}: not TOML ({error})") from error
-    return from_table(table, str(path))
-
-
-def from_table(table: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """Checked keyword arguments of `Run` from a TOML table."""
-    known = {field.name: field for field in fields(Run)}
-    values: dict[str, Any] = {}
-    for key, value in table.items():
-        name = key.replace("-", "_")
-        if name not in known:
-            near = get_close_matches(name, known, 1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise ConfigError(f"{source}: unknown key {key!r}.{hint}")
-        values[name] = _typed(name, value, source)
-    return values
-
-
-def _typed(name: str, value: Any, source: str) -> Any:
-    if name == "set" and isinstance(value, Mapping):
-        return tuple(f"{path}={text}" for path, text in _flat(value))
-    default = getattr(Run(), name)
-    if isinstance(default, tuple):
-        return tuple(value) if isinstance(value, list) else (value,)
-    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    choices = get_args(get_type_hints(Run)[name])
-    if isinstance(default, str) and choices and value not in choices:
-        raise ConfigError(f"{source}: {name} = {value!r}; wanted one of {', '.join(map(repr, choices))}")
-    if type(value) is not type(default):
-        wanted = type(default).__name__
-        raise ConfigError(f"{source}: {name} = {value!r} is of type {type(value).__name__}; wanted {wanted}")
-    return value
-
-
-def _flat(table: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    return [
-        pair
-        for key, value in table.items()
-        for pair in (_flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [(f"{prefix}{key}", value)])
-    ]
 
 
 def check_same(run: Run, recorded: Run, folder: Path) -> None:

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from oneloop.algorithms import Preference
 from oneloop.cli.terminal import terminal
-from oneloop.config import Run, default_run, from_table
+from oneloop.config import Run, default_run
 from oneloop.data import Table, python_table
 from oneloop.errors import ConfigError, Stopped
 from oneloop.model.lora import has_adapters
@@ -25,6 +25,7 @@ from oneloop.recipes.resolve import Algorithm
 from oneloop.recipes.result import FinishedRun
 from oneloop.recipes.watched import Observer, Silent
 from oneloop.recipes.words import algorithm_words, model_words
+from oneloop.toml import from_table
 
 Reward = Callable[..., Any] | str
 Weighted = Reward | tuple[Reward, float]

@@ -14,10 +14,13 @@ from transformers import LlamaConfig
 from oneloop.cli.main import run as command
 from oneloop.config import Run, default_run
 from oneloop.errors import ConfigError
-from oneloop.plan import plan as plans
 from oneloop.plan.bill import HEAP_WASTE, Bill, Lengths, bill
-from oneloop.plan.plan import compare, plan
+from oneloop.plan.plan import compare, plan, text_of
+from oneloop.plan.proposals import changes_of, proposals
 from oneloop.plan.rehearsal import Cast, Ledger, size_of, weightless
+from oneloop.plan.shapes import shapes_of
+from oneloop.plan.standing import Standing
+from oneloop.recipes.resolve import resolved
 
 # hidden 8, 2 layers, 2 heads, intermediate 12, vocabulary 10
 #   a layer:   q, k, v, o 4·8·8 = 256; gate, up, down 3·8·12 = 288; two norms 16            → 560
@@ -107,7 +110,7 @@ def test_a_plan_proposes_adapters_where_they_can_be(folder: Path, monkeypatch: p
     run = run_of(folder, "grpo", prompts_per_step=1, group_size=2)
 
     def proposed(run: Run) -> list[str]:
-        return [flag for flag, _, _ in plans._changes(run, LENGTHS) if flag.startswith("--lora")]
+        return [one.flag for one in proposals(run, LENGTHS) if one.flag.startswith("--lora")]
 
     assert proposed(run) == ["--lora 16"]
     assert proposed(replace(run, lora=4)) == [] == proposed(replace(run, model="scratch:tiny"))
@@ -151,10 +154,50 @@ def test_activations_grow_in_step_with_the_tokens_of_a_pass(folder: Path) -> Non
     assert eight - four == pytest.approx(2 * (four - two), rel=0.02)
 
 
-def test_half_precision_halves_the_cache_and_no_weights(folder: Path) -> None:
-    wide, narrow = (billed(folder, "grpo", dtype=dtype) for dtype in ("float32", "bfloat16"))
-    assert standing(wide) == standing(narrow)
-    assert narrow.table["policy"]["KV cache"] * 2 == wide.table["policy"]["KV cache"]
+# linear layers of the policy: 2 layers of 256 + 288, and an output embedding of 80
+LINEAR = 2 * 544 + 80
+
+
+@pytest.mark.parametrize(("saved", "narrow"), [("float32", LINEAR), ("bfloat16", LINEAR + 80)])
+def test_half_precision_halves_the_cache_and_what_nothing_trains(folder: Path, tmp_path, saved, narrow) -> None:
+    """Of the reference, two of four bytes: of matrices, and of an embedding that was saved so. Not of the policy."""
+    settings = json.loads((folder / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(settings | {"dtype": saved}))
+    wide, half = (billed(tmp_path, "grpo", dtype=dtype) for dtype in ("float32", "bfloat16"))
+    assert standing(wide) == (2 * POLICY, 2 * POLICY)
+    assert standing(half) == (2 * POLICY - 2 * narrow, 2 * POLICY)
+    assert half.table["policy"]["weights"] == POLICY and half.table["reference"]["weights"] == POLICY - 2 * narrow
+    assert half.table["policy"]["KV cache"] * 2 == wide.table["policy"]["KV cache"]
+    scored = billed(tmp_path, "dapo", dtype="bfloat16", reward_model=str(tmp_path)).table
+    # a backbone without the output embedding; its head stays wide
+    assert scored["reward model"]["weights"] == BACKBONE + 32 - 2 * (narrow - 80)
+
+
+def test_what_a_run_holds_is_what_was_planned(tmp_path: Path) -> None:
+    """Bytes of the parameters of real models, loaded as a run loads them."""
+    from transformers import AutoModelForCausalLM
+
+    from oneloop.model.frozen import hold_in
+    from oneloop.model.load import load_policy
+
+    settings: dict[str, Any] = {"hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 2, "vocab_size": 10}
+    config = LlamaConfig(**settings, num_attention_heads=2, num_key_value_heads=2, tie_word_embeddings=True)
+    for dtype in (torch.float32, torch.bfloat16):
+        source = tmp_path / str(dtype)
+        AutoModelForCausalLM.from_config(config, dtype=dtype).save_pretrained(source)
+        planned = billed(source, "grpo", dtype="bfloat16").table["reference"]["weights"]
+        assert planned == size_of(hold_in(load_policy(source), torch.bfloat16))
+
+
+@pytest.mark.parametrize(
+    ("kind", "moments"), [("adamw", 2 * POLICY), ("adamw-8bit", 2 * POLICY), ("adafactor", 4 * 324)]
+)
+def test_optimizers_by_hand(folder: Path, kind: str, moments: int) -> None:
+    """Every matrix here is too small for 8 bits. Adafactor has a number for each row and column, and each of a vector.
+
+    a layer: q, k, v, o 4·16; gate, up, down 3·20; two norms 16: 140.  2·140; two embeddings 2·18; a norm 8: 324
+    """
+    assert standing(billed(folder, "dapo", optimizer=kind)) == (POLICY, moments)
 
 
 @pytest.mark.parametrize("method,rows", [("sft", "own"), ("grpo", "shared")])
@@ -172,7 +215,6 @@ def test_what_autograd_keeps_is_what_a_real_pass_keeps(folder: Path) -> None:
     from oneloop.batch import Batch
     from oneloop.forward.reader import Backbone
     from oneloop.plan.bill import assumed_batch
-    from oneloop.recipes.resolve import resolved
 
     run = run_of(folder, "sft")
     batch: Batch = next(assumed_batch(run, resolved(run), LENGTHS).microbatches(32))
@@ -256,6 +298,9 @@ def test_a_real_run_beside_its_plan(tmp_path: Path, capsys: pytest.CaptureFixtur
     kept = json.loads((Path(out) / "plan.json").read_text())
     assert kept["bytes"] == max(phase["bytes"] for phase in kept["phases"])
     assert all(phase["bytes"] == sum(phase["parts"].values()) for phase in kept["phases"])
+    flags = {change["flag"]: change for change in kept["changes"]}
+    assert {"--gradient-checkpointing", "--dtype bfloat16", "--max-tokens 256", "--max-tokens 1024"} <= flags.keys()
+    assert flags["--max-tokens 1024"]["table"]["policy"]["activations"] > kept["table"]["policy"]["activations"]
     shown = capsys.readouterr().out
     assert "planned " in shown and "measured " in shown and "without the heap's holes" in shown
     run = replace(default_run("sft"), model="scratch:tiny", prompts_per_step=64, max_tokens=512, data_size=64)
@@ -263,3 +308,129 @@ def test_a_real_run_beside_its_plan(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert beside.measured == max(row["peak_rss"] - row["start_rss"] for row in rows)
     assert 0.25 < beside.planned / beside.measured < 4 and beside.in_use < beside.planned
     assert kept["bytes"] == beside.planned and kept["table"]["policy"]["weights"] > 0 and kept["lengths"]["source"]
+
+
+def peak_parts(of: Bill, name: str) -> dict[str, int]:
+    return dict(next(phase.parts for phase in of.phases if phase.name == name))
+
+
+# a layer 560; outside of layers an embedding, an output embedding and a norm: 168
+LAYER, ROOT = 4 * 560, 4 * 168
+
+
+@pytest.mark.parametrize(("shard", "gathered"), [("grad", POLICY), ("full", 2 * LAYER + ROOT)])
+def test_ranks_share_out_by_hand(folder: Path, shard: Any, gathered: int) -> None:
+    """Weights, gradients and moments by 4; what a pass needs whole beside them; a copy to sample from."""
+    whole, part = billed(folder, "grpo", device="cuda"), billed(folder, "grpo", device="cuda", ranks=4, shard=shard)
+    assert standing(part) == (2 * POLICY // 4, 2 * POLICY // 4)
+    for phase in ("prepare", "update"):
+        assert peak_parts(part, phase)["gathered weights"] == gathered
+    assert {phase.parts["copy that samples"] for phase in part.phases} == {POLICY}
+    table = part.table["policy"]
+    assert (table["weights"], table["gradients"], table["optimizer"]) == (POLICY // 4, POLICY // 4, POLICY // 2)
+    # gradients: a fourth, and whole those of a layer and of what is outside of layers, before they are added up
+    moment = "gradients and activations"
+    saved = peak_parts(whole, "update")[moment] - peak_parts(part, "update")[moment]
+    assert saved == POLICY - POLICY // 4 - LAYER - ROOT
+    assert peak_parts(whole, "prepare")["forward pass"] == peak_parts(part, "prepare")["forward pass"]
+    # one of four prompts is sampled here
+    assert part.table["policy"]["KV cache"] * 4 == whole.table["policy"]["KV cache"]
+
+
+def test_replicas_share_out_samples_alone(folder: Path) -> None:
+    one, four = (billed(folder, "grpo", device="cuda", ranks=ranks, eval_data="x") for ranks in (1, 4))
+    assert standing(one) == standing(four) and one.phases[-1] == four.phases[-1]
+    assert "copy that samples" not in four.phases[0].parts
+    assert four.table["policy"]["KV cache"] * 4 == one.table["policy"]["KV cache"]
+
+
+def test_shares_that_rest_in_the_machine(folder: Path) -> None:
+    there, away = (
+        billed(folder, "grpo", device="cuda", ranks=4, shard="full", cpu_offload=offload) for offload in (False, True)
+    )
+    assert standing(away) == (0, 0) and there.host == 0 and away.host == sum(standing(there))
+    moment = "gradients and activations"
+    assert peak_parts(there, "update")[moment] - peak_parts(away, "update")[moment] == POLICY // 4
+    assert there.table == away.table
+
+
+def test_idle_models_count_in_the_phases_that_need_them(folder: Path) -> None:
+    changes = {"critic": "separate", "reward_model": str(folder), "device": "cuda", "eval_data": "x"}
+    at_home, idle = (billed(folder, "ppo", offload_idle=away, **changes) for away in (False, True))
+    critic, reward = BACKBONE + 36, BACKBONE + 32
+    everybody = 2 * POLICY + critic + reward
+    assert standing(at_home) == (everybody, 2 * (POLICY + critic)) and at_home.host == 0
+    found = {phase.name: (phase.parts["weights"], phase.parts["optimizer"]) for phase in idle.phases}
+    assert found == {
+        "rollout": (POLICY, 2 * POLICY),  # sampling holds more here than scoring
+        "evaluate": (POLICY, 2 * POLICY),
+        "prepare": (everybody - reward, 2 * (POLICY + critic)),
+        "update": (POLICY + critic, 2 * (POLICY + critic)),
+    }
+    assert idle.host == POLICY + 3 * critic + reward
+    run = run_of(folder, "ppo", offload_idle=True, **changes)
+    scoring = Standing(run, shapes_of(run, resolved(run)), samples=True)("score")
+    assert (scoring["weights"], scoring["optimizer"]) == (POLICY + reward, 2 * POLICY)
+    on_cpu = billed(folder, "ppo", offload_idle=True, critic="separate")
+    assert on_cpu.phases == billed(folder, "ppo", critic="separate").phases, "there is no other memory"
+
+
+def test_what_changes_no_number_is_proposed_first(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("oneloop.model.optimizer.find_spec", lambda name: name)
+    run = run_of(folder, "ppo", device="cuda", max_tokens=64, critic="separate")
+
+    def flags(run: Run) -> list[str]:
+        return [one.flag for one in proposals(run, LENGTHS)]
+
+    assert flags(run) == [
+        "--max-tokens 32", "--max-tokens 16", "--gradient-checkpointing", "--offload-idle", "--dtype bfloat16",
+        "--optimizer adamw-8bit", "--ranks 2 --shard full", "--critic shared", "--lora 16", "--set kl=none",
+        "--max-new-tokens 5",
+    ]  # fmt: skip
+    several = flags(replace(run, ranks=4))
+    assert several[4:7] == ["--shard grad", "--shard full", "--shard full --cpu-offload"]
+    assert "--ranks 8 --shard full" in several
+    shared = flags(replace(run, ranks=4, shard="full", cpu_offload=True))
+    assert not [flag for flag in shared if "shard grad" in flag or "offload" in flag]
+    cpu = flags(replace(run, device="cpu"))
+    assert not [flag for flag in cpu if "offload" in flag or "ranks" in flag]
+    assert all(one.why for one in proposals(run, LENGTHS))
+    monkeypatch.setattr("oneloop.model.optimizer.find_spec", lambda name: None)
+    assert "--optimizer adamw-8bit" not in flags(run)
+
+
+def test_a_run_that_saved_already_is_shown_what_it_saved(folder: Path) -> None:
+    run = run_of(folder, "grpo", lora=2, lora_targets=("q_proj",), gradient_checkpointing=True, dtype="bfloat16")
+    run = replace(run, optimizer="adafactor", reward_model=str(folder))
+    flags = [one.flag for one in changes_of(run, LENGTHS)]
+    assert flags[-6:] == [
+        "--reward-model ''", "--lora 0", "--no-gradient-checkpointing", "--dtype float32", "--optimizer adamw",
+        "--max-tokens 64",
+    ]  # fmt: skip
+
+
+def test_several_changes_where_no_single_one_is_enough(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each kind once, on top of the others, until it fits."""
+    run = run_of(folder, "sft", prompts_per_step=16, max_tokens=32, device="cuda")
+    monkeypatch.setattr("oneloop.model.optimizer.find_spec", lambda name: None)
+    half = replace(run, max_tokens=16)
+    both = replace(half, gradient_checkpointing=True)
+    single = min(bill(one.run, one.lengths).bytes for one in proposals(run, LENGTHS))
+    enough = bill(both, LENGTHS).bytes
+    assert enough < single
+    planned = plan(run, prompt=6, answer=10, available=(enough + 1) / 2**30)
+    assert planned.change is not None and planned.change.flags == ("--max-tokens 16", "--gradient-checkpointing")
+    assert planned.change.bill.bytes == enough
+    assert "no single change is enough; together: --max-tokens 16 --gradient-checkpointing" in text_of(run, planned)
+
+
+def test_ranks_on_one_machine_share_its_memory(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("oneloop.plan.plan.installed", lambda device: 2**33)
+    of = {
+        (device, ranks): plan(run_of(folder, "sft", device=device, ranks=ranks), prompt=6, answer=10)
+        for device in ("cpu", "cuda")
+        for ranks in (1, 4)
+    }
+    assert [of[key].available for key in of] == [2**33, 2**31, 2**33, 2**33]
+    text = text_of(run_of(folder, "sft", ranks=4), of["cpu", 4])
+    assert "at the peak of each of 4 ranks" in text

@@ -13,7 +13,7 @@ from oneloop.cli.main import run as command
 from oneloop.config import Run, default_run
 from oneloop.forward import compiled
 from oneloop.model.load import load_policy
-from oneloop.recipes import build
+from oneloop.recipes import build, models
 from oneloop.recipes.execute import execute
 from oneloop.record.reader import read_run
 from toy_models import Silent
@@ -31,7 +31,7 @@ def share(completions, **columns):
 def eager(monkeypatch: pytest.MonkeyPatch) -> None:
     """Traced like any other, run without a compiler of C++."""
     torch._dynamo.reset()
-    monkeypatch.setattr(build, "INDUCTOR", "eager")
+    monkeypatch.setattr(models, "INDUCTOR", "eager")
     monkeypatch.setattr(compiled, "INDUCTOR", "eager")
 
 
@@ -120,6 +120,6 @@ def test_verbs_that_do_not_train_have_no_such_flag(verb: str, capsys) -> None:
 def test_a_model_without_layers_is_refused(monkeypatch, eager: None, tmp_path: Path) -> None:
     from oneloop.errors import ConfigError
 
-    monkeypatch.setattr(build, "layers_of", lambda model: [])
+    monkeypatch.setattr(models, "layers_of", lambda model: [])
     with pytest.raises(ConfigError, match="marks no layers in LlamaForCausalLM that could be compiled one by one"):
         execute(small(tmp_path / "run"), Silent())

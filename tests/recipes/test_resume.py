@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from hashlib import sha256
+from importlib.util import find_spec
 from pathlib import Path
 from time import sleep
 
@@ -104,6 +105,7 @@ def killed_after(run: Run, step: int, monkeypatch) -> None:
             execute(run, Silent())
 
 
+needs_bitsandbytes = pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="bitsandbytes is an extra")
 CASES = [
     ("ppo", {"set": ("kl.adaptive=AdaptiveKL(target=0.01, horizon=50)",), "epochs": 2}),
     ("ppo", {"critic": "separate"}),
@@ -112,6 +114,8 @@ CASES = [
     ("dpo", {}),
     ("sft", {}),
     ("reward_model", {}),
+    ("sft", {"optimizer": "adafactor"}),
+    pytest.param("ppo", {"critic": "separate", "optimizer": "adamw-8bit"}, marks=needs_bitsandbytes),
     ("grpo", {"lora": 4, "group_size": 3}),
     ("ppo", {"lora": 4, "critic": "separate"}),
     ("dpo", {"lora": 4}),
@@ -138,7 +142,8 @@ import sys
 import matplotlib.pyplot, pyarrow.dataset, scipy.stats
 from pathlib import Path
 from oneloop.recipes.execute import execute
-from oneloop.config import Run, read_recipe
+from oneloop.config import Run
+from oneloop.toml import read_recipe
 class Silent:
     def say(self, text): pass
     def step(self, step, values): pass

@@ -7,7 +7,7 @@ from tokenizers.processors import TemplateProcessing
 
 from oneloop.algorithms import ALGORITHMS, DAPO, DPO, GRPO, PPO
 from oneloop.cli.parse import parse_run
-from oneloop.config import Run, default_run, from_table, read_recipe
+from oneloop.config import Run, default_run
 from oneloop.errors import ConfigError, DataError
 from oneloop.model.load import load_tokenizer
 from oneloop.model.text import Text
@@ -19,6 +19,7 @@ from oneloop.recipes.explain import differences, explain
 from oneloop.recipes.items import demonstrations, pairs, prompts
 from oneloop.recipes.overrides import overridden
 from oneloop.recipes.resolve import resolved
+from oneloop.toml import from_table, read_recipe
 
 
 @pytest.mark.parametrize(

@@ -23,9 +23,8 @@ export interface RunLine {
 
 export interface TableFacts {
   count: number;
-  first: number | null;
-  last: number | null;
-  stride: number | null;
+  /** Stretches of evenly spaced steps: the first, the last, and how far apart they lie. */
+  spans: [first: number, last: number, apart: number][];
 }
 
 export interface Run extends RunLine {
@@ -98,8 +97,6 @@ export interface RolloutRow {
 
 interface Stepped {
   step: number;
-  previous: number | null;
-  next: number | null;
 }
 
 export interface Rollouts extends Stepped {
@@ -175,10 +172,15 @@ export interface Pairs extends Stepped {
 }
 
 /** What `oneloop plan --against RUN` keeps of its bill, in bytes. */
-export interface Plan {
+export interface Bill {
   table: Record<string, Record<string, number>>;
   phases: { name: string; parts: Record<string, number> }[];
+}
+
+export interface Plan extends Bill {
   lengths: { prompt: number; answer: number; source: string };
+  /** The bills of the same run with one setting changed. Plans of older versions have none. */
+  changes?: ({ flag: string; why: string } & Bill)[];
 }
 
 /** Bytes by step: `rss`, `peak_rss`, `start_rss`, `phase/rollout`, …; on a GPU `cuda_peak` too, and then phases are the GPU's. */
@@ -218,6 +220,8 @@ export interface ReportFacts {
   more: Record<string, string>;
   /** What there was no room for. */
   left: string[];
+  /** Two to four runs laid side by side. */
+  compared: Comparison | null;
 }
 
 export interface ReportRun {

@@ -6,9 +6,10 @@ import sys
 from io import TextIOWrapper
 
 from oneloop.cli.parse import parse_run, taken
-from oneloop.config import Run, read_recipe
+from oneloop.config import Run
 from oneloop.errors import ConfigError
 from oneloop.recipes.inferred import inferred
+from oneloop.toml import read_recipe
 
 USAGE = "oneloop check [ALGORITHM] --model M --data D [--reward R]"
 HELP = """usage: oneloop check [ALGORITHM] [the flags of `oneloop train`]

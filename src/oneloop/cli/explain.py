@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from oneloop.config import Run, default_run, read_recipe
+from oneloop.config import Run, default_run
 from oneloop.errors import ConfigError
+from oneloop.toml import read_recipe
 
 USAGE = """usage: oneloop explain                                   the algorithms
        oneloop explain ALGORITHM [--set piece=value ...]  its exact objective

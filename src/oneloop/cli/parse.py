@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from oneloop.cli.foreign import hint
-from oneloop.config import Run, default_run, read_recipe
+from oneloop.config import Run, default_run
 from oneloop.errors import ConfigError
 from oneloop.methods import check_name
+from oneloop.toml import read_recipe
 
 T = TypeVar("T")
 

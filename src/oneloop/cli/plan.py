@@ -12,7 +12,7 @@ USAGE = "oneloop plan ALGORITHM --model M --data D"
 HELP = """usage: oneloop plan ALGORITHM [the flags of `oneloop train`]
   --prompt-tokens N   tokens of a prompt; left out, the longest of --data
   --answer-tokens N   tokens of an answer; left out, --max-new-tokens, or the longest of --data
-  --available GIB     memory there is; left out, what the device has
+  --available GIB     memory there is for each rank; left out, what the device has
   --against RUN       compare with the memory.jsonl of a run folder, and leave the plan there for its page (plan.json)
 
 exit codes: 0 it fits; 3 it does not
@@ -35,7 +35,7 @@ def main(arguments: list[str]) -> int:
     print(text_of(run, planned))
     if against is not None:
         print(compare(planned.bill, Path(against)))
-        save(planned, Path(against))
+        save(run, planned, Path(against))
     return 0 if planned.fits else DOES_NOT_FIT
 
 

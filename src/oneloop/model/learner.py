@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from math import cos, isfinite, nan, pi
@@ -26,13 +26,17 @@ from oneloop.forward.reader import (
     score_only,
     values_of,
 )
+from oneloop.model.idle import Guest
 from oneloop.model.lora import adapters_off, has_adapters
+from oneloop.model.optimizer import Kind, optimizer_of
 from oneloop.model.sharded import Entered, Root, Unsharded, whole
 from oneloop.objective.logprobs import Entropy
 from oneloop.ports import SingleProcess, World
 
 MOST_SKIPS = 3
 """Optimizer steps in a row with a gradient that is not finite, after which a run stops."""
+WITHOUT_CRITIC = ("rollout", "evaluation")
+"""Phases of a step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +51,7 @@ class Optimization:
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
+    optimizer: Kind = "adamw"
 
     def factor(self, update: int) -> float:
         """Share of the learning rate at optimizer step `update` (from 0)."""
@@ -85,6 +90,8 @@ class Learner:
         recompute: layers are computed again for gradients: less memory, more time, the same numbers.
         compiler: backend of torch.compile for the layers of every pass; None: they run as they are.
         dtype: bfloat16 runs the forward passes in autocast; weights and moments stay float32.
+        offload_idle: the reference and a critic of its own, with its moments, are on the policy's device only while
+            they are used, or until `phase` tells of one without them.
         shard: cuts models over the ranks, once they have been tried out; None: each rank holds a replica.
         world: the ranks. Passes without gradient are dealt to them, and gradients are added up.
     """
@@ -102,6 +109,7 @@ class Learner:
         entropy: Entropy = "value",
         recompute: bool = False,
         compiler: str | None = None,
+        offload_idle: bool = False,
         shard: Entered | None = None,
         world: World = SingleProcess(),  # noqa: B008
     ) -> None:
@@ -121,14 +129,20 @@ class Learner:
         self.note = "" if self._backbone.packs else _slow_note(policy, plain or self._scores)
         self._read = CausalReader(self._backbone, temperature, plain)
         self._read_reference = None
+        self._with_reference: AbstractContextManager[None] = nullcontext()
         if reference is not None:
-            self._read_reference = self._reader_of(reference.eval().requires_grad_(False), policy, temperature, plain)
+            if offload_idle:
+                self._with_reference = Guest(reference.to, self.device)  # pyright: ignore[reportArgumentType]
+            with self._with_reference:
+                reference = reference.eval().requires_grad_(False)
+                self._read_reference = self._reader_of(reference, policy, temperature, plain)
         elif has_adapters(policy):
             self._read_reference = self._read
-        self._critic_backbone = self._backbone
+        self._critic_backbone, self._critic_guest = self._backbone, None
         if critic is not None and critic.backbone is not None:
             self._critic_backbone = backbone(critic.backbone)
             self._critic_backbone.check_compiled(dtype)
+            self._critic_guest = Guest(self._move_critic, self.device, here=True) if offload_idle else None
         self._enter(shard or Unsharded, reference)
         self.optimizer = self._make_optimizer()
 
@@ -170,7 +184,7 @@ class Learner:
         backbone.check_compiled(self.dtype)
         return CausalReader(backbone, temperature, plain)
 
-    def _make_optimizer(self) -> torch.optim.AdamW:
+    def _make_optimizer(self) -> torch.optim.Optimizer:
         plan = self.optimization
         groups = [
             {"params": picked, "lr": rate, "rate": rate, "weight_decay": decay}
@@ -181,7 +195,19 @@ class Learner:
             for decay, picked in _decayed(named, plan.weight_decay)
             if picked
         ]
-        return torch.optim.AdamW(groups, fused=self.device.type in ("cpu", "cuda"))
+        return optimizer_of(plan.optimizer, groups, self.device)
+
+    def phase(self, name: str) -> None:
+        """A part of a step begins: answers are drawn without the critic."""
+        if self._critic_guest is not None and name in WITHOUT_CRITIC:
+            self._critic_guest.go()
+
+    def _move_critic(self, device: torch.device) -> None:
+        """The critic and its moments. The optimizer keeps its counts of steps where they are."""
+        assert self.critic is not None and self.critic.backbone is not None
+        for parameter in self.critic.backbone.to(device).parameters():  # pyright: ignore[reportArgumentType]
+            state = self.optimizer.state.get(parameter, {})
+            state |= {key: value.to(device) for key, value in state.items() if key != "step"}
 
     def _critic_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         return iter(()) if self.critic is None else self.critic.parameters()
@@ -207,7 +233,7 @@ class Learner:
             with self._precision():
                 return self._reference_root(lambda: PolicyOutput(read(micro, "none")[0]))
 
-        with adapters_off(self.model) if read is self._read else nullcontext():
+        with self._with_reference, adapters_off(self.model) if read is self._read else nullcontext():
             return self._by_microbatch(batch, forward).logprobs
 
     def _forward(self, batch: Batch, entropy: Entropy) -> PolicyOutput:
@@ -215,6 +241,8 @@ class Learner:
             out = self._root(partial(self._read_out, batch, entropy))
             if self.critic is None or self.critic.backbone is None:
                 return out
+            if self._critic_guest is not None:
+                self._critic_guest.come()
             values, last = self._critic_root(lambda: self._values(self._critic_backbone(batch), batch))
             return out._replace(values=values, final_values=last)
 

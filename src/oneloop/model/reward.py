@@ -1,13 +1,14 @@
 """A learned reward: a sequence-classification model behind the signature of every other reward function."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
 from oneloop.batch import Batch
-from oneloop.forward.reader import Backbone, reward_scores
+from oneloop.forward.reader import Backbone
 
 
 class LearnedReward:
@@ -16,10 +17,21 @@ class LearnedReward:
     Args:
         model: `*ForSequenceClassification` with one label and the policy's tokenizer.
         max_tokens: most tokens of one pass.
+        dtype: of the backbone's products; the score is read from its states in float32.
+        here: entered while the model is used.
     """
 
-    def __init__(self, model: PreTrainedModel, *, max_tokens: int = 16384) -> None:
-        self._backbone, self._max_tokens = Backbone.of(model.eval().requires_grad_(False)), max_tokens
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        *,
+        max_tokens: int = 16384,
+        dtype: torch.dtype = torch.float32,
+        here: AbstractContextManager[None] = nullcontext(),  # noqa: B008
+    ) -> None:
+        self._max_tokens, self._dtype, self._here = max_tokens, dtype, here
+        with here:
+            self._backbone = Backbone.of(model.eval().requires_grad_(False), dtype)
 
     @torch.no_grad()
     def __call__(
@@ -38,8 +50,17 @@ class LearnedReward:
             rewards=torch.zeros(count, width),
             truncated=torch.zeros(count, dtype=torch.bool),
             lengths=torch.tensor([len(row) for row in rows]),
-        ).to(self._backbone.model.device)
-        scores = torch.zeros(count, device=self._backbone.model.device)
-        for micro in batch.microbatch_rows(self._max_tokens):
-            scores[micro] = reward_scores(self._backbone, batch.rows(micro).trimmed())
+        )
+        with self._here:
+            return self._scores(batch.to(self._backbone.model.device))
+
+    def _scores(self, batch: Batch) -> list[float]:
+        head: Any = self._backbone.model.score
+        device = self._backbone.model.device
+        scores = torch.zeros(len(batch), device=device)
+        for rows in batch.microbatch_rows(self._max_tokens):
+            micro = batch.rows(rows).trimmed()
+            with torch.autocast(device.type, self._dtype, enabled=self._dtype != torch.float32):
+                states = self._backbone(micro).last(micro.lengths)
+            scores[rows] = head(states.float())[:, 0]
         return scores.tolist()

@@ -1,4 +1,4 @@
-"""What resume needs beside the weights: optimizer moments and counters, as safetensors and JSON (no pickle)."""
+"""What resume needs beside the weights: the optimizer's state and counters, as safetensors and JSON (no pickle)."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -13,6 +13,7 @@ from torch.distributed.tensor import DTensor
 from oneloop.errors import CheckpointError
 from oneloop.model.aligned import aligned
 from oneloop.model.learner import Learner
+from oneloop.model.optimizer import Kind, as_tensors, from_tensors, layout
 from oneloop.model.pieces import write_pieces
 from oneloop.model.sharded import whole
 from oneloop.parallel.fsdp import cut_like
@@ -43,8 +44,8 @@ def write_state(folder: Path, learner: Learner, extra: Mapping[str, Any], world:
 
 def _moments(learner: Learner) -> Iterator[tuple[str, Tensor]]:
     for name, parameter in learner.named_parameters().items():
-        for key, value in learner.optimizer.state.get(parameter, {}).items():
-            yield f"{name}|{key}", whole(torch.as_tensor(value))
+        for key, value in as_tensors(learner.optimizer.state.get(parameter, {})).items():
+            yield f"{name}|{key}", whole(value)
 
 
 def read_state(folder: Path, learner: Learner) -> dict[str, Any]:
@@ -70,19 +71,33 @@ def read_state(folder: Path, learner: Learner) -> dict[str, Any]:
             f"{folder / 'optimizer.safetensors'}: parameter {odd} is in the checkpoint or in the model, not in both. "
             "Fix: resume with the --model, --critic and algorithm that the run was started with"
         )
+    kind = learner.optimization.optimizer
     for name, parameter in expected.items():
-        moments = found[name]
-        if moments["exp_avg"].shape != parameter.shape:
-            raise CheckpointError(
-                f"{folder / 'optimizer.safetensors'}: {name} has shape {tuple(moments['exp_avg'].shape)} there and "
-                f"{tuple(parameter.shape)} in the model"
-            )
-        learner.optimizer.state[parameter] = {key: _beside(parameter, value) for key, value in moments.items()}
+        _check_pieces(folder, name, found[name], parameter, kind)
+        pieces = {key: _share(value, parameter) for key, value in found[name].items()}
+        learner.optimizer.state[parameter] = from_tensors(kind, pieces, parameter.device)
     return state
 
 
-def _beside(parameter: Tensor, value: Tensor) -> Tensor:
-    """In memory of its own, as the parameter is cut; fused AdamW wants its step counter there too."""
+def _share(value: Tensor, parameter: Tensor) -> Tensor:
+    """In memory of its own, and as the parameter is cut."""
     if isinstance(parameter, DTensor) and value.dim():
         return cut_like(value, parameter)
-    return aligned(value).to(parameter.device)
+    return aligned(value)
+
+
+def _check_pieces(
+    folder: Path, name: str, pieces: Mapping[str, torch.Tensor], parameter: torch.Tensor, kind: Kind
+) -> None:
+    wanted = layout(kind, parameter.shape)
+    if pieces.keys() != {*wanted, "step"}:
+        raise CheckpointError(
+            f"{folder / 'optimizer.safetensors'}: {name} has {', '.join(sorted(pieces))}, which is not the state of "
+            f"{kind}. Fix: resume with the --optimizer and --model that the run was started with"
+        )
+    for key, piece in wanted.items():
+        if (tuple(pieces[key].shape), pieces[key].dtype) != piece:
+            raise CheckpointError(
+                f"{folder / 'optimizer.safetensors'}: {name} has shape {tuple(pieces[key].shape)} there and wants "
+                f"{piece.shape} for the model's {tuple(parameter.shape)} ({key})"
+            )

@@ -4,37 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cache, partial
-from typing import NamedTuple
+from functools import partial
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
 
-from oneloop.algorithms import Need, PolicyGradient, Unpaired
+from oneloop.algorithms import PolicyGradient, Unpaired
 from oneloop.batch import Batch
 from oneloop.config import Run
 from oneloop.experience.pack import Row, collate
 from oneloop.forward.attention import hidden_states
 from oneloop.forward.fused import Fused, decode_linear, worth_a_copy
 from oneloop.forward.packed import packed
-from oneloop.model.lora import Lora, check_available, has_adapters, keep_frozen_in
+from oneloop.model.lora import check_available, has_adapters
+from oneloop.model.optimizer import Kind
 from oneloop.objective.logprobs import table_bytes
-from oneloop.plan.rehearsal import Cast, Role, shapes_only, size_of, weightless
-from oneloop.recipes.build import dtype_of, lora_of
+from oneloop.plan.rehearsal import Cast
+from oneloop.plan.shapes import Shapes, shapes_of
+from oneloop.plan.spread import Spread
+from oneloop.plan.standing import Standing
 from oneloop.recipes.meter import keeps_freed
-from oneloop.recipes.resolve import Algorithm, entropy_of, kind_of, reference_from, resolved
+from oneloop.recipes.resolve import Algorithm, kind_of, resolved
 from oneloop.rollout.cache import FIRST_COLUMNS, Prefilled
 from oneloop.rollout.decoding import PREFILL_TOKENS, WORTH_SHARING
 from oneloop.rollout.engine import CACHE_BYTES, MOST_ROWS
 from oneloop.rollout.sampler import draw
 from oneloop.types import Sampling
 
-RUNTIME = {"cpu": 30 * 2**20, "cuda": 0}
-"""What the first steps touch beside tensors: pages of libraries, buffers of products, objects of the run. It is what is
-resident after steps of SFT with a model of 0.9 M parameters, less its tensors; torch's own count on a GPU has none."""
-SAMPLING_RUNTIME = {"cpu": 45 * 2**20, "cuda": 0}
-"""What runs that sample have on top, found in the same way: the library that writes tables of completions, objects."""
 HEAP_WASTE = {"own": 0.43, "adapters": 0.24, "shared": 0.2}
 """Holes in the heap, as a share of what passes hold, where `settle_malloc` has freed memory kept: for rows that have
 their prompts to themselves, the same with adapters, and for rows that share prompts. torch asks for aligned memory, and
@@ -42,6 +38,8 @@ glibc 2.36 then wants a hole larger than the block, so one of the same size is n
 on both sides of it. Shared prompts and adapters give blocks of more sizes, and the smaller ones fit. Measured over
 token budgets of 2048 to 16384, as what a run takes above the ledger: 0.37 to 0.50; 0.19 to 0.35 with a median of 0.24;
 0.06 to 0.41 (once 0.74) with a median of 0.2."""
+STEP_COPIES: dict[tuple[Kind, str], int] = {("adamw-8bit", "cpu"): 5, ("adafactor", "cpu"): 1, ("adafactor", "cuda"): 1}
+"""Copies of the largest trained parameter that the optimizer's own step makes for a moment, in float32."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +75,8 @@ class Bill:
 
     table: Mapping[str, Mapping[str, int]]
     phases: tuple[Phase, ...]
+    host: int = 0
+    """What rests in the machine's memory instead of the device's, of one rank."""
 
     @property
     def peak(self) -> Phase:
@@ -91,38 +91,6 @@ class Bill:
         return max(phase.in_use for phase in self.phases)
 
 
-class Weights(NamedTuple):
-    """Bytes of a model's parameters."""
-
-    all: int
-    trained: int
-
-    @classmethod
-    def of(cls, model: nn.Module | None) -> Weights:
-        return cls(size_of(model), size_of(model, trained=True))
-
-
-@dataclass(frozen=True)
-class Shapes:
-    """The models of a run without their weights."""
-
-    cast: Cast
-    reference: int
-    """Bytes of its weights; 0: there is none."""
-    teacher: Cast | None
-    """The reference where it is another model than the policy was, with a forward pass of its own size."""
-    reward: Cast | None
-
-    @property
-    def policy(self) -> Weights:
-        return Weights.of(self.cast.policy)
-
-    @property
-    def critic(self) -> Weights:
-        """A critic of its own with its head, or the head alone."""
-        return Weights.of(self.cast.critic or self.cast.critic_head)
-
-
 def bill(run: Run, lengths: Lengths) -> Bill:
     """The bill of `run` when every row is as long as `lengths` says.
 
@@ -132,77 +100,57 @@ def bill(run: Run, lengths: Lengths) -> Bill:
     if run.lora:
         check_available(f"--lora {run.lora}")
     shapes = shapes_of(run, algorithm)
-    samples = kind_of(algorithm) == "prompts"
-    policy, critic, reward = shapes.policy, shapes.critic, size_of(shapes.reward.policy if shapes.reward else None)
-    standing = {
-        "weights": policy.all + shapes.reference + critic.all + reward,
-        "optimizer": 2 * (policy.trained + critic.trained),  # AdamW's two moments, float32
-        "runtime": RUNTIME[_kind(run)] + (SAMPLING_RUNTIME[_kind(run)] if samples else 0),
-    }
+    samples, cast = kind_of(algorithm) == "prompts", shapes.cast
+    standing = Standing(run, shapes, samples)
+    spread, policy, critic = standing.spread, shapes.policy, shapes.critic
     batch = assumed_batch(run, algorithm, lengths)
     mini = next(batch.split(run.groups_per_update))
-    update = shapes.cast.update(algorithm, mini, run.max_tokens)
-    reading = max(cast.reading(batch, run.max_tokens) for cast in (shapes.cast, shapes.teacher) if cast)
-    rollout = _rollout(run, lengths, shapes, batch) if samples else {}
-    evaluation = _evaluation(run, lengths, shapes) if samples else {}
+    update = cast.update(algorithm, mini, run.max_tokens)
+    reading = max(one.reading(batch, run.max_tokens) for one in (cast, shapes.teacher) if one)
+    whole = max(spread.passing(cast.policy, shapes.critic_module), spread.passing(shapes.reference))
+    rollout = _sampled(run, lengths, cast, batch.num_groups, run.group_size) if samples else {}
+    evaluation = _evaluation(run, lengths, cast) if samples else {}
     phases = [
-        *([Phase("rollout", standing | rollout)] if rollout else []),
-        *([Phase("evaluate", standing | evaluation)] if evaluation else []),
-        Phase("prepare", standing | _with_waste("forward pass", reading, shapes, batch)),
-        Phase("update", standing | _with_waste("gradients and activations", update.most, shapes, mini)),
+        *([_rollout(run, shapes, batch, standing, rollout)] if samples else []),
+        *([Phase("evaluate", standing("evaluate") | evaluation)] if evaluation else []),
+        Phase("prepare", standing("prepare") | _gathered(whole) | _with_waste("forward pass", reading, shapes, batch)),
+        Phase("update", standing("update") | _update(run, shapes, spread, update.most, mini)),
     ]
     table: dict[str, dict[str, int]] = {
-        name: {"weights": size.all, "gradients": size.trained, "optimizer": 2 * size.trained, "activations": kept}
+        name: {
+            "weights": spread.share(size.all),
+            "gradients": spread.share(size.trained),
+            "optimizer": spread.share(standing.held[name].moments),
+            "activations": kept,
+        }
         for name, size, kept in (("policy", policy, update.policy), ("critic", critic, update.critic))
         if size.all
     }
     table["policy"]["KV cache"] = rollout.get("KV cache", 0)
     table["policy"]["log-prob chunk"] = chunk_of(run, shapes, mini)
-    table |= {"teacher" if run.teacher else "reference": {"weights": shapes.reference}} if shapes.reference else {}
-    table |= {"reward model": {"weights": reward}} if reward else {}
-    return Bill(table, tuple(phases))
+    table |= {name: {"weights": spread.share(one.weights)} for name, one in standing.held.items() if name not in table}
+    return Bill(table, tuple(phases), standing.host)
 
 
-def shapes_of(run: Run, algorithm: Algorithm) -> Shapes:
-    needs: frozenset[Need] = algorithm.needs
-    trained = partial(_trained, run.model, lora=lora_of(run), dtype=dtype_of(run))
-    policy = trained("reward model" if run.algorithm == "reward_model" else "policy")
-    critic = head = None
-    if "values" in needs and run.critic == "separate":
-        critic = trained("critic")
-        head = critic.score
-    elif "values" in needs:
-        with shapes_only():
-            head = nn.Linear(policy.config.get_text_config().hidden_size, 1)
-    cast = Cast(
-        policy=policy,
-        critic=critic,
-        critic_head=head,  # pyright: ignore[reportArgumentType]
-        temperature=run.temperature if kind_of(algorithm) == "prompts" else 1.0,
-        entropy=entropy_of(run, algorithm),
-        dtype=dtype_of(run),
-        device=_kind(run),
-        recompute=run.gradient_checkpointing,
-    )
-    source = run.teacher or run.model
-    reference = size_of(_model(source, "policy")) if reference_from(run, algorithm) == "model" else 0
-    teacher = Cast(policy=_model(source, "policy"), dtype=cast.dtype, device=cast.device) if run.teacher else None
-    reward = Cast(policy=_model(run.reward_model, "reward model"), device=_kind(run)) if run.reward_model else None
-    return Shapes(cast, reference, teacher, reward)
+def _gathered(size: int) -> dict[str, int]:
+    return {"gathered weights": size} if size else {}
 
 
-_model = cache(weightless)
+def _update(run: Run, shapes: Shapes, spread: Spread, most: int, batch: Batch) -> dict[str, int]:
+    """The passes of an optimizer step, or the step itself where that holds more.
 
-
-@cache
-def _trained(source: str, kind: Role, lora: Lora | None, dtype: torch.dtype) -> PreTrainedModel:
-    """As a run holds what it trains."""
-    if lora is None:
-        return _model(source, kind)
-    model = weightless(source, kind, lora)
-    with shapes_only():
-        keep_frozen_in(model, dtype)
-    return model
+    Gradients are in `most` whole; of several ranks that share them out, each has its own, and those on their way.
+    """
+    cast, trained = shapes.cast, shapes.policy.trained + shapes.critic.trained
+    gradients = trained
+    if spread.shares:
+        gradients = spread.at_rest(trained)
+        on_their_way = spread.passing(cast.policy, shapes.critic_module, gradients=True)
+        most += gradients + on_their_way - trained
+    largest = max(p.nbytes for p in cast.policy.parameters() if p.requires_grad)
+    stepping = gradients + STEP_COPIES.get((run.optimizer, cast.device), 0) * spread.share(largest)
+    whole = spread.passing(cast.policy, shapes.critic_module)
+    return _gathered(whole) | _with_waste("gradients and activations", max(most, stepping), shapes, batch)
 
 
 def assumed_batch(run: Run, algorithm: Algorithm, lengths: Lengths) -> Batch:
@@ -236,10 +184,6 @@ def chunk_of(run: Run, shapes: Shapes, batch: Batch) -> int:
     return table_bytes(actions, vocabulary, shapes.cast.head_memory)
 
 
-def _kind(run: Run) -> str:
-    return "cuda" if run.device.startswith("cuda") else "cpu"
-
-
 def _with_waste(name: str, most: int, shapes: Shapes, batch: Batch) -> dict[str, int]:
     """A pass's own memory, and the holes that it leaves in the CPU's heap."""
     largest = max(parameter.nbytes for parameter in shapes.cast.policy.parameters())
@@ -248,22 +192,30 @@ def _with_waste(name: str, most: int, shapes: Shapes, batch: Batch) -> dict[str,
     return {name: most, "heap": int(HEAP_WASTE[rows] * most) if wastes else 0}
 
 
-def _rollout(run: Run, lengths: Lengths, shapes: Shapes, batch: Batch) -> dict[str, int]:
-    """What sampling a step, or scoring it with a reward model, holds beside weights and moments."""
-    parts = _sampling(run, lengths, shapes.cast, batch.num_groups, run.group_size)
-    scored = shapes.reward.reading(batch, run.max_tokens) if shapes.reward else 0
-    return parts if scored <= sum(parts.values()) else {"reward model's forward pass": scored}
+def _rollout(run: Run, shapes: Shapes, batch: Batch, standing: Standing, sampled: dict[str, int]) -> Phase:
+    """Sampling a step, or scoring it with a reward model, whatever holds more."""
+    sampling = Phase("rollout", standing("rollout") | sampled)
+    if shapes.reward is None:
+        return sampling
+    whole, reading = standing.spread.passing(shapes.reward.policy), shapes.reward.reading(batch, run.max_tokens)
+    scoring = standing("score") | _gathered(whole) | {"reward model's forward pass": reading}
+    return max(sampling, Phase("rollout", scoring), key=lambda phase: phase.bytes)
 
 
-def _evaluation(run: Run, lengths: Lengths, shapes: Shapes) -> dict[str, int]:
+def _evaluation(run: Run, lengths: Lengths, cast: Cast) -> dict[str, int]:
     """What sampling answers to held-out prompts holds. A file of them is taken to fill every slot."""
     if run.eval_max_new_tokens:
         run, lengths = replace(run, max_new_tokens=run.eval_limit), replace(lengths, answer=run.eval_limit)
     if run.eval_data:
-        return _sampling(run, lengths, shapes.cast, MOST_ROWS, run.eval_samples)
+        return _sampling(run, lengths, cast, MOST_ROWS, run.eval_samples)
     if run.data.startswith("task:"):
-        return _sampling(run, lengths, shapes.cast, run.eval_size, run.eval_samples)
+        return _sampled(run, lengths, cast, run.eval_size, run.eval_samples)
     return {}
+
+
+def _sampled(run: Run, lengths: Lengths, cast: Cast, groups: int, size: int) -> dict[str, int]:
+    """Of `groups` prompts over all ranks, the most that one of them has."""
+    return _sampling(run, lengths, cast, -(-groups // run.ranks), size)
 
 
 def _sampling(run: Run, lengths: Lengths, cast: Cast, groups: int, size: int) -> dict[str, int]:

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from oneloop.algorithms import PolicyGradient
 from oneloop.config import Run
 from oneloop.data import open_data
 from oneloop.errors import ConfigError, DataError
 from oneloop.model.chat import templated
 from oneloop.model.load import load_tokenizer
-from oneloop.model.lora import available, base_of
 from oneloop.model.text import Text, end_ids
 from oneloop.plan.bill import Bill, Lengths, bill
 from oneloop.plan.memory import installed
+from oneloop.plan.proposals import changes_of, proposals
 from oneloop.plan.rehearsal import weightless
 from oneloop.recipes import items
 from oneloop.recipes.meter import resident
@@ -30,17 +29,21 @@ DEFAULT_PROMPT = 512
 """Tokens of a prompt where the data cannot be read."""
 ROWS_READ = 2048
 """Rows of the data whose lengths are looked at."""
-USUAL_RANK = 16
-"""Of the adapters that a plan proposes."""
 GIB, MIB = 2**30, 2**20
 
 
 @dataclass(frozen=True)
 class Change:
-    """One setting changed, and the bill after it."""
+    """Settings changed, and the bill after it."""
 
-    flag: str
+    flags: tuple[str, ...]
+    why: str
+    """What a single one costs beside memory."""
     bill: Bill
+
+    @property
+    def flag(self) -> str:
+        return " ".join(self.flags)
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,8 @@ class Plan:
     Args:
         process: what the process holds before it loads a model: Python and its libraries. 0 on a GPU.
         available: None where nobody knows.
-        change: where it does not fit, the first of `_changes` that makes it fit, or the one that saves most.
+        change: where it does not fit, the first single change that makes it fit, else the first few together, else the
+            single one that saves most.
     """
 
     lengths: Lengths
@@ -73,26 +77,50 @@ def plan(run: Run, *, prompt: int = 0, answer: int = 0, available: float | None 
 
     Args:
         prompt, answer: tokens to assume of every row; 0: the longest that the data and the settings allow.
-        available: GiB; None asks the device.
+        available: GiB of each rank; None asks the device.
     """
     process = 0 if run.device.startswith("cuda") else resident()  # before anything below adds to it
-    there = installed(run.device) if available is None else int(available * GIB)
+    there = _of_one_rank(run) if available is None else int(available * GIB)
     lengths = assumed_lengths(run, prompt, answer)
     now = bill(run, lengths)
     planned = Plan(lengths, now, process, there, None)
     return planned if planned.fits else replace(planned, change=_cheapest(run, planned))
 
 
+def _of_one_rank(run: Run) -> int | None:
+    """What there is for each rank: a GPU of its own, or its part of the machine's memory."""
+    there = installed(run.device)
+    return there if there is None or run.device != "cpu" else there // run.ranks
+
+
 def _cheapest(run: Run, planned: Plan) -> Change | None:
-    """The first change that fits; where none does, the one that saves most. Each is a rehearsal of its own."""
+    """The first change that fits, else as many of them together as it takes; where those do not fit either, the single
+    one that saves most. Each is a rehearsal of its own."""
     least: Change | None = None
-    for flag, changed, longer in _changes(run, planned.lengths):
-        change = Change(flag, bill(changed, longer))
+    for proposal in proposals(run, planned.lengths):
+        change = Change((proposal.flag,), proposal.why, bill(proposal.run, proposal.lengths))
         if replace(planned, bill=change.bill).fits:
             return change
         if change.bill.bytes < (least or planned).bill.bytes:
             least = change
-    return least
+    return _together(run, planned) or least
+
+
+def _together(run: Run, planned: Plan) -> Change | None:
+    """Changes one on top of the other, each kind once and those that save nothing left out, until the run fits."""
+    lengths, now = planned.lengths, planned.bill
+    tried, options = set[str](), dict[str, str]()
+    while not replace(planned, bill=now).fits:
+        left = (one for one in proposals(run, lengths) if one.kind not in tried)
+        proposal = next(left, None)
+        if proposal is None:
+            return None
+        tried.add(proposal.kind)
+        after = bill(proposal.run, proposal.lengths)
+        if after.bytes < now.bytes:
+            run, lengths, now = proposal.run, proposal.lengths, after
+            options |= proposal.options  # of two values of one flag the later one counts
+    return Change(tuple(f"{flag} {value}".strip() for flag, value in options.items()), "", now)
 
 
 def assumed_lengths(run: Run, prompt: int = 0, answer: int = 0) -> Lengths:
@@ -135,27 +163,6 @@ def _longest(run: Run) -> tuple[int, int]:
     return max(len(item.prompt) for item in pairs), longest
 
 
-def _changes(run: Run, lengths: Lengths) -> Iterator[tuple[str, Run, Lengths]]:
-    """Single changes, from those that change no result to those that change most."""
-    for tokens in (run.max_tokens // 2, run.max_tokens // 4, run.max_tokens // 8):
-        if tokens >= lengths.prompt + lengths.answer:
-            yield f"--max-tokens {tokens}", replace(run, max_tokens=tokens), lengths
-    if not run.gradient_checkpointing:
-        yield "--gradient-checkpointing", replace(run, gradient_checkpointing=True), lengths
-    if run.dtype == "float32":
-        yield "--dtype bfloat16", replace(run, dtype="bfloat16"), lengths
-    algorithm = resolved(run)
-    if "values" in algorithm.needs and run.critic == "separate":
-        yield "--critic shared", replace(run, critic="shared"), lengths
-    if not run.lora and available() and not run.model.startswith("scratch:") and base_of(run.model) == run.model:
-        yield f"--lora {USUAL_RANK}", replace(run, lora=USUAL_RANK), lengths
-    if isinstance(algorithm, PolicyGradient) and "reference" in algorithm.needs:
-        yield "--set kl=none", replace(run, set=(*run.set, "kl=none")), lengths
-    if kind_of(algorithm) == "prompts" and lengths.answer == run.max_new_tokens > 1:
-        half = run.max_new_tokens // 2
-        yield f"--max-new-tokens {half}", replace(run, max_new_tokens=half), replace(lengths, answer=half)
-
-
 @dataclass(frozen=True)
 class Comparison:
     """A bill beside what a run took, in bytes above what its process held before the models were loaded."""
@@ -185,13 +192,21 @@ def compare(planned: Bill, folder: Path) -> Comparison:
     return Comparison(planned.bytes, planned.in_use, measured)
 
 
-def save(planned: Plan, folder: Path) -> None:
-    """The bill as plan.json in a run folder, in bytes: `phases` with the parts that add up to each, and `table`."""
-    bill = planned.bill
-    phases = [{"name": phase.name, "bytes": phase.bytes, "parts": dict(phase.parts)} for phase in bill.phases]
-    lengths = asdict(planned.lengths)
-    facts = {"bytes": bill.bytes, "in_use": bill.in_use, "process": planned.process, "lengths": lengths}
-    write_text(folder / "plan.json", json.dumps({**facts, "phases": phases, "table": bill.table}, indent=1))
+def save(run: Run, planned: Plan, folder: Path) -> None:
+    """The bill as plan.json in a run folder, in bytes: `phases` with the parts that add up to each, and `table`; and
+    `changes`, the bills of the run with one setting changed.
+    """
+    now, lengths = planned.bill, planned.lengths
+    facts = {"bytes": now.bytes, "in_use": now.in_use, "process": planned.process, "lengths": asdict(lengths)}
+    changes = [
+        {"flag": one.flag, "why": one.why, **_facts(bill(one.run, one.lengths))} for one in changes_of(run, lengths)
+    ]
+    write_text(folder / "plan.json", json.dumps({**facts, **_facts(now), "changes": changes}, indent=1))
+
+
+def _facts(of: Bill) -> dict[str, Any]:
+    phases = [{"name": phase.name, "bytes": phase.bytes, "parts": dict(phase.parts)} for phase in of.phases]
+    return {"phases": phases, "table": of.table}
 
 
 def _taken(row: dict[str, Any]) -> int:
@@ -215,7 +230,10 @@ def text_of(run: Run, planned: Plan) -> str:
     process = f" and {size(planned.process)} of the process before it" if planned.process else ""
     there = "what the device has is unknown: --available GIB" if planned.available is None else size(planned.available)
     verdict = "fits" if planned.fits else "does not fit"
-    lines += ["", f"{verdict}: {size(peak.bytes)} at the peak{process}; available: {there}"]
+    each = f" of each of {run.ranks} ranks" if run.ranks > 1 else ""
+    lines += ["", f"{verdict}: {size(peak.bytes)} at the peak{each}{process}; available: {there}"]
+    if planned.bill.host:
+        lines.append(f"in the machine's memory: up to {size(planned.bill.host)}{each}")
     if not planned.fits:
         lines.append(_advice(planned))
     return "\n".join(lines)
@@ -234,8 +252,11 @@ def _advice(planned: Plan) -> str:
         return "no single change saves anything"
     after = planned.change.bill.bytes
     saved = f"{planned.change.flag} saves {size(planned.bill.bytes - after)} (peak {size(after)})"
-    enough = planned.available is not None and planned.process + after <= planned.available
-    return f"cheapest change that fits: {saved}" if enough else f"no single change is enough; the largest: {saved}"
+    if not replace(planned, bill=planned.change.bill).fits:
+        return f"no single change is enough, nor are all together; the largest: {saved}: {planned.change.why}"
+    if len(planned.change.flags) > 1:
+        return f"no single change is enough; together: {saved}"
+    return f"cheapest change that fits: {saved}: {planned.change.why}"
 
 
 def size(count: int) -> str:

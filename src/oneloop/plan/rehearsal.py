@@ -92,6 +92,14 @@ def _from_config(source: str, kind: Role) -> PreTrainedModel:
     return model
 
 
+def saved_in(source: str) -> torch.dtype:
+    """The precision that a model's configuration says its weights were saved in; float32 where it says nothing."""
+    if source.startswith("scratch:"):
+        return torch.float32
+    named = getattr(AutoConfig.from_pretrained(base_of(source), trust_remote_code=False), "dtype", None)
+    return getattr(torch, named) if isinstance(named, str) else named or torch.float32
+
+
 def _given_shapes(model: PreTrainedModel) -> PreTrainedModel:
     """The model with tensors of `shapes_only` for those on "meta", shared ones shared again."""
     made: dict[int, Tensor] = {}
@@ -192,11 +200,12 @@ class Cast:
 
     @cached_property
     def backbone(self) -> Backbone:
-        return backbone_of(self.policy, self.device, self.recompute)
+        return backbone_of(self.policy, self.device, self.recompute, self.dtype)
 
     @cached_property
     def critic_backbone(self) -> Backbone:
-        return self.backbone if self.critic is None else backbone_of(self.critic, self.device, self.recompute)
+        critic = self.critic
+        return self.backbone if critic is None else backbone_of(critic, self.device, self.recompute, self.dtype)
 
     @cached_property
     def fast(self) -> bool:
@@ -284,10 +293,10 @@ def packs(model: PreTrainedModel) -> bool:
 
 
 @cache
-def backbone_of(model: PreTrainedModel, device: str, recompute: bool) -> Backbone:
+def backbone_of(model: PreTrainedModel, device: str, recompute: bool, dtype: torch.dtype) -> Backbone:
     """As `Backbone.of` makes it. A GPU's kernel for the whole sequence keeps what attention in buckets keeps."""
     runs_on = packs(model)
-    merged = runs_on and device == "cpu" and _passes(settings_of, model)
+    merged = runs_on and device == "cpu" and dtype == torch.float32 and _passes(settings_of, model)
     plain = [Setting(None, None)] * model.config.get_text_config().num_hidden_layers
     return Backbone(model, runs_on, settings=tuple(plain) if merged else None, recompute=recompute)
 

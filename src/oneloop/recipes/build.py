@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -26,12 +27,11 @@ from oneloop.experience.ratings import Ratings, rated_batch
 from oneloop.experience.rollouts import Rollouts
 from oneloop.experience.scoring import Phase, silent, unwatched
 from oneloop.experience.unjudged import unjudged
-from oneloop.forward.compiled import INDUCTOR
-from oneloop.forward.recompute import layers_of
 from oneloop.model.chat import templated
+from oneloop.model.idle import Guest
 from oneloop.model.learner import Critic, Learner, Optimization
 from oneloop.model.load import load_critic, load_policy, load_reward_model, load_tokenizer
-from oneloop.model.lora import Lora, add_adapters, counts, keep_frozen_in
+from oneloop.model.lora import counts
 from oneloop.model.reward import LearnedReward
 from oneloop.model.save import separate_critic, shared_critic
 from oneloop.model.text import Text, end_ids, ignored_sampling, name_ends
@@ -40,9 +40,10 @@ from oneloop.parallel.fsdp import Copied, Sharding
 from oneloop.parallel.world import check_replicas
 from oneloop.ports import Experience, Measure, Recorder, SingleProcess, World
 from oneloop.recipes import items
-from oneloop.recipes.device import device_of, sharding_of
+from oneloop.recipes.device import device_notes, device_of, offloads, sharding_of
 from oneloop.recipes.inputs import Inputs
 from oneloop.recipes.meter import settle_malloc
+from oneloop.recipes.models import compiler_of, dtype_of, frozen, recompute_of, trained
 from oneloop.recipes.reference_cache import Kept
 from oneloop.recipes.resolve import Algorithm, ReferenceFrom, entropy_of, reference_from, scores
 from oneloop.recipes.sampler import engine_of
@@ -74,34 +75,6 @@ class Parts:
             self.engine.close()
 
 
-def dtype_of(run: Run) -> torch.dtype:
-    if run.dtype not in ("float32", "bfloat16"):
-        raise ConfigError(f"--dtype {run.dtype}: wanted float32 or bfloat16")
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[run.dtype]
-
-
-def recompute_of(run: Run, policy: PreTrainedModel) -> bool:
-    if run.gradient_checkpointing and not layers_of(policy):
-        raise ConfigError(
-            f"--gradient-checkpointing: transformers marks no layer of {type(policy).__name__} as one that can be "
-            "computed again. Fix: leave it out; a smaller --max-tokens saves memory too"
-        )
-    return run.gradient_checkpointing
-
-
-def compiler_of(run: Run, policy: PreTrainedModel) -> str | None:
-    if run.compile and not layers_of(policy):
-        raise ConfigError(
-            f"--compile: transformers marks no layers in {type(policy).__name__} that could be compiled one by one. "
-            "Fix: leave it out"
-        )
-    return INDUCTOR if run.compile else None
-
-
-def lora_of(run: Run) -> Lora | None:
-    return Lora(rank=run.lora, alpha=run.lora_alpha, targets=run.lora_targets) if run.lora else None
-
-
 def assemble(
     run: Run,
     algorithm: Algorithm,
@@ -126,7 +99,7 @@ def assemble(
     if run.teacher:
         same_vocabulary("--teacher", run.teacher, tokenizer, run)
     load = load_reward_model if scores(algorithm) else load_policy
-    policy = _trained(run, partial(load, seed=run.seed), checkpoint and checkpoint / "policy", device)
+    policy = trained(run, partial(load, seed=run.seed), checkpoint and checkpoint / "policy", device)
     check_replicas(world, policy.parameters())
     text = Text(tokenizer, end_ids(policy, tokenizer))
     if tokenizer.chat_template is not None:
@@ -140,7 +113,7 @@ def assemble(
     learner = Learner(
         policy,
         optimization=_optimization(run, algorithm),
-        reference=load_policy(run.teacher or run.model, seed=run.seed).to(device) if refers == "model" else None,  # pyright: ignore[reportArgumentType]
+        reference=frozen(run, load_policy(run.teacher or run.model, seed=run.seed)) if refers == "model" else None,
         critic=_critic(run, policy, algorithm.needs, checkpoint),
         temperature=run.temperature if inputs.kind == "prompts" else 1.0,
         max_tokens=run.max_tokens,
@@ -148,6 +121,7 @@ def assemble(
         entropy=entropy_of(run, algorithm),
         recompute=recompute_of(run, policy),
         compiler=compiler_of(run, policy),
+        offload_idle=offloads(run),
         shard=sharding,
         world=world,
     )
@@ -162,25 +136,13 @@ def assemble(
     if isinstance(reference, Kept):
         builder.notes.append(str(reference))
     engine_note = builder.engine.note if inputs.kind == "prompts" else ""
-    notes = [*inputs.notes, *builder.notes, *text.notes, learner.note, compiling, engine_note]
+    notes = [*inputs.notes, *builder.notes, *text.notes, learner.note, compiling, engine_note, *device_notes(run)]
     if run.lora:
         notes.append(_lora_note(run, policy, refers))
     if ignored := ignored_sampling(policy):
         notes.append(f"generation_config.json is read for end tokens only; ignored: {dict(ignored)}")
     engine = builder.engine if inputs.kind == "prompts" else None
     return Parts(text, learner, experience, engine, measures, builder.counts(), tuple(note for note in notes if note))
-
-
-def _trained(
-    run: Run, load: Callable[[str | Path], PreTrainedModel], checkpoint: Path | None, device: torch.device
-) -> PreTrainedModel:
-    """A model to train, as `checkpoint` has it where one is given; with LoRA, beside the run's own matrices."""
-    lora = lora_of(run)
-    model = load(run.model if lora or checkpoint is None else checkpoint)
-    if lora is not None:
-        add_adapters(model, lora, run.model, seed=run.seed, saved=checkpoint)
-        keep_frozen_in(model, dtype_of(run))
-    return model.to(device)  # pyright: ignore[reportArgumentType]
 
 
 def _lora_note(run: Run, policy: PreTrainedModel, refers: ReferenceFrom) -> str:
@@ -239,6 +201,7 @@ def _optimization(run: Run, algorithm: Algorithm) -> Optimization:
         schedule=run.schedule,
         weight_decay=run.weight_decay,
         max_grad_norm=run.max_grad_norm,
+        optimizer=run.optimizer,
     )
 
 
@@ -247,7 +210,7 @@ def _critic(run: Run, policy: PreTrainedModel, needs: frozenset[Need], checkpoin
         return None
     saved = checkpoint and checkpoint / "critic"
     if run.critic == "separate":
-        return separate_critic(_trained(run, load_critic, saved, policy.device))
+        return separate_critic(trained(run, load_critic, saved, policy.device))
     return shared_critic(policy, saved)
 
 
@@ -285,7 +248,7 @@ class _Builder:
             fix = "look at vllm.log in the run folder; completions are drawn again with the same seeds"
             self.recorder.event(self.engine.version, "A_ENGINE", f"{what}. It is started again", fix)
 
-        return engine_of(self.run, self.learner, self.text, self.copied, prompt, self.say, told)
+        return engine_of(self.run, self.learner, self.copied, self.text, prompt, self.say, told)
 
     def experience(self, reference: Reference | None) -> Experience:
         run, rows = self.run, self.inputs.rows
@@ -326,10 +289,13 @@ class _Builder:
             return self.inputs.rewards
         source = self.run.reward_model
         same_vocabulary("--reward-model", source, self.text.tokenizer, self.run)
-        model = load_reward_model(source).to(self.device)  # pyright: ignore[reportArgumentType]
+        model = frozen(self.run, load_reward_model(source))
+        here = Guest(model.to, self.device) if offloads(self.run) else nullcontext()
         weight = self.run.reward_weights[-1] if self.run.reward_weights else 1.0
         learned = NamedReward(
-            name="reward_model", function=LearnedReward(model, max_tokens=self.run.max_tokens), weight=weight
+            name="reward_model",
+            function=LearnedReward(model, max_tokens=self.run.max_tokens, dtype=dtype_of(self.run), here=here),
+            weight=weight,
         )
         return (*self.inputs.rewards, learned)
 

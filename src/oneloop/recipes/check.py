@@ -21,6 +21,7 @@ from oneloop.methods import LEARNS_FROM
 from oneloop.model.chat import templated
 from oneloop.model.load import load_critic, load_described, load_reward_model, load_tokenizer
 from oneloop.model.lora import check_available
+from oneloop.model.optimizer import check_optimizer
 from oneloop.model.source import architecture_of, check_source
 from oneloop.model.text import Described, Text, end_ids
 from oneloop.recipes import items
@@ -136,7 +137,8 @@ class _Checking:
         run = self.run
         device = [partial(device_of, run)] if DEVICES.fullmatch(run.device) else []
         compiler = [partial(check_compiler, run.device)] if run.compile and device else []
-        for asked in (*place_checks(run, self.kind), *word_checks(run), *device, *compiler):
+        optimizer = partial(check_optimizer, run.optimizer, run.device)
+        for asked in (*place_checks(run, self.kind), *word_checks(run), *device, *compiler, optimizer):
             with self._catching():
                 asked()
         if run.out != default_run(run.algorithm).out:  # nobody who only looks has thought of a place

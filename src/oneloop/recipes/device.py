@@ -1,4 +1,4 @@
-"""The device of a run, and how its models are cut over those of all ranks."""
+"""The device of a run, what is away from it, and how models are cut over those of all ranks."""
 
 import torch
 from torch.distributed.device_mesh import init_device_mesh
@@ -23,3 +23,21 @@ def sharding_of(run: Run, device: torch.device, world: World) -> Sharding | None
     if run.shard == "none":
         return None
     return Sharding(mesh=init_device_mesh(device.type, (world.ranks,)), mode=run.shard, offload=run.cpu_offload)
+
+
+def offloads(run: Run) -> bool:
+    """Whether there is another memory than the device's to move idle models to."""
+    return run.offload_idle and run.device != "cpu"
+
+
+def device_notes(run: Run) -> list[str]:
+    """What the user should know of settings that depend on the device, or change what others mean."""
+    notes = []
+    if run.offload_idle and not offloads(run):
+        notes.append(f"--offload-idle changes nothing with --device {run.device}: models are in its memory already")
+    if run.optimizer == "adafactor":
+        notes.append(
+            "--optimizer adafactor: a matrix moves by the learning rate times the root mean square of its own numbers, "
+            "so rates are some 10 to 100 times AdamW's"
+        )
+    return notes

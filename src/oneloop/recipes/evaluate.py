@@ -24,10 +24,10 @@ from oneloop.model.load import is_reward_model, load_policy, load_reward_model, 
 from oneloop.model.text import Text, end_ids
 from oneloop.objective.preference import ImplicitReward, RewardHead
 from oneloop.recipes import items
-from oneloop.recipes.build import dtype_of
 from oneloop.recipes.device import device_of
 from oneloop.recipes.graders import Graders, check_columns, form_of
 from oneloop.recipes.measured import Difference, Measured, Score, Value, perplexity
+from oneloop.recipes.models import dtype_of
 from oneloop.rewards import Limits, NamedReward, RewardScorer
 from oneloop.rewards.score import OnError
 from oneloop.rollout.engine import Engine

@@ -167,7 +167,8 @@ def _train(
             _before_training(run, parts, watched, best)
         else:
             observer.say(f"resuming at step {start} from {checkpoint}")
-        phase = partial(_told, (meter.phase, watched.phase))
+        # what leaves the device as a phase begins is in the peak of the one before
+        phase = partial(_told, (parts.learner.phase, meter.phase, watched.phase))
         watch = watch_of(run, algorithm, len(inputs.eval_rows or ()), _before(start, record))
         try:
             train(

@@ -82,6 +82,10 @@ def _with_torch(run: Run) -> None:
         from oneloop.model.lora import check_available  # noqa: PLC0415
 
         check_available(f"--lora {run.lora}")
+    if run.optimizer != "adamw":
+        from oneloop.model.optimizer import check_optimizer  # noqa: PLC0415
+
+        check_optimizer(run.optimizer, run.device)
     if run.device != "cpu":
         from oneloop.recipes.device import device_of  # noqa: PLC0415
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from oneloop.algorithms import PolicyGradient
-from oneloop.config import Run, check_same, from_table
+from oneloop.config import Run, check_same
 from oneloop.errors import CheckpointError, ConfigError
 from oneloop.parallel.checkpoint import read_state
 from oneloop.recipes.build import Parts
@@ -16,6 +16,7 @@ from oneloop.recipes.resolve import Algorithm
 from oneloop.record.atomic import verify
 from oneloop.record.reader import RunRecord, read_run
 from oneloop.record.writer import RunFolder
+from oneloop.toml import from_table
 
 AFRESH = "--overwrite instead of --resume, which deletes this run and starts afresh"
 

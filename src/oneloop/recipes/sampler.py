@@ -36,8 +36,8 @@ SHARE = "0.4"
 def engine_of(
     run: Run,
     learner: Learner,
-    text: Text,
     copied: Copied | None,
+    text: Text,
     prompt: Callable[[], Sequence[int]],
     say: Callable[[str], None],
     told: Callable[[str], None],
@@ -45,15 +45,15 @@ def engine_of(
     """What samples for training and evaluation. A server is started at its first call.
 
     Args:
-        copied: where the policy is cut over ranks, the whole copy that samples.
+        copied: the policy to sample from where that of the learner is cut over ranks.
         prompt: gives one of the data's, for the probe.
         told: hears what had to be mended.
     """
     model, patience = learner.model, Patience()
+    if copied is not None:
+        return Engine(copied.arrive(learner.device), text.end_ids, dtype=learner.dtype, refresh=copied.refresh)
     if run.engine == "builtin":
-        refresh = None if copied is None else copied.refresh
-        whole = model if copied is None else copied.arrive(learner.device)
-        return Engine(whole, text.end_ids, dtype=learner.dtype, refresh=refresh)
+        return Engine(model, text.end_ids, dtype=learner.dtype)
     out = Path(run.out).absolute()
     context = getattr(model.config, "max_position_embeddings", None)
     if run.engine == "vllm":

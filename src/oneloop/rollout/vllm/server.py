@@ -121,7 +121,9 @@ class Server:
 
     def _environment(self) -> dict[str, str]:
         guests = {"PYTHONPATH": str(Path(oneloop_inside.__file__).parent), oneloop_inside.KEY: self._key}
-        return dict([KVCACHE]) | _clean() | ENVIRONMENT | guests
+        # inductor's cache is shared: a compiler that was killed leaves half a library there, which everybody loads
+        eager = {"TORCH_COMPILE_DISABLE": "1"} if "--enforce-eager" in self._flags else {}
+        return dict([KVCACHE]) | _clean() | ENVIRONMENT | eager | guests
 
     def _wait(self) -> None:
         begin = told = monotonic()

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import type { Plan } from "../../types";
-import { phases, stacks, whole } from "./bill";
+import { changed, phases, stacks, whole } from "./bill";
 
 const plan: Plan = {
   table: { policy: { weights: 100, gradients: 100, "KV cache": 30 }, critic: { weights: 50, gradients: 50 }, reference: { weights: 100 } },
@@ -48,4 +48,11 @@ test("a model that is left out takes its whole bar along, and items keep their p
     { name: "policy", sizes: [100, 100, 30], total: 230 },
     { name: "reference", sizes: [100, 0, 0], total: 100 },
   ]);
+});
+
+test("a changed setting brings a bill of its own", () => {
+  const half = { flag: "--max-tokens 8", why: "more passes", table: { policy: { weights: 100 } }, phases: [{ name: "update", parts: { weights: 250, heap: 30 } }] };
+  const wide: Plan = { ...plan, changes: [half] };
+  expect(changed(wide, "--max-tokens 8")).toEqual({ bill: half, why: "more passes", peak: 280, difference: 280 - 950 });
+  for (const one of [wide, plan]) expect(changed(one, "--lora 16")).toEqual({ bill: one, why: "", peak: 950, difference: 0 });
 });

@@ -1,5 +1,5 @@
 /** A memory plan beside what a run took. All numbers are bytes. */
-import type { MemoryRow, Plan } from "../../types";
+import type { Bill, MemoryRow, Plan } from "../../types";
 
 /** Phases by the name that the plan has and the one that the run measured. */
 const PHASES = [
@@ -35,6 +35,17 @@ export function phases(plan: Plan | null, measured: readonly MemoryRow[]): Phase
   });
 }
 
+/** The bill with one setting changed; the run's own where nobody planned that change. */
+export function changed(plan: Plan, flag: string): { bill: Bill; why: string; peak: number; difference: number } {
+  const change = plan.changes?.find((one) => one.flag === flag);
+  const [own, peak] = [most(plan), most(change ?? plan)];
+  return { bill: change ?? plan, why: change?.why ?? "", peak, difference: peak - own };
+}
+
+function most(bill: Bill): number {
+  return Math.max(...bill.phases.map((phase) => total(phase.parts)));
+}
+
 /** The whole run: its plan's largest phase beside its highest step. */
 export function whole(plan: Plan | null, measured: readonly MemoryRow[]): PhaseLine {
   const gpu = onGpu(measured);
@@ -47,7 +58,7 @@ export function total(parts: Record<string, number>): number {
 }
 
 /** Models and items of the bill, without the models that are left out. Items keep their places, so that colours do. */
-export function stacks(plan: Plan, without: ReadonlySet<string>): { items: string[]; models: { name: string; sizes: number[]; total: number }[] } {
+export function stacks(plan: Bill, without: ReadonlySet<string>): { items: string[]; models: { name: string; sizes: number[]; total: number }[] } {
   const items = [...new Set(Object.values(plan.table).flatMap((sizes) => Object.keys(sizes)))];
   const models = Object.entries(plan.table)
     .filter(([name]) => !without.has(name))
