@@ -193,12 +193,14 @@ def free_port() -> int:
 
 
 def _end(process: subprocess.Popen[bytes], folder: Path) -> None:
+    if process.stdin is not None:
+        with suppress(OSError):
+            process.stdin.close()  # asks for the end
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(2 * oneloop_inside.GRACE)
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    if process.stdin is not None:
-        with suppress(OSError):
-            process.stdin.close()
     shutil.rmtree(folder, ignore_errors=True)
 
 
