@@ -182,8 +182,7 @@ class Run:
     """Keep the reference, a reward model and a separate critic in the machine's memory while the GPU does not need
     them: less of its memory, more time, the same numbers. On a CPU there is nothing to move."""
     ranks: int = 1
-    """Processes that train together, on this machine; each takes a share of the samples and of the passes. torchrun
-    starts as many itself, on several machines too, and then this is left out: docs/scaling.md."""
+    """Processes of this machine that share samples and passes; left out where torchrun starts them: docs/scaling.md."""
     shard: Literal["none", "grad", "full"] = "none"
     """What ranks share out of the models: nothing, so that each holds replicas; all but the weights of a pass, which
     are whole from a layer's forward pass to its backward pass; or all, with a layer whole only while it runs."""
