@@ -112,6 +112,14 @@ class Run:
     is there (its key in ONELOOP_ENGINE_KEY)."""
     vllm_python: str = ""
     """Python of an environment with vLLM, for --engine vllm; left out, .venv-vllm/bin/python of `make vllm`."""
+    staleness: int = 0
+    """Steps that sampling may run ahead of training, beside it: completions come from weights up to so many steps old,
+    and π_old/μ corrects for it. 0: sampling and training take turns."""
+    in_flight: Literal["finish", "continue"] = "finish"
+    """With --staleness, completions that an update meets on their way: finished under the old weights, which is
+    repeatable, or continued with the new ones, which keeps the sampler busier."""
+    replay: str = ""
+    """Run folder of the same command with --in-flight continue: its completions meet each update at the same token."""
 
     learning_rate: float = 1e-6
     """Peak learning rate of the policy; with --optimizer adafactor, relative to the size of each matrix's numbers."""
@@ -268,11 +276,24 @@ class Run:
             raise ConfigError(f"--engine {self.engine}: wanted builtin, vllm or http://HOST:PORT")
         if self.vllm_python and self.engine != "vllm":
             raise ConfigError(f"--vllm-python {self.vllm_python} with --engine {self.engine}. Fix: --engine vllm")
+        if self.in_flight == "continue" and not self.staleness:
+            raise ConfigError(
+                "--in-flight continue with --staleness 0: no update meets a completion on its way. Fix: --staleness 1"
+            )
+        if self.in_flight == "continue" and self.engine != "builtin":
+            raise ConfigError(
+                f"--in-flight continue with --engine {self.engine}: its completions are finished before each update. "
+                "Fix: --in-flight finish, or --engine builtin"
+            )
+        if self.replay and self.in_flight != "continue":
+            raise ConfigError(
+                f"--replay {self.replay} with --in-flight finish, which comes out the same without. Fix: leave it out"
+            )
 
     @property
     def samples_exactly(self) -> bool:
-        """Whether the sampler's log-probs are the trainer's: the same modules, in float32."""
-        return self.engine == "builtin" and self.dtype == "float32"
+        """Whether the sampler's log-probs are the trainer's: the same modules and weights, in float32."""
+        return self.engine == "builtin" and self.dtype == "float32" and not self.staleness
 
     @property
     def eval_limit(self) -> int:
@@ -296,7 +317,7 @@ _POSITIVE = (
 )  # fmt: skip
 _NOT_NEGATIVE = (
     "minibatch", "max_refills", "top_k", "warmup", "save_every", "eval_every", "eval_temperature",
-    "eval_top_k", "eval_max_new_tokens", "weight_decay", "critic_learning_rate", "lora",
+    "eval_top_k", "eval_max_new_tokens", "weight_decay", "critic_learning_rate", "lora", "staleness",
 )  # fmt: skip
 MAY_CHANGE_ON_RESUME = frozenset(
     {

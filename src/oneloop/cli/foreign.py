@@ -111,8 +111,17 @@ TABLE = tuple(
             "trainer.default_local_dir": "--out {}",
             "trainer.save_freq": "--save-every {}",
             "trainer.test_freq": "--eval-every {}",
+            "async_training.staleness_threshold": "--staleness N, the most steps; not a share of stale samples",
+            "async_training.partial_rollout": "--in-flight continue, with --staleness",
+        },
+        "AReaL": {
+            "rollout.max_head_offpolicyness": "--staleness {}; it bounds every token, not the mean",
+        },
+        "prime-rl": {
+            "max_async_level": "--staleness {}",
         },
         "OpenRLHF": {
+            "async_train": "--staleness 1",
             "pretrain": "--model {}",
             "prompt_data": "--data {}",
             "dataset": "--data {}",

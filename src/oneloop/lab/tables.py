@@ -20,7 +20,10 @@ SHORT = 300
 """Characters of a prompt or a completion in a list."""
 SEARCH = 1.0
 """Seconds in which the same prompt is looked for in other steps."""
-PLAIN = ("step", "prompt", "completion", "reward", "advantage", "group", "sample", "length", "stop", "kept")
+PLAIN = (
+    "step", "prompt", "completion", "reward", "advantage", "group", "sample", "length", "stop", "kept", "version",
+    "changes",
+)  # fmt: skip
 ANSWERS = ("answer", "extracted", "extracted_answer", "prediction")
 TARGETS = ("target", "ground_truth", "gts", "solution", "expected")
 """Columns of words that rewards add, by the names that are usual for them."""
