@@ -270,8 +270,7 @@ class Run:
             )
 
     def _check_engine(self) -> None:
-        elsewhere = self.engine.startswith(("http://", "https://"))
-        if self.engine not in ("builtin", "vllm") and not elsewhere:
+        if self.engine not in ("builtin", "vllm") and not self.engine.startswith(("http://", "https://")):
             raise ConfigError(f"--engine {self.engine}: wanted builtin, vllm or http://HOST:PORT")
         if self.vllm_python and self.engine != "vllm":
             raise ConfigError(f"--vllm-python {self.vllm_python} with --engine {self.engine}. Fix: --engine vllm")
