@@ -18,9 +18,13 @@ def _tokens(count: int, vocabulary: int, rng: Random) -> list[int]:
     return [rng.randrange(3, vocabulary) for _ in range(count)]
 
 
+def _random(case: Case, what: str) -> Random:
+    return Random(f"{case.rows_of or case.name}-{case.seed}-{what}")
+
+
 def prompt_ids(case: Case) -> list[list[int]]:
     """A prompt for each row. Its last token names the phase, from which the length of the answer follows."""
-    rng = Random(f"{case.name}-{case.seed}-prompts")
+    rng = _random(case, "prompts")
     vocabulary, phases = case.shape.vocabulary, phases_of(case)
     prompts = []
     for _ in range(case.rows):
@@ -31,28 +35,22 @@ def prompt_ids(case: Case) -> list[list[int]]:
     return prompts
 
 
-def _answer(case: Case, rng: Random, length: int | None = None) -> str:
+def _answer(case: Case, rng: Random) -> str:
     """An answer of that many tokens, of which the end token, which every engine appends itself, is one.
 
     It begins with a space: some engines join prompt and answer as text.
     """
-    length = draw_length(case.lengths, rng) if length is None else length
-    return " " + _words(_tokens(length - 1, case.shape.vocabulary, rng))
+    return " " + _words(_tokens(draw_length(case.lengths, rng) - 1, case.shape.vocabulary, rng))
 
 
 def rows(case: Case) -> list[dict[str, str]]:
-    """One answer of every batch has the greatest length; the others are drawn."""
-    rng = Random(f"{case.name}-{case.seed}-answers")
+    rng = _random(case, "answers")
     prompts = [_words(ids) for ids in prompt_ids(case)]
     if case.kind in ("grpo", "scaling", "rollout"):
         return [{"prompt": prompt} for prompt in prompts]
-    longest = [case.lengths.high if number == 0 else None for number in range(len(prompts))]
     if case.group == 1:
-        return [{"prompt": p, "completion": _answer(case, rng, n)} for p, n in zip(prompts, longest, strict=True)]
-    return [
-        {"prompt": p, "chosen": _answer(case, rng, n), "rejected": _answer(case, rng)}
-        for p, n in zip(prompts, longest, strict=True)
-    ]
+        return [{"prompt": prompt, "completion": _answer(case, rng)} for prompt in prompts]
+    return [{"prompt": prompt, "chosen": _answer(case, rng), "rejected": _answer(case, rng)} for prompt in prompts]
 
 
 def data_file(case: Case, cache: Path, name: str) -> Path:

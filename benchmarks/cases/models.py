@@ -16,7 +16,13 @@ from random import Random
 import torch
 from cases.values import Case, Lengths, Shape
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlamaForSequenceClassification,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 PAD, BOS, EOS = 0, 1, 2
 SPECIAL = 3
@@ -103,7 +109,7 @@ def chain_model(case: Case) -> LlamaForCausalLM:
     return model
 
 
-def _config(shape: Shape) -> LlamaConfig:
+def _config(shape: Shape, **others: int) -> LlamaConfig:
     return LlamaConfig(
         vocab_size=shape.vocabulary,
         hidden_size=shape.hidden,
@@ -116,14 +122,27 @@ def _config(shape: Shape) -> LlamaConfig:
         pad_token_id=PAD,
         bos_token_id=BOS,
         eos_token_id=EOS,
+        **others,
     )
+
+
+def scoring_model(case: Case) -> LlamaForSequenceClassification:
+    """The chain's body below a score head of random numbers: every engine starts from the same one."""
+    chain = chain_model(case)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(case.seed)
+        model = LlamaForSequenceClassification(_config(case.shape, num_labels=1))
+    model.model.load_state_dict(chain.model.state_dict())
+    return model
 
 
 def model_folder(case: Case, cache: Path) -> Path:
     """The case's model and tokenizer in Hugging Face layout, made once."""
     ending = case.ending if case.ending == "never" else f"{case.ending}-{case.lengths.low}-{case.lengths.high}"
-    folder = cache / "models" / f"{case.shape.name}-{ending}"
+    scores = case.kind == "reward_model"
+    folder = cache / "models" / f"{case.shape.name}-{'scores' if scores else ending}"
     if not (folder / "tokenizer.json").is_file():
-        chain_model(case).save_pretrained(folder)
+        model: PreTrainedModel = scoring_model(case) if scores else chain_model(case)
+        model.save_pretrained(folder)
         word_tokenizer(case.shape.vocabulary).save_pretrained(folder)
     return folder

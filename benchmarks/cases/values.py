@@ -57,6 +57,20 @@ class Peer:
 
     engine: str
     wanted: float | None = None
+    ours: str = "oneloop"
+
+
+@dataclass(frozen=True)
+class Best:
+    """One peer in many settings, engines all of them: ours is measured against the fastest.
+
+    Args:
+        usual: as most people run it: all rows of a step in one padded pass.
+    """
+
+    settings: tuple[str, ...]
+    wanted: float | None = None
+    usual: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,8 +85,13 @@ class Case:
     rows: int = 8
     group: int = 8
     prompt_tokens: int = 16
+    rows_of: str = ""
+    """The case whose rows it has; "": its own."""
     peers: tuple[Peer, ...] = ()
-    steps: int = 5
+    best: Best | None = None
+    rounds: int = 5
+    """So many say whether a goal is met; fewer say nothing."""
+    steps: int = 3
     """Timed passes and one warm-up before them."""
     beta: float = 0.04
     learning_rate: float = 1e-6
@@ -90,42 +109,45 @@ class Case:
         return self.lengths.high
 
 
-TRL_GRPO = ("trl", "trl-continuous")
 FIXED_64, FIXED_128, FIXED_32 = Lengths(64, 64), Lengths(128, 128), Lengths(32, 32)
 RAGGED, ANSWERS = Lengths(8, 256), Lengths(8, 400)
 
+ROWS = (1, 2, 4, 16)
+"""Rows (of DPO and a reward model: pairs) that the peer takes in one pass; the optimizer's step is the same."""
 
-def _grpo(name: str, wanted: float, shape: Shape, lengths: Lengths, **changes: object) -> Case:
-    peers = tuple(Peer(engine, wanted) for engine in TRL_GRPO)
-    return Case(name=name, kind="grpo", shape=shape, lengths=lengths, peers=peers, **changes)  # type: ignore[arg-type]
+
+def rows_a_pass(engine: str) -> int | None:
+    """Of an engine such as `trl-rows-4` or `trl-rows-4@0.001`; None: all rows of the step."""
+    rows = engine.partition("@")[0].partition("-rows-")[2]
+    return int(rows) if rows else None
+
+
+def _rows(name: str, *counts: int) -> tuple[str, ...]:
+    return tuple(f"{name}-rows-{count}" for count in counts)
+
+
+def _grpo(name: str, shape: Shape, lengths: Lengths, *others: str, **changes: object) -> Case:
+    """64 samples a step, in TRL always generated together."""
+    best = Best((*_rows("trl", *ROWS, 64), *others), wanted=0.5, usual="trl-rows-64")
+    return Case(name=name, kind="grpo", shape=shape, lengths=lengths, best=best, **changes)  # type: ignore[arg-type]
+
+
+def _given(name: str, kind: Kind, *others: str, **changes: object) -> Case:
+    """16 ragged rows or pairs a step."""
+    best = Best((*_rows("trl", *ROWS), *others), wanted=0.5, usual="trl-rows-16")
+    return Case(name=name, kind=kind, shape=MIDDLE, lengths=ANSWERS, rows=16, best=best, **changes)  # type: ignore[arg-type]
 
 
 COMPARED = (
-    _grpo("grpo-fixed", 0.60, MIDDLE, FIXED_64),
-    _grpo("grpo-fixed-small", 0.60, SMALL, FIXED_128),
-    _grpo("grpo-ragged", 0.35, MIDDLE, RAGGED, ending="sampled"),
-    _grpo("grpo-prompt", 0.45, MIDDLE, FIXED_32, prompt_tokens=256),
-    Case(name="grpo-lora", kind="grpo", shape=MIDDLE, lengths=FIXED_64, lora=16, peers=(Peer("trl"),)),
-    Case(name="dpo", kind="dpo", shape=MIDDLE, lengths=ANSWERS, rows=16, group=2, beta=0.1, peers=(Peer("trl", 0.25),)),
-    Case(
-        name="reward-model",
-        kind="reward_model",
-        shape=MIDDLE,
-        lengths=ANSWERS,
-        rows=16,
-        group=2,
-        peers=(Peer("trl", 0.30),),
-    ),
-    Case(
-        name="sft",
-        kind="sft",
-        shape=MIDDLE,
-        lengths=ANSWERS,
-        rows=16,
-        group=1,
-        peers=(Peer("trl", 0.30), Peer("trl-padding-free")),
-    ),
-    Case(name="sft-lora", kind="sft", shape=MIDDLE, lengths=ANSWERS, rows=16, group=1, lora=16, peers=(Peer("trl"),)),
+    _grpo("grpo-fixed", MIDDLE, FIXED_64, *_rows("trl-continuous", 4)),
+    _grpo("grpo-fixed-small", SMALL, FIXED_128, *_rows("trl-continuous", 4)),
+    _grpo("grpo-ragged", MIDDLE, RAGGED, *_rows("trl-continuous", *ROWS, 64), ending="counted"),
+    _grpo("grpo-prompt", MIDDLE, FIXED_32, *_rows("trl-continuous", 4), prompt_tokens=256),
+    _grpo("grpo-lora", MIDDLE, FIXED_64, rows_of="grpo-fixed", lora=16),
+    _given("dpo", "dpo", group=2, beta=0.1),
+    _given("reward-model", "reward_model", group=2),
+    _given("sft", "sft", *_rows("trl-padding-free", 2, 4, 16), group=1),
+    _given("sft-lora", "sft", *_rows("trl-padding-free", 2, 4, 16), group=1, rows_of="sft", lora=16),
     Case(
         name="rollout-fixed",
         kind="rollout",
@@ -133,7 +155,6 @@ COMPARED = (
         lengths=FIXED_128,
         rows=64,
         group=1,
-        steps=4,
         peers=(Peer("transformers", 0.65), Peer("transformers-continuous"), Peer("vllm", 1.0)),
     ),
     Case(
@@ -144,7 +165,6 @@ COMPARED = (
         ending="counted",
         rows=128,
         group=1,
-        steps=4,
         peers=(Peer("transformers", 0.35), Peer("transformers-continuous"), Peer("vllm", 0.8)),
     ),
     Case(
@@ -155,8 +175,10 @@ COMPARED = (
         rows=16,
         group=2,
         beta=0.1,
+        rounds=3,
         steps=1,
-        peers=(Peer("trl", 0.25),),
+        peers=tuple(Peer(f"trl-rows-{pairs}", ours=f"oneloop-rows-{pairs}") for pairs in (1, 4, 16)),
+        ours="oneloop-rows-1",
     ),
 )
 
@@ -172,7 +194,9 @@ ACCURACY = Case(
     group=8,
     steps=300,
     beta=0.0,  # the peer's default; a pull towards the start would hold both below the goal
-    peers=tuple(Peer(f"trl@{rate:g}", 0.4) for rate in RATES),
+    # rows with the answers of 8 tokens that this case has are nearly of one length; 512 of them are one pass for most
+    best=Best((*(f"trl@{rate:g}" for rate in RATES), *(f"trl-rows-{n}@{OURS_AT:g}" for n in (16, 64))), wanted=0.4),
+    rounds=3,
     ours=f"oneloop@{OURS_AT:g}",
     also=tuple(f"oneloop@{rate:g}" for rate in RATES if rate != OURS_AT),
 )
@@ -181,7 +205,7 @@ PROMPTS = 512
 ENOUGH, WINDOW = 0.9, 4
 """Accuracy is reached when the exact matches of the last WINDOW steps' samples are at least ENOUGH of them."""
 
-_BASE = Case(name="scaling", kind="scaling", shape=MIDDLE, lengths=FIXED_32, steps=3)
+_BASE = Case(name="scaling", kind="scaling", shape=MIDDLE, lengths=FIXED_32, rounds=3)
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import shutil
 import sys
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -17,7 +17,7 @@ import torch
 from cases.data import prompt_ids
 from cases.flops import step_flops
 from cases.models import EOS
-from cases.values import ACCURACY, CASES, ENOUGH, SCALING, WINDOW, Case
+from cases.values import ACCURACY, CASES, ENOUGH, SCALING, WINDOW, Case, rows_a_pass
 from processes.measured import arguments, emit, forget_peak, mebibytes, timed_calls, wait_for_turn
 from transformers import AutoModelForCausalLM
 
@@ -44,8 +44,11 @@ class Watch:
     def __init__(self, enough: float = float("inf"), *, turns: bool = False) -> None:
         self.enough, self.turns = enough, turns
         self.begun = perf_counter()
+        self.begun_work = 0.0
         self.starts: list[float] = []
         """Of the steps after the warm-up."""
+        self.worked: list[float] = []
+        """Seconds of the processor in each of them."""
         self.ends: list[float] = []
         self.rewards: list[float] = []
         self.peak = 0.0
@@ -56,6 +59,8 @@ class Watch:
 
     def step(self, step: int, values: Mapping[str, float]) -> None:
         self.ends.append(perf_counter())
+        if self.starts:
+            self.worked.append(process_time() - self.begun_work)
         self.peak = mebibytes("VmHWM")  # before the checkpoint is written
         self.rewards.append(values.get("reward", 0.0))
         if len(self.rewards) >= WINDOW and sum(self.rewards[-WINDOW:]) / WINDOW >= self.enough:
@@ -63,6 +68,7 @@ class Watch:
         if self.turns:
             wait_for_turn()
         self.starts.append(perf_counter())
+        self.begun_work = process_time()
 
 
 class Enough(Exception):
@@ -84,6 +90,8 @@ def run_of(case: Case, args: Namespace) -> Run:
         seed=args.seed,
         lora=case.lora,
     )
+    if pairs := rows_a_pass(args.engine):  # a prompt counts once
+        run = replace(run, max_tokens=pairs * (case.prompt_tokens + case.group * case.max_new_tokens))
     if kind == "grpo":
         reward = "exact" if case.kind == "accuracy" else "spread"
         run = replace(run, reward=(f"{REWARDS}:{reward}",), max_new_tokens=case.max_new_tokens, group_size=case.group)
@@ -96,7 +104,7 @@ def watched_reference() -> list[float]:
     seconds: list[float] = []
     ask = build.with_reference
 
-    def timed(*args: Any, **options: Any) -> list[Pair]:
+    def timed(*args: Any, **options: Any) -> Sequence[Pair]:
         start = perf_counter()
         pairs = ask(*args, **options)
         seconds.append(perf_counter() - start)
@@ -119,8 +127,10 @@ def steps_of(case: Case, args: Namespace) -> dict[str, object]:
     return {
         "seconds": [sum(parts) for parts in zip(*phases.values(), strict=True)],
         "wall_seconds": wall,
+        "processor_seconds": watch.worked,
         "phases": phases,
         "tokens": [mean * case.rows * case.group for mean in found.get(names[0], [])[1:]],
+        "losses": [] if run.algorithm == "grpo" else found["loss"],
         "metrics": found,
     }
 

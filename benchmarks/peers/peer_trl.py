@@ -1,4 +1,7 @@
-"""TRL's side: its own trainers on the same model, rows and batch, with its best settings for one CPU thread.
+"""TRL's side: its own trainers on the same model, rows and batch, for one CPU thread.
+
+The engine's name holds its settings: `trl-rows-4` takes four rows in a pass and as many passes before an optimizer step
+as the step's batch needs; `trl-rows-16@0.001` has a learning rate, too.
 
 A step is timed from on_step_begin to on_step_end. Sampling is inside it (GRPOTrainer samples when a training step asks
 for its inputs); reading and padding a batch of given rows comes before it and is not counted.
@@ -6,22 +9,29 @@ for its inputs); reading and padding a batch of given rows comes before it and i
 
 from __future__ import annotations
 
+import shutil
 import sys
 from argparse import Namespace
 from pathlib import Path
 from statistics import fmean
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
 from cases.rewards import exact, spread
-from cases.values import CASES, ENOUGH, WINDOW, Case
+from cases.values import CASES, ENOUGH, WINDOW, Case, rows_a_pass
 from datasets import Dataset, disable_progress_bars, load_dataset
 from peft import LoraConfig
 from processes.measured import arguments, emit, forget_peak, mebibytes, wait_for_turn
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, TrainerCallback
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PrinterCallback,
+    TrainerCallback,
+)
 from trl import (
     DPOConfig,
     DPOTrainer,
@@ -41,9 +51,14 @@ class Watch(TrainerCallback):
         self.enough, self.reached, self.turns = enough, False, turns
         self.begun = self.start = 0.0
         self.seconds: list[float] = []
+        self.worked: list[float] = []
+        """Seconds of the processor in each step."""
+        self.begun_work = 0.0
         self.waited: list[float] = []
         self.ends: list[float] = []
         self.losses: list[float] = []
+        self.reference = 0.0
+        """Seconds of the reference's passes before step 0."""
         self.rewards: list[float] = []
         self.lengths: list[float] = []
         self.peak = 0.0
@@ -56,29 +71,38 @@ class Watch(TrainerCallback):
             begun = perf_counter()
             wait_for_turn()
             self.waited.append(perf_counter() - begun)
-        self.start = perf_counter()
+        self.start, self.begun_work = perf_counter(), process_time()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
         self.ends.append(perf_counter())
         self.seconds.append(self.ends[-1] - self.start)
+        self.worked.append(process_time() - self.begun_work)
         self.peak = mebibytes("VmHWM")
         self.reached = len(self.rewards) >= WINDOW and fmean(self.rewards[-WINDOW:]) >= self.enough
         control.should_training_stop = control.should_training_stop or self.reached
 
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **others: Any) -> None:
+        """After the step: not timed."""
+        if logs and "loss" in logs:
+            self.losses.append(logs["loss"])
+
 
 def settings(case: Case, args: Namespace, steps: int, rate: float) -> dict[str, Any]:
-    """Float32 on the CPU, nothing recomputed, nothing logged, evaluated or saved; all rows in one optimizer step."""
+    """Float32 on the CPU, nothing recomputed, nothing evaluated or saved; all rows in one optimizer step."""
+    samples = case.rows * (case.group if TRAINERS[case.kind] is grpo else 1)
+    rows = rows_a_pass(args.engine) or samples
     return {
         "output_dir": str(Path(args.work) / "trl"),
-        "per_device_train_batch_size": case.rows,
-        "gradient_accumulation_steps": 1,
+        "per_device_train_batch_size": rows,
+        "gradient_accumulation_steps": samples // rows,
         "max_steps": steps,
         "learning_rate": rate,
         "lr_scheduler_type": "constant",
         "use_cpu": True,
         "bf16": False,
         "gradient_checkpointing": False,
-        "logging_strategy": "no",
+        "logging_strategy": "steps",
+        "logging_steps": 1,
         "report_to": [],
         "save_strategy": "no",
         "eval_strategy": "no",
@@ -99,7 +123,9 @@ def grpo(case: Case, args: Namespace, watch: Watch, common: dict[str, Any], rows
         return values
 
     config = GRPOConfig(
-        **common | {"per_device_train_batch_size": case.rows * case.group},
+        **common,
+        # all samples of a step are generated together, and their prompts drawn once
+        steps_per_generation=common["gradient_accumulation_steps"],
         num_generations=case.group,
         max_completion_length=case.max_new_tokens,
         temperature=1.0,
@@ -135,9 +161,16 @@ def _continuous(case: Case) -> dict[str, Any]:
 
 
 def dpo(case: Case, args: Namespace, watch: Watch, common: dict[str, Any], rows: Dataset) -> DPOTrainer:
-    config = DPOConfig(**common, beta=case.beta, max_length=None)
+    class Timed(DPOTrainer):
+        def compute_ref_log_probs(self, *inputs: Any) -> Any:
+            begun = perf_counter()
+            found = super().compute_ref_log_probs(*inputs)
+            watch.reference += perf_counter() - begun
+            return found
+
+    config = DPOConfig(**common, beta=case.beta, max_length=None, precompute_ref_log_probs=True)
     tokenizer = AutoTokenizer.from_pretrained(args.model)
-    return DPOTrainer(model=_model(args), args=config, train_dataset=rows, processing_class=tokenizer)
+    return Timed(model=_model(args), args=config, train_dataset=rows, processing_class=tokenizer)
 
 
 def reward_model(case: Case, args: Namespace, watch: Watch, common: dict[str, Any], rows: Dataset) -> RewardTrainer:
@@ -148,7 +181,7 @@ def reward_model(case: Case, args: Namespace, watch: Watch, common: dict[str, An
 
 
 def sft(case: Case, args: Namespace, watch: Watch, common: dict[str, Any], rows: Dataset) -> SFTTrainer:
-    config = SFTConfig(**common, max_length=None, padding_free=args.engine == "trl-padding-free")
+    config = SFTConfig(**common, max_length=None, padding_free="padding-free" in args.engine)
     tokenizer = AutoTokenizer.from_pretrained(args.model)
     return SFTTrainer(
         model=_model(args),
@@ -191,7 +224,9 @@ def main() -> None:
     torch.set_num_threads(1)
     disable_progress_bars()
     case = CASES[args.case]
-    rows = load_dataset("json", data_files=args.data, split="train", cache_dir=str(Path(args.work) / "datasets"))
+    cache = Path(args.work) / "datasets"
+    shutil.rmtree(cache, ignore_errors=True)  # the reference's log-probs of an earlier round are in it
+    rows = load_dataset("json", data_files=args.data, split="train", cache_dir=str(cache))
     whole = case.kind in ("memory", "accuracy")
     watch = Watch(ENOUGH if case.kind == "accuracy" else float("inf"), turns=not whole)
     rate = float(args.engine.partition("@")[2] or case.learning_rate)
@@ -200,8 +235,9 @@ def main() -> None:
     forget_peak()
     trainer = TRAINERS[case.kind](case, args, watch, settings(case, args, steps, rate), rows)
     trainer.add_callback(watch)
-    loss = trainer.train().training_loss
-    values: dict[str, object] = {"loss": loss, "row_tokens": row_tokens(trainer.train_dataset)}
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
+    values: dict[str, object] = {"row_tokens": row_tokens(trainer.train_dataset)}
     if case.kind == "accuracy":
         values |= {"reached": watch.reached, "seconds": [watch.ends[-1] - watch.begun], "rewards": watch.rewards}
     elif case.kind == "memory":
@@ -209,7 +245,13 @@ def main() -> None:
     else:
         ends = zip(watch.ends, watch.ends[1:], watch.waited, strict=False)
         wall = [end - last - waited for last, end, waited in ends]
-        values |= {"seconds": watch.seconds[1:], "wall_seconds": wall}
+        # the reference is asked about one step's pairs, which are all there are: each step counts it
+        values |= {"seconds": [took + watch.reference for took in watch.seconds[1:]], "wall_seconds": wall}
+        values |= {
+            "processor_seconds": watch.worked[1:],
+            "losses": watch.losses[:steps],
+            "reference_seconds": watch.reference,
+        }
         values |= {"tokens": [mean * case.rows * case.group for mean in watch.lengths[1:]]}
     emit(values)
 

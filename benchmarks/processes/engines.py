@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -131,22 +130,3 @@ def short(text: str) -> str:
     for folder in (ROOT, *(path.resolve() for path in PEERS.glob("*"))):
         text = text.replace(str(folder), folder.name if folder != ROOT else ".")
     return text[:600]
-
-
-def machine() -> Values:
-    memory = _field(Path("/proc/meminfo"), "MemTotal")
-    return {
-        "cpu": _field(Path("/proc/cpuinfo"), "model name") or platform.processor(),
-        "cores": os.cpu_count(),
-        "memory": memory,
-        "system": platform.platform(),
-        "threads": 1,
-    }
-
-
-def _field(path: Path, name: str) -> str:
-    if path.is_file():
-        for line in path.read_text().splitlines():
-            if line.startswith(name):
-                return line.partition(":")[2].strip()
-    return ""

@@ -1,6 +1,6 @@
-"""What the lab's server costs: charts of a million steps, fifty readers at once, and training beside it.
+"""What the lab costs: charts of a million steps, fifty readers at once, training beside it, and pages in a browser.
 
-    python benchmarks/single/lab.py charts | clients | beside | all      (--seconds 60 --steps 1000000)
+    python benchmarks/single/lab.py charts | clients | beside | paint | all      (--seconds 60 --steps 1000000)
 
 Prints the figures that docs/lab.md states, and the machine's load: another program beside it makes all of them worse.
 """
@@ -14,6 +14,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +25,11 @@ from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
+from typing import Any
+
+import pyarrow
+
+from oneloop.record.steps import StepTables
 
 SERIES = [f"series/{number:02d}" for number in range(20)]
 CHARTS = ["", "&x=time", "&from={low}&to={high}"]
@@ -31,7 +37,7 @@ CHARTS = ["", "&x=time", "&from={low}&to={high}"]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["charts", "clients", "beside", "all"])
+    parser.add_argument("what", choices=["charts", "clients", "beside", "paint", "all"])
     parser.add_argument("--steps", type=int, default=1_000_000)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--clients", type=int, default=50)
@@ -45,6 +51,8 @@ def main() -> None:
             clients(Path(folder), flags.clients, flags.seconds)
         if flags.what in ("beside", "all"):
             beside(Path(folder), flags.clients)
+        if flags.what in ("paint", "all"):
+            paint(Path(folder))
 
 
 def charts(folder: Path, steps: int) -> None:
@@ -74,7 +82,7 @@ def charts(folder: Path, steps: int) -> None:
         for path in (
             "/api/runs",
             "/api/runs/run",
-            f"/api/runs/run/curves?names={','.join(SERIES[:8])}",
+            f"/api/runs/run/curves?{'&'.join(f'names={name}' for name in SERIES[:8])}",
             "/api/runs/run/health",
         ):
             ask(port, path)
@@ -107,6 +115,80 @@ def beside(folder: Path, count: int) -> None:
             f"a step of training: {1e3 * median(off):.1f} ms while {readers} clients pause, {1e3 * median(on):.1f} ms "
             f"while they ask: {100 * more:+.1f} % (95 %: {100 * low:+.1f} to {100 * high:+.1f})"
         )
+
+
+def paint(folder: Path) -> None:
+    """In headless Chromium: the first page with 50 runs, and a table of 10,000 completions that is scrolled through."""
+    from playwright.sync_api import sync_playwright  # noqa: PLC0415
+
+    for number in range(50):
+        synthetic(folder / "fifty" / f"{number:02d}", 200)
+    completions(synthetic(folder / "rows", 1), 10_000)
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        with server(folder / "fifty") as (port, _, _):
+            opened = [first_paint(browser, port) for _ in range(7)]
+        first, shown = (sorted(times) for times in zip(*opened, strict=True))
+        print(
+            f"the first page with 50 runs: first paint {first[3]:.0f} ms (worst of 7: {first[-1]:.0f}), "
+            f"all 50 in the table after {shown[3]:.0f} ms (worst {shown[-1]:.0f})"
+        )
+        with server(folder / "rows") as (port, _, _):
+            page = browser.new_page(viewport={"width": 1280, "height": 720})
+            page.goto(f"http://127.0.0.1:{port}/run/run/rollouts")
+            page.get_by_role("button", name="Open completion 2", exact=True).wait_for()
+            frames = sorted(page.evaluate(SCROLL))
+        print(
+            f"10,000 rows scrolled through: {len(frames)} frames, median {median(frames):.1f} ms, "
+            f"p99 {frames[int(0.99 * len(frames))]:.1f} ms, longest {frames[-1]:.1f} ms, "
+            f"{sum(frame > 50 for frame in frames)} over 50 ms"
+        )
+        browser.close()
+
+
+SCROLL = """() => new Promise((done) => {
+  const table = document.querySelector("[role=table]"), frames = [];
+  let last = null;
+  requestAnimationFrame(function next(now) {
+    if (last !== null) frames.push(now - last);
+    last = now;
+    table.scrollTop += 500;
+    if (table.scrollTop + table.clientHeight < table.scrollHeight - 1) requestAnimationFrame(next);
+    else done(frames);
+  });
+})"""
+"""To the end, half a screen a frame: the milliseconds between frames."""
+
+
+def first_paint(browser: Any, port: int) -> tuple[float, float]:
+    """Milliseconds from the request to the first paint, and until every run is listed; nothing is cached."""
+    page = browser.new_page(viewport={"width": 1280, "height": 720})
+    begin = time.perf_counter()
+    page.goto(f"http://127.0.0.1:{port}/", wait_until="commit")
+    page.locator("tr[data-run]").nth(49).wait_for()
+    shown = 1e3 * (time.perf_counter() - begin)
+    first = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
+    page.close()
+    return first, shown
+
+
+def completions(run: Path, count: int) -> None:
+    """A step with so many completions."""
+    draw = random.Random(0)
+    columns = {
+        "step": [0] * count,
+        "prompt": [f"What is {place} + {place % 97}?" for place in range(count)],
+        "completion": ["".join(draw.choices("abcdefgh ", k=200)) for _ in range(count)],
+        "reward": [draw.choice((0.0, 1.0)) for _ in range(count)],
+        "advantage": [draw.gauss(0, 1) for _ in range(count)],
+        "group": [place // 8 for place in range(count)],
+        "sample": [place % 8 for place in range(count)],
+        "length": [draw.randrange(1, 500) for _ in range(count)],
+        "stop": ["eos"] * count,
+        "kept": [True] * count,
+    }
+    StepTables(run / "rollouts").write(0, pyarrow.table(columns))
 
 
 def turns(runs: Path, out: Path, count: int) -> tuple[list[float], list[float]]:
@@ -164,7 +246,7 @@ async def load(port: int, count: int, seconds: float, run: str = "run") -> tuple
         while time.monotonic() < end:
             path = (
                 f"/api/runs/{run}/metrics?offset={offset}&names=reward",
-                f"/api/runs/{run}/curves?names={draw.choice(SERIES)},reward&points=1000",
+                f"/api/runs/{run}/curves?names={draw.choice(SERIES)}&names=reward&points=1000",
                 f"/api/runs/{run}/health",
                 "/api/runs",
             )[turn % 4]

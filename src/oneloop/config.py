@@ -112,6 +112,14 @@ class Run:
     is there (its key in ONELOOP_ENGINE_KEY)."""
     vllm_python: str = ""
     """Python of an environment with vLLM, for --engine vllm; left out, .venv-vllm/bin/python of `make vllm`."""
+    staleness: int = 0
+    """Steps that sampling may run ahead of training, beside it: completions come from weights up to so many steps old,
+    and π_old/μ corrects for it. 0: sampling and training take turns."""
+    in_flight: Literal["finish", "continue"] = "finish"
+    """With --staleness, completions that an update meets on their way: finished under the old weights, which is
+    repeatable, or continued with the new ones, which keeps the sampler busier."""
+    replay: str = ""
+    """Run folder of the same command with --in-flight continue: its completions meet each update at the same token."""
 
     learning_rate: float = 1e-6
     """Peak learning rate of the policy; with --optimizer adafactor, relative to the size of each matrix's numbers."""
@@ -194,8 +202,6 @@ class Run:
         _wanted(self.learning_rate > 0, "learning_rate", self.learning_rate, "a positive number")
         _wanted(self.temperature > 0, "temperature", self.temperature, "a positive number")
         _wanted(self.max_grad_norm > 0, "max_grad_norm", self.max_grad_norm, "a positive number")
-        if self.cpu_offload and self.shard == "none":
-            raise ConfigError("--cpu-offload without --shard: there are no shares to move. Fix: --shard full")
         _wanted(self.rank_timeout > 0, "rank_timeout", self.rank_timeout, "a positive number of seconds")
         _wanted(self.reward_timeout > 0, "reward_timeout", self.reward_timeout, "a positive number of seconds")
         _wanted(self.lora_alpha > 0, "lora_alpha", self.lora_alpha, "a positive number")
@@ -224,12 +230,26 @@ class Run:
                 raise ConfigError(f"--report-to {name}: the loggers are {', '.join(LOGGERS)}.{hint}")
 
     def _check_shared(self) -> None:
-        if self.offload_idle and self.shard != "none":
+        if self.shard == "none":
+            if self.cpu_offload:
+                raise ConfigError("--cpu-offload without --shard: there are no shares to move. Fix: --shard full")
+            return
+        if self.compile:
+            raise ConfigError(
+                f"--compile with --shard {self.shard}: compiled layers have not been tried on shares of a model. "
+                "Fix: leave --compile out"
+            )
+        if self.engine != "builtin":
+            raise ConfigError(
+                f"--engine {self.engine} with --shard {self.shard}: weights that are shared out are gathered for the "
+                "built-in engine only. Fix: leave --engine out"
+            )
+        if self.offload_idle:
             raise ConfigError(
                 f"--offload-idle with --shard {self.shard}: what ranks share out is not moved model by model. "
                 "Fix: --cpu-offload instead"
             )
-        if self.optimizer != "adamw" and self.shard != "none":
+        if self.optimizer != "adamw":
             raise ConfigError(
                 f"--optimizer {self.optimizer} with --shard {self.shard}: its state is of whole parameters. "
                 "Fix: --optimizer adamw, whose moments the ranks share out"
@@ -256,11 +276,24 @@ class Run:
             raise ConfigError(f"--engine {self.engine}: wanted builtin, vllm or http://HOST:PORT")
         if self.vllm_python and self.engine != "vllm":
             raise ConfigError(f"--vllm-python {self.vllm_python} with --engine {self.engine}. Fix: --engine vllm")
+        if self.in_flight == "continue" and not self.staleness:
+            raise ConfigError(
+                "--in-flight continue with --staleness 0: no update meets a completion on its way. Fix: --staleness 1"
+            )
+        if self.in_flight == "continue" and self.engine != "builtin":
+            raise ConfigError(
+                f"--in-flight continue with --engine {self.engine}: its completions are finished before each update. "
+                "Fix: --in-flight finish, or --engine builtin"
+            )
+        if self.replay and self.in_flight != "continue":
+            raise ConfigError(
+                f"--replay {self.replay} with --in-flight finish, which comes out the same without. Fix: leave it out"
+            )
 
     @property
     def samples_exactly(self) -> bool:
-        """Whether the sampler's log-probs are the trainer's: the same modules, in float32."""
-        return self.engine == "builtin" and self.dtype == "float32"
+        """Whether the sampler's log-probs are the trainer's: the same modules and weights, in float32."""
+        return self.engine == "builtin" and self.dtype == "float32" and not self.staleness
 
     @property
     def eval_limit(self) -> int:
@@ -284,7 +317,7 @@ _POSITIVE = (
 )  # fmt: skip
 _NOT_NEGATIVE = (
     "minibatch", "max_refills", "top_k", "warmup", "save_every", "eval_every", "eval_temperature",
-    "eval_top_k", "eval_max_new_tokens", "weight_decay", "critic_learning_rate", "lora",
+    "eval_top_k", "eval_max_new_tokens", "weight_decay", "critic_learning_rate", "lora", "staleness",
 )  # fmt: skip
 MAY_CHANGE_ON_RESUME = frozenset(
     {

@@ -149,6 +149,28 @@ class RolloutEngine(Protocol):
         ...
 
 
+Begun = Callable[[Finished], list[Completion]]
+"""Waits for completions that were begun: `RolloutEngine.generate`, without what it was asked."""
+
+
+@runtime_checkable
+class BesideEngine(RolloutEngine, Protocol):
+    """Draws completions while the trainer goes on, too. `generate` still answers with the newest weights."""
+
+    def begin(self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]) -> Begun:
+        """As `generate`, and returns at once.
+
+        What is begun after an `update` is drawn from those weights. One that comes while completions are on their way
+        waits for their end, or the rest of each is drawn from the new weights: `Completion.changes` says which token
+        came from which.
+        """
+        ...
+
+    def close(self) -> None:
+        """End what runs beside. Whoever waits hears an EngineError."""
+        ...
+
+
 @runtime_checkable
 class Scorer(Protocol):
     """Scores the completions of some trajectories: a reward function behind its contract checks."""

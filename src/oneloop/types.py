@@ -8,7 +8,9 @@ terminated            stopped by an end-of-sequence token or by the environment
 truncated             cut by the length limit: never the same thing
 """
 
-from collections.abc import Mapping, Sequence
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from math import isfinite
@@ -92,7 +94,9 @@ class Completion:
     """log μ(token | prefix) in nats, at the sampling temperature, one per token."""
     stop: StopReason
     version: int = 0
-    """Weight version that the tokens were drawn from."""
+    """Weight version that the tokens were drawn from; where `changes` are, the first of them."""
+    changes: tuple[tuple[int, int], ...] = ()
+    """Updates of the weights on the way: (place, version), from the token at that place on."""
 
     def __post_init__(self) -> None:
         if len(self.logprobs) != len(self.tokens):
@@ -100,6 +104,20 @@ class Completion:
         bad = [value for value in self.logprobs if not (isfinite(value) and value <= 1e-4)]
         if bad:
             raise ValueError(f"engine returned the log-prob {bad[0]}; wanted finite values ≤ 0")
+
+    @classmethod
+    def of_words(cls, words: Mapping[str, Any]) -> Completion:
+        """Again, from the JSON of `dataclasses.asdict`."""
+        lists = {"tokens": tuple(words["tokens"]), "logprobs": tuple(words["logprobs"])}
+        changes = tuple((place, version) for place, version in words["changes"])
+        return cls(**{**words, **lists, "stop": StopReason(words["stop"]), "changes": changes})
+
+    @property
+    def versions(self) -> Iterator[tuple[int, int]]:
+        """(version, how many tokens in a row were drawn from it)."""
+        starts, versions = [0, *(place for place, _ in self.changes)], [self.version, *(new for _, new in self.changes)]
+        for version, start, end in zip(versions, starts, [*starts[1:], len(self.tokens)], strict=True):
+            yield version, end - start
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from oneloop.types import Completion, Prompt, Reward, StopReason, Trajectory
 
 HOST = "127.0.0.1:8765"
 DOOR = Door(frozenset({HOST, "localhost:8765"}))
+_runner = asyncio.Runner()  # one loop for all: its threads need not start anew for each request
+atexit.register(_runner.close)
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class Lab:
         async def send(message: Any) -> None:
             sent.append(message)
 
-        asyncio.run(self._app(scope, receive, send))
+        _runner.run(self._app(scope, receive, send))
         start, *bodies = sent
         given = {key.decode("latin-1"): value.decode("latin-1") for key, value in start["headers"]}
         return Answer(start["status"], given, b"".join(message.get("body", b"") for message in bodies))

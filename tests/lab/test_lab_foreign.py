@@ -55,15 +55,15 @@ def test_trl(tmp_path):
     assert any("no ratios" in line for line in details["lacks"]) and any(
         "plain sum" in line for line in details["lacks"]
     )
-    assert details["tables"]["rollouts"] == {"count": 3, "first": 0, "last": 2, "stride": 1}
+    assert details["tables"]["rollouts"] == {"count": 3, "spans": [[0, 2, 1]]}
     assert details["tables"]["tokens"]["count"] == 0
     answer = lab.api("/runs/out/rollouts?step=1")
-    assert answer["columns"] == ["correct", "format"] and (answer["previous"], answer["next"]) == (0, 2)
+    assert answer["columns"] == ["correct", "format"] and answer["step"] == 1
     row = answer["rows"][1]
     assert (row["prompt"], row["completion"], row["group"], row["sample"]) == ("q0", "a21", 0, 1)
     assert row["rewards"] == {"correct": 1.0, "format": None} and row["reward"] == 1.0 and row["advantage"] == 1.0
     assert row["target"] == "4" and row["length"] is None and row["kept"] is True
-    curve = lab.api("/runs/out/curves?names=reward,loss")["series"][0]
+    curve = lab.api("/runs/out/curves?names=reward&names=loss")["series"][0]
     assert (curve["x"], curve["y"]) == ([0, 1, 2], [0.5, 1.0, 1.5])
     assert curve["high"][0] == pytest.approx(0.6)
     assert lab.api("/runs/out/evaluations")["rows"] == [{"done": 3, "eval/reward": 0.75, "eval/runtime": 3.0}]
@@ -75,7 +75,9 @@ def test_trl(tmp_path):
 
 def test_trl_without_its_state_and_with_messages(tmp_path):
     lab = Lab(trl_run(tmp_path / "out", state=False, chat=True))
-    assert lab.api("/runs/out/curves?names=reward,frac_reward_zero_std")["series"][0]["y"] == pytest.approx([1.125] * 3)
+    assert lab.api("/runs/out/curves?names=reward&names=frac_reward_zero_std")["series"][0]["y"] == pytest.approx(
+        [1.125] * 3
+    )
     row = lab.api("/runs/out/rollouts")["rows"][0]
     assert json.loads(row["prompt"]) == [{"role": "user", "content": "q0"}]
 
@@ -94,7 +96,7 @@ def test_verl(tmp_path):
         "reward": 1.0, "advantage": None, "length": None, "stop": None, "kept": True, "answer": None, "target": "1",
         "extras": {"gts": "1", "acc": "true", "pred": "7"},
     }  # fmt: skip
-    curve = lab.api("/runs/dump/curves?names=reward,frac_reward_zero_std")["series"]
+    curve = lab.api("/runs/dump/curves?names=reward&names=frac_reward_zero_std")["series"]
     assert curve[0]["y"] == [0.5, 0.5, 0.5] and curve[1]["y"] == [0.0, 0.0, 0.0]
     everything(lab, "dump")
 

@@ -17,6 +17,7 @@ from oneloop.lab.about import spread
 from oneloop.lab.columns import Index
 from oneloop.lab.curves import metric_lines
 from oneloop.lab.report import Table, report_run, write_report
+from oneloop.lab.sendable import without_folders
 from oneloop.record.reader import read_run
 from oneloop.record.writer import RunFolder
 from oneloop.types import Completion, Prompt, Reward, StopReason, Trajectory
@@ -121,6 +122,43 @@ def test_hostile_words_stay_words(tmp_path):
     assert found["/api/report"]["runs"][0]["samples"][-1] == {"step": 2, "count": 2, "unscored": 1, "error": None}
 
 
+def test_it_says_nothing_of_the_machine_and_whoever_ran_it(tmp_path):
+    run = make_run(tmp_path / "run")
+    info = json.loads((run / "run.json").read_text())
+    argv = ["/home/alice/venv/bin/oneloop", "train", "--out=/home/alice/runs/x", "--model", "/data/models/mine"]
+    info |= {"host": "box7.lab", "pid": 424242, "status": "running", "heartbeat": 1.0, "argv": argv}
+    (run / "run.json").write_text(json.dumps(info))
+    (run / "config.toml").write_text('model = "/data/models/mine"\nreward = ["/home/alice/score.py:f"]\n')
+    (run / "rollouts" / "step_000000.parquet").write_bytes(b"torn")
+    event = {"step": 0, "level": "alert", "code": "A_TRACE", "text": "no room in /home/alice/runs", "fix": ""}
+    (run / "events.jsonl").write_text(json.dumps(event) + "\n")
+    out = report_run(run)
+    text = out.read_text(encoding="utf-8")
+    for word in ("alice", "/data/models", "box7", "424242", str(tmp_path)):
+        assert word not in text
+    facts = answers(out)["/api/runs/run"]
+    assert facts["info"]["argv"] == ["…/oneloop", "train", "--out=…/x", "--model", "…/mine"]
+    assert [row["value"] for row in facts["config"]] == ["…/mine", "…/score.py:f"]
+    assert "on another machine" in facts["words"] and facts["path"] == "…/run"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["runs/demo/ppo", "https://host/a/b.html", "org/model", "and/or", "../a/b", "hf://datasets/a/b", "ρ/π_old", "a / b",
+     "</script><script>alert(1)</script>"],
+)  # fmt: skip
+def test_what_names_no_folder_of_the_machine_stays(text):
+    assert without_folders(text) == text
+
+
+def test_two_to_four_runs_are_laid_side_by_side(tmp_path):
+    runs = [(name, make_run(tmp_path / name)) for name in ("a", "b")]
+    found = answers(write_report(runs, tmp_path / "r.html", title="t"))["/api/report"]["compared"]
+    assert [len(one["rows"]) for one in found["prompts"]] == [2] and found["evaluation"] is None  # of one prompt
+    assert found["words"] == ["only the seed or nothing differs: what is seen is chance"]
+    assert answers(report_run(tmp_path / "a"))["/api/report"]["compared"] is None
+
+
 def test_runs_are_held_together(tmp_path):
     runs = [(name, make_run(tmp_path / name)) for name in ("ppo", "grpo")]
     tables = [Table(("method", "accuracy"), [("ppo", "50 % <b>")], "512 held-out prompts")]
@@ -150,7 +188,7 @@ def test_a_long_run_holds_a_bounded_number_of_completions(tmp_path):
     assert steps == [1, 8, 16, 24, 32, 40]
     last = found["/api/runs/run/rollouts?step=39"]
     assert [row["row"] for row in last["rows"]] == [*range(99, 91, -1), *range(7, -1, -1)]
-    assert (last["previous"], last["next"]) == (31, None)
+    assert found["/api/runs/run"]["tables"]["rollouts"]["spans"] == [[0, 7, 7], [15, 39, 8]]
     assert "this file holds the rollouts of 6 of 40 steps; all of them: oneloop lab" in found["/api/runs/run"]["lacks"]
 
 

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -326,6 +327,10 @@ def test_parquet_round_trip(tmp_path):
         trajectory(0, "4", {"exact": 1.0, "format": None}),
         trajectory(1, "five\n\ud800", {"exact": 0.0, "format": 0.5}, value=None),
     ]
+    updated = Completion(
+        tokens=(4, 5, 6), logprobs=(-1.0,) * 3, stop=StopReason.EOS, version=2, changes=((1, 3), (2, 4))
+    )
+    items[1] = replace(items[1], completion=updated)
     with start(tmp_path / "run") as folder:
         folder.trajectories(3, items)
         folder.trajectories(4, [])
@@ -335,7 +340,9 @@ def test_parquet_round_trip(tmp_path):
     assert first == {
         "step": 3, "prompt": "2+2=", "completion": "4", "exact": 1.0, "format": None, "reward": 1.0,
         "advantage": 0.25, "group": 0, "sample": 0, "length": 2, "stop": "eos", "kept": True,
+        "version": 0, "changes": "",
     }  # fmt: skip
+    assert second["version"] == 2 and second["changes"] == "1:3 2:4"
     assert second["completion"] == "five\n\\ud800" and second["reward"] is None and second["format"] == 0.5
     assert [entry.name for entry in (run.path / "rollouts").iterdir()] == ["step_000003.parquet"]
 

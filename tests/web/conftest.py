@@ -71,6 +71,13 @@ def _serve(runs: tuple[str, ...]) -> tuple[subprocess.Popen[str], str]:
 
 
 @pytest.fixture
+def at(lab: Callable[..., str], page: Any) -> Callable[[str], Any]:
+    """`at("/learn/clip")` opens a page of a lab without runs."""
+    address = lab(Path(__file__).parent)
+    return lambda path: page.goto(address + path)
+
+
+@pytest.fixture
 def page(browser: Any, request: pytest.FixtureRequest) -> Iterator[Any]:
     """A page of 1280×720. Its test fails on an error in the console, or a request to any host but the lab's.
 

@@ -3,24 +3,12 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
+from reader import PHONE, fits, offer, value
 
-PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True}
 EDGES = [0, *(round(0.5 + i / 100, 2) for i in range(101)), None]
-
-
-@pytest.fixture
-def at(lab: Any, page: Any) -> Any:
-    """`at("/learn/clip")` opens a page of the lab."""
-    address = lab(Path(__file__).parent).rstrip("/")
-    return lambda path: page.goto(address + path)
-
-
-def value(page: Any, name: str) -> str:
-    return page.locator(f"#{name} .value").inner_text()
 
 
 def test_the_readouts_of_the_papers_band(page: Any, at: Any) -> None:
@@ -83,7 +71,7 @@ def test_dragging_the_ratio_lights_its_case(page: Any, at: Any) -> None:
     # the address holds all of it
     page.reload()
     assert lit.get_attribute("data-case") == "bad-below"
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert fits(page)
 
 
 def test_the_page_explains_itself(page: Any, at: Any) -> None:
@@ -103,17 +91,8 @@ def counts(**bins: int) -> list[int]:
     return [bins.get(str(edge), 0) for edge in EDGES[:-1]]
 
 
-def offer(page: Any, updates: int) -> None:
-    """A run whose record is known: 100 tokens an update, none moved at the first one."""
-    name = "mine"
-    line = {
-        "id": name, "name": name, "path": name, "kind": "oneloop", "status": "finished", "words": "finished",
-        "algorithm": "dapo", "steps_done": 3, "steps_total": 3, "alerts": 0, "spark": [],
-    }  # fmt: skip
-    table = {"count": 3, "first": 0, "last": 2, "stride": 1}
-    empty = {"count": 0, "first": None, "last": None, "stride": None}
-    tables = {"rollouts": empty, "ratios": table, "tokens": empty, "pairs": empty}
-    explain = {"surrogate": "ClippedRatio", "level": "token", "dual": None}
+def offer_ratios(page: Any, updates: int) -> None:
+    """A run of three steps whose record is known: 100 tokens an update, none moved at the first one."""
 
     def ratios(route: Any) -> None:
         found = re.search(r"step=(\d+)", route.request.url)
@@ -126,24 +105,12 @@ def offer(page: Any, updates: int) -> None:
         moved = [counts(**good), counts(**bad), counts(**{"1.0": 10})]
         still = [counts(**{"1.0": sum(one)}) for one in moved]
         columns = [[first, *[later] * (updates - 1)] for first, later in zip(still, moved, strict=True)]
-        route.fulfill(
-            json={
-                "step": step,
-                "previous": None,
-                "next": None,
-                "updates": updates,
-                "epsilon": [0.2, 0.28],
-                "edges": EDGES,
-                "positive": columns[0],
-                "negative": columns[1],
-                "zero": columns[2],
-                "rows": None,
-            }
-        )
+        signs = dict(zip(("positive", "negative", "zero"), columns, strict=True))
+        band = {"epsilon": [0.2, 0.28], "edges": EDGES}
+        route.fulfill(json={"step": step, "updates": updates, "rows": None, **band, **signs})
 
-    page.route("**/api/runs", lambda route: route.fulfill(json={"runs": [line]}))
-    page.route(f"**/api/runs/{name}", lambda route: route.fulfill(json={**line, "tables": tables, "explain": explain}))
-    page.route(f"**/api/runs/{name}/ratios*", ratios)
+    explain = {"surrogate": "ClippedRatio", "level": "token", "dual": None}
+    offer(page, ratios=ratios, done=3, algorithm="dapo", explain=explain)
 
 
 def masses(page: Any) -> dict[str, str]:
@@ -152,7 +119,7 @@ def masses(page: Any) -> dict[str, str]:
 
 
 def test_a_run_behind_the_curve(page: Any, at: Any) -> None:
-    offer(page, updates=3)
+    offer_ratios(page, updates=3)
     at("/learn/clip")
     page.get_by_label("Show").select_option("mine")
     page.locator("#ratios-why").wait_for()
@@ -178,7 +145,7 @@ def test_a_run_behind_the_curve(page: Any, at: Any) -> None:
 
 
 def test_one_update_never_clips_and_the_page_says_why(page: Any, at: Any) -> None:
-    offer(page, updates=1)
+    offer_ratios(page, updates=1)
     at("/learn/clip?run=mine")
     page.locator("#ratios-why").wait_for()
     assert "K = 1" in page.inner_text("#ratios-why") and "all mass is at ρ = 1" in page.inner_text("#ratios-why")

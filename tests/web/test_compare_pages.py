@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 
 import pytest
+from reader import PHONE, fits
 
 from oneloop.lab.catalog import DEMO
 
@@ -92,9 +93,9 @@ def test_a_run_without_a_plan_says_which_command_makes_one(lab, runs, page):
     assert page.locator("#measured .value").inner_text().endswith("MiB")
 
 
-@pytest.mark.parametrize("page", [{"viewport": {"width": 390, "height": 844}, "color_scheme": "dark"}], indirect=True)
+@pytest.mark.parametrize("page", [PHONE | {"color_scheme": "dark"}], indirect=True)
 def test_both_fit_a_phone(lab, runs, page):
     for path in ("/compare?runs=ppo,grpo", "/run/ppo/memory"):
         page.goto(lab(runs) + path)
         page.locator("canvas").first.wait_for()
-        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        assert fits(page)

@@ -4,43 +4,28 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import recorded_runs as runs
+from reader import PHONE, fits, value
 
-from oneloop.config import default_run
-from oneloop.recipes.execute import execute
 from oneloop.record.reader import read_run
 
-PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True}
 TARGETS = {0.1: 1.383, 0.5: 0.818, 1.0: 0.377, 2.0: 0.122}
-
-
-class Quiet:
-    def say(self, text: str) -> None: ...
-
-    def step(self, step: int, values: Any) -> None: ...
 
 
 @pytest.fixture(scope="session")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A DPO run of five steps; pairs are kept of the first and the fifth."""
-    out = tmp_path_factory.mktemp("runs") / "pairs"
-    small = {"data_size": 32, "eval_size": 4, "max_new_tokens": 4, "prompts_per_step": 4, "steps": 5}
-    execute(replace(default_run("dpo"), data="task:addition", out=str(out), learning_rate=1e-3, **small), Quiet())
-    return out
+    return runs.record(tmp_path_factory.mktemp("runs") / "pairs", "dpo", steps=5, learning_rate=1e-3)
 
 
 @pytest.fixture
 def at(lab: Any, page: Any, recorded: Path) -> Callable[[str], Any]:
     address = lab(recorded)
     return lambda path: page.goto(address + path)
-
-
-def value(page: Any, name: str) -> str:
-    return page.locator(f"#{name} .value").inner_text()
 
 
 def number(page: Any, name: str) -> float:
@@ -95,7 +80,7 @@ def test_one_step_makes_the_preferred_answer_likelier(page: Any, at: Any) -> Non
     bars = page.get_by_role("img", name="Probability of each answer")
     chances = dict(re.findall(r"([A-D]) (0\.\d+)", bars.get_attribute("aria-label")))
     assert float(chances[found[1]]) > 0.25 > float(chances[found[2]])
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert fits(page)
 
 
 def test_labels_that_never_disagree_have_no_target(page: Any, at: Any) -> None:

@@ -6,14 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from reader import PHONE, answer, choose, fits, offer, value
 
 import oneloop.lab
 
 RECORDED = Path(oneloop.lab.__file__).parent / "recorded"
-PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True}
-HERE = {"step": 0, "previous": None, "next": None}
-ONE = {"count": 1, "first": 0, "last": 0, "stride": 1}
-NONE = {"count": 0, "first": None, "last": None, "stride": None}
 HOSTILE = "<img src=x onerror=alert(1)>"
 
 
@@ -24,43 +21,19 @@ def at(lab: Any, page: Any) -> Any:
     return lambda path: page.goto(address + path)
 
 
-def answer(row: int, group: int, sample: int, reward: float | None, **other: Any) -> dict[str, Any]:
-    plain = {
-        "prompt": HOSTILE, "completion": f"same {sample}", "cut": False, "rewards": {}, "advantage": 0.0, "length": 3,
-        "stop": "eos", "kept": True, "answer": None, "target": None, "extras": {},
-    }  # fmt: skip
-    return {"row": row, "group": group, "sample": sample, "reward": reward, **plain, **other}
-
-
-def offer(page: Any, rows: list[dict[str, Any]], ratios: dict[str, Any] | None = None, **facts: Any) -> None:
+def offer_step(page: Any, rows: list[dict[str, Any]], ratios: dict[str, Any] | None = None, **facts: Any) -> None:
     """A run called mine: one step with these completions, and their ratios."""
-    tables = {"rollouts": ONE, "ratios": ONE if ratios else NONE, "tokens": NONE, "pairs": NONE}
-    run = {
-        "id": "mine", "name": "mine", "path": "mine", "kind": "oneloop", "status": "finished", "words": "finished",
-        "algorithm": "grpo", "steps_done": 1, "steps_total": 1, "alerts": 0, "spark": [], "info": {}, "config": [],
-        "objective": None, "lacks": [], "tables": tables, "metrics": [], "explain": {"max_new_tokens": 10}, **facts,
-    }  # fmt: skip
-    page.route("**/api/runs/mine", lambda route: route.fulfill(json=run))
-    answers = {**HERE, "columns": [], "rows": rows}
-    page.route("**/api/runs/mine/rollouts*", lambda route: route.fulfill(json=answers))
-    page.route("**/api/runs/mine/ratios*", lambda route: route.fulfill(json=ratios))
-
-
-def value(page: Any, name: str) -> str:
-    return page.locator(f"#{name} .value").inner_text().replace("\xa0", " ")
+    hostile = [row | {"prompt": HOSTILE} for row in rows]
+    offer(page, rollouts=hostile, ratios=ratios, **{"explain": {"max_new_tokens": 10}, **facts})
 
 
 def cells(page: Any, row: str) -> list[str]:
     return page.locator(f"{row} td").all_inner_texts()
 
 
-def choose(page: Any, legend: str, text: str) -> None:
-    page.get_by_role("group", name=legend, exact=True).get_by_text(text, exact=True).click()
-
-
 def test_the_dead_group_meter(page: Any, at: Any) -> None:
     # 1 right of 10 in each of four groups, as if p were 0.1 for all
-    offer(page, [answer(10 * g + i, g, i, float(i == 0)) for g in range(4) for i in range(10)])
+    offer_step(page, [answer(10 * g + i, g, i, float(i == 0)) for g in range(4) for i in range(10)])
     at("/run/mine/groups")
     assert value(page, "pass-rate") == "0.100"
     assert value(page, "observed").startswith("0.0 %")
@@ -77,7 +50,7 @@ def test_the_dead_group_meter(page: Any, at: Any) -> None:
 
 def test_groups_side_by_side(page: Any, at: Any) -> None:
     rewards = [[0, 0, 0], [1, 0, 0], [1, 1, 1], [1, 0.9, 0.8]]
-    offer(
+    offer_step(
         page, [answer(3 * g + i, g, i, r, length=g + 1) for g, group in enumerate(rewards) for i, r in enumerate(group)]
     )
     at("/run/mine/groups")
@@ -102,7 +75,7 @@ def test_groups_side_by_side(page: Any, at: Any) -> None:
 
 
 def test_a_step_without_a_right_answer(page: Any, at: Any) -> None:
-    offer(page, [answer(i, i // 5, i % 5, 0.0) for i in range(30)])
+    offer_step(page, [answer(i, i // 5, i % 5, 0.0) for i in range(30)])
     at("/run/mine/groups")
     assert "below about 0.10" in page.inner_text("#alike")  # 3/30
     assert value(page, "expected") == "100.0 %"
@@ -114,7 +87,7 @@ def test_length_and_what_a_token_weighs(page: Any, at: Any) -> None:
         answer(i, 0, i, r, length=n, stop="length" if n == 10 else "eos")
         for i, (n, r) in enumerate(zip(lengths, rewards, strict=True))
     ]
-    offer(page, [*rows, answer(4, 0, 4, None, length=7), answer(5, 1, 0, 1.0, length=9, kept=False)])
+    offer_step(page, [*rows, answer(4, 0, 4, None, length=7), answer(5, 1, 0, 1.0, length=9, kept=False)])
     at("/run/mine/length")
     page.locator("#rule-token").wait_for()
     # Σ len = 20, N = 4, L = 10; the longest is chosen at first
@@ -137,7 +110,7 @@ def test_length_and_what_a_token_weighs(page: Any, at: Any) -> None:
 
 def stepped(rows: list[dict[str, Any]] | None, updates: int = 2) -> dict[str, Any]:
     return {
-        **HERE,
+        "step": 0,
         "updates": updates,
         "epsilon": [0.2, 0.2],
         "edges": [],
@@ -165,7 +138,7 @@ def added(page: Any, completion: str) -> list[str]:
 def test_one_batch_under_four_objectives(page: Any, at: Any) -> None:
     # rewards 1 and 0: advantages ±1; log 1.25 = 0.2231 is outside 1.2 and inside 1.28
     rows = [ratio(0, [[0.0], [0.22314355]], 0.5), ratio(1, [[0.0] * 3, [0.0] * 3], -0.5, truncated=True)]
-    offer(page, [answer(0, 0, 0, 1.0), answer(1, 0, 1, 0.0)], stepped(rows))
+    offer_step(page, [answer(0, 0, 0, 1.0), answer(1, 0, 1, 0.0)], stepped(rows))
     at("/run/mine/diff")
     note = page.get_by_role("note").inner_text()
     assert "re-scores recorded tokens; it says nothing about the run that would have followed" in note
@@ -200,7 +173,7 @@ def test_one_batch_under_four_objectives(page: Any, at: Any) -> None:
 def test_cosines(page: Any, at: Any) -> None:
     # token (1, −1, −1, −1)/4, sequence (1/2, −1/6, −1/6, −1/6): cosine (1/2 + 3/6)/(2·√(1/3))
     rows = [ratio(0, [[0.0]], 1.0), ratio(1, [[0.0] * 3], -1.0)]
-    offer(page, [answer(0, 0, 0, 1.0), answer(1, 0, 1, 0.0)], stepped(rows, updates=1))
+    offer_step(page, [answer(0, 0, 0, 1.0), answer(1, 0, 1, 0.0)], stepped(rows, updates=1))
     at("/run/mine/diff")
     page.locator("#cosines").wait_for()
     grid = [row.locator("td").all_inner_texts() for row in page.locator("#cosines tbody tr").all()]
@@ -214,14 +187,14 @@ def test_a_step_above_the_cap(page: Any, at: Any) -> None:
     rows = [{**ratio(0, [[0.0]], 1.0), "advantage": None, "log_ratio": None, "ref_gap": None}]
     for table in (None, rows):
         page.unroute_all()
-        offer(page, [answer(0, 0, 0, 1.0)], stepped(table))
+        offer_step(page, [answer(0, 0, 0, 1.0)], stepped(table))
         at("/run/mine/diff")
         page.get_by_text("only the histogram of its ratios was recorded").wait_for()
 
 
 def test_another_librarys_run_without_lengths(page: Any, at: Any) -> None:
     rows = [answer(i, i // 2, i % 2, float(i == 3), length=None, stop=None, advantage=None) for i in range(4)]
-    offer(page, rows, kind="verl", algorithm=None, explain={})
+    offer_step(page, rows, kind="verl", algorithm=None, explain={})
     at("/run/mine/groups")
     page.locator("#what-if").wait_for()
     assert cells(page, "#fate-all-wrong") == ["✗ all wrong", "1", "50 %", "–"]
@@ -253,10 +226,22 @@ def test_a_run_with_one_answer_a_prompt(page: Any, at: Any) -> None:
     assert "one answer here" in page.inner_text("#notes")
 
 
+def test_steps_that_lie_unevenly_are_gone_through_one_by_one(page: Any, at: Any) -> None:
+    at("/run/grpo/rollouts?step=0")  # 0, 4, 9, 14, 19 and 24 were kept
+    page.get_by_role("slider", name="step").press("ArrowRight")
+    page.locator("[aria-valuetext='5 of 25']").wait_for()
+    page.keyboard.press("N")
+    page.locator("[aria-valuetext='10 of 25']").wait_for()
+    page.get_by_role("spinbutton", name="step").fill("23")
+    page.keyboard.press("Enter")
+    page.locator("[aria-valuetext='25 of 25']").wait_for()
+    assert "step=24" in page.url
+
+
 @pytest.mark.parametrize("page", [PHONE, {"color_scheme": "dark"}], indirect=True)
 def test_the_run_that_ships(page: Any, at: Any) -> None:
     for tab, sign in (("groups", "#what-if"), ("length", "#rule-token"), ("diff", "#contributions tbody tr")):
         at(f"/run/grpo/{tab}")
         page.locator(sign).first.wait_for()
         assert page.get_by_role("link", name=tab, exact=True).last.get_attribute("aria-current") == "page"
-        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert fits(page)

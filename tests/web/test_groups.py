@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
+from reader import PHONE, answer, choose, fits, offer, value
 
-PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True}
-
-
-@pytest.fixture
-def at(lab: Any, page: Any) -> Any:
-    """`at("/learn/groups")` opens a page of the lab."""
-    address = lab(Path(__file__).parent).rstrip("/")
-    return lambda path: page.goto(address + path)
-
-
-def value(page: Any, name: str) -> str:
-    return page.locator(f"#{name} .value").inner_text()
+HOSTILE = "<img src=x onerror=alert(1)>"
 
 
 def column(page: Any, rule: str) -> list[str]:
     return page.locator(f'td[data-rule="{rule}"]').all_inner_texts()
-
-
-def choose(page: Any, legend: str, text: str) -> None:
-    page.get_by_role("group", name=legend, exact=True).get_by_text(text, exact=True).click()
 
 
 def test_the_documents_numbers(page: Any, at: Any) -> None:
@@ -87,7 +72,7 @@ def test_dynamic_sampling_refills_dead_groups(page: Any, at: Any) -> None:
 @pytest.mark.parametrize("page", [PHONE], indirect=True)
 def test_on_a_phone(page: Any, at: Any) -> None:
     at("/learn/groups?groups=1,0,1,0,1,0,0,1,0,0,0,0,1,0,0,0.5")
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert fits(page)
     # each reward stands under its bar
     bars, boxes = page.locator("#rewards rect").all(), page.get_by_role("spinbutton").all()
     assert len(bars) == len(boxes) == 16
@@ -96,51 +81,20 @@ def test_on_a_phone(page: Any, at: Any) -> None:
         assert abs(bar["x"] + bar["width"] / 2 - box["x"] - box["width"] / 2) < 4
 
 
-def offer(page: Any) -> None:
+def offer_groups(page: Any) -> None:
     """A run of two groups: one dead and one whose answers part at their third token."""
-    name = "mine"
-    line = {
-        "id": name, "name": name, "path": name, "kind": "oneloop", "status": "finished", "words": "finished",
-        "algorithm": "grpo", "steps_done": 1, "steps_total": 1, "alerts": 0, "spark": [],
-    }  # fmt: skip
-    one = {"count": 1, "first": 0, "last": 0, "stride": 1}
-    tables = {"rollouts": one, "ratios": one, "tokens": one, "pairs": {**one, "count": 0}}
     texts = [["<b>", "7", "=1"], ["<b>", "7", "=2"], ["<b>", "7"]]
-    rewards = {0: [0.0, 0.0, 0.0], 1: [1.0, 0.0, 0.0]}
-    rows = [
-        {
-            "row": 3 * group + i,
-            "group": group,
-            "sample": i,
-            "prompt": "<img src=x onerror=alert(1)>",
-            "completion": "".join(texts[i]) if group else "same words",
-            "cut": False,
-            "rewards": {},
-            "reward": reward,
-            "advantage": 0.25 if group else 0.0,
-            "length": 3,
-            "stop": "eos",
-            "kept": True,
-            "answer": None,
-            "target": None,
-            "extras": {},
-        }
-        for group, group_rewards in rewards.items()
-        for i, reward in enumerate(group_rewards)
+    rows = [answer(i, 0, i, 0.0, prompt=HOSTILE, completion="same words") for i in range(3)]
+    rows += [
+        answer(3 + i, 1, i, float(i == 0), prompt=HOSTILE, completion="".join(text), advantage=0.25)
+        for i, text in enumerate(texts)
     ]
     tokens = [{"group": 1, "sample": i, "kind": "rollout", "prompt": "", "text": text} for i, text in enumerate(texts)]
-    place = {"step": 0, "previous": None, "next": None}
-    explain = {"scale": "std", "ddof": 1}
-    page.route("**/api/runs", lambda route: route.fulfill(json={"runs": [line]}))
-    page.route(f"**/api/runs/{name}", lambda route: route.fulfill(json={**line, "tables": tables, "explain": explain}))
-    page.route(
-        f"**/api/runs/{name}/rollouts*", lambda route: route.fulfill(json={**place, "columns": [], "rows": rows})
-    )
-    page.route(f"**/api/runs/{name}/tokens*", lambda route: route.fulfill(json={**place, "rows": tokens}))
+    offer(page, rollouts=rows, tokens=tokens, explain={"scale": "std", "ddof": 1})
 
 
 def test_a_group_of_a_run(page: Any, at: Any) -> None:
-    offer(page)
+    offer_groups(page)
     at("/learn/groups")
     page.get_by_label("Show").select_option("mine")
     page.locator("#texts").wait_for()
@@ -150,7 +104,7 @@ def test_a_group_of_a_run(page: Any, at: Any) -> None:
     assert column(page, "the run's") == ["+0.250", "+0.250", "+0.250"]
     page.get_by_text("the first token that differs, number 3").wait_for()
     assert page.locator("mark").all_inner_texts() == ["=1", "=2", "⏹ end"]
-    assert page.locator("blockquote").inner_text() == "<img src=x onerror=alert(1)>"
+    assert page.locator("blockquote").inner_text() == HOSTILE
     page.get_by_role("button", name="group 1").click()
     assert value(page, "status") == "dead: 0 gradient, 3 samples spent"
     assert "the same from beginning to end" in page.inner_text("main")

@@ -5,37 +5,24 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import recorded_runs as runs
+from reader import PHONE, fits
 
-from oneloop.config import default_run
-from oneloop.recipes.execute import execute
 from oneloop.record.reader import read_run
-
-PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True}
-
-
-class Quiet:
-    def say(self, text: str) -> None: ...
-
-    def step(self, step: int, values: Any) -> None: ...
 
 
 @pytest.fixture(scope="session")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A PPO run of two steps with two epochs, and a GRPO run with one update a batch."""
     folder = tmp_path_factory.mktemp("runs")
-    small = {"data": "task:addition", "data_size": 32, "eval_size": 4, "max_new_tokens": 4, "prompts_per_step": 4}
-    runs = {
-        "ppo": {"epochs": 2, "minibatch": 4, "steps": 2, "learning_rate": 1e-2},
-        "grpo": {"epochs": 1, "minibatch": 4, "steps": 1, "group_size": 2},
+    return {
+        "ppo": runs.record(folder / "ppo", "ppo", steps=2),
+        "grpo": runs.record(folder / "grpo", "grpo", steps=1, epochs=1, group_size=2),
     }
-    for name, settings in runs.items():
-        execute(replace(default_run(name), out=str(folder / name), **small, **settings), Quiet())
-    return {name: folder / name for name in runs}
 
 
 @pytest.fixture
@@ -120,7 +107,7 @@ def test_it_plays_and_pauses(page: Any, at: Any) -> None:
     page.locator("#loops .value").filter(has_text=re.compile(r"^\d{2}")).wait_for()
     page.get_by_role("button", name="Pause").click()
     assert page.locator("button.step").is_enabled()
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert fits(page)
 
 
 def test_a_clip_of_width_0_takes_gradients(page: Any, at: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 
 import pytest
+from reader import PHONE, fits
 
 from oneloop.lab.catalog import DEMO
 from oneloop.lab.report import Table, report_run, write_report
@@ -45,7 +46,7 @@ def test_a_run_opens_from_the_disk(page, run):
     page.locator("[data-metric='time/rollout'] canvas").wait_for()
     page.get_by_text("Objective and settings of ppo").click()
     assert page.get_by_text("settings differ from the default; they stand first").is_visible()
-    assert page.locator("details pre").first.inner_text().startswith("ppo:")
+    assert [text.split()[0] for text in page.locator("details pre").all_inner_texts()] == ["oneloop", "ppo:"]
     completions = page.get_by_role("region", name="Completions of ppo")
     assert completions.locator("table").first.locator("tbody tr").count() == 8
     completions.get_by_text("step 30: ").click()
@@ -61,6 +62,10 @@ def test_its_links_lead_to_the_pages_of_the_run_and_to_the_explorables(page, run
     page.locator("#error").wait_for()
     page.get_by_role("link", name="report", exact=True).click()
     page.get_by_role("heading", name="Learning curves").wait_for()
+    page.get_by_role("region", name="Completions of ppo").get_by_role("link", name="1", exact=True).first.click()
+    page.wait_for_url("**#/run/ppo/rollouts?step=0&row=*")
+    page.keyboard.press("N")
+    page.wait_for_url("**#/run/ppo/rollouts?step=5")
     page.get_by_role("link", name="DPO").click()
     page.get_by_role("heading", level=1).wait_for()
     page.get_by_role("link", name="oneloop lab").click()
@@ -100,6 +105,7 @@ def test_hostile_words_stay_words_and_gaps_are_said(page, tmp_path):
     names = page.locator("[data-metric=reward] .key").all_inner_texts()
     assert len(names) == 2 and names[1].startswith("plain")
     assert page.locator("main img, main b").count() == 0
+    page.get_by_role("region", name="What this shows").get_by_text("No difference can be computed").wait_for()
 
 
 def test_the_page_of_the_lab_shows_the_same_and_says_the_command(page, lab, run):
@@ -110,8 +116,8 @@ def test_the_page_of_the_lab_shows_the_same_and_says_the_command(page, lab, run)
     assert page.get_by_role("region", name="Completions of ppo").locator("tbody tr").first.is_visible()
 
 
-@pytest.mark.parametrize("page", [{"viewport": {"width": 390, "height": 844}, "color_scheme": "dark"}], indirect=True)
+@pytest.mark.parametrize("page", [PHONE | {"color_scheme": "dark"}], indirect=True)
 def test_it_fits_a_phone(page, run):
     quiet(page, report_run(run).as_uri())
     page.locator("[data-metric=reward] canvas").wait_for()
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert fits(page)

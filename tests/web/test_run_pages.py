@@ -13,15 +13,14 @@ import pyarrow
 import pytest
 import recorded_runs as runs
 from pyarrow import parquet
+from reader import PHONE, fits
 
 from oneloop.record.reader import read_run
-
-PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True}
 
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A GRPO and a PPO run, one that goes on, one with a step of 10,000 completions, and runs of TRL and verl."""
+    """GRPO and PPO, one that goes on, one with 10,000 completions, one that is ill, and runs of TRL and verl."""
     place = tmp_path_factory.mktemp("runs")
     grpo = runs.record(place / "grpo", "grpo", steps=3, group_size=4)
     runs.record(place / "ppo", "ppo", steps=2)
@@ -33,6 +32,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     runs.rewrite(
         many / "rollouts", lambda columns: {k: [v[i % len(v)] for i in range(10_000)] for k, v in columns.items()}
     )
+    ill = runs.copy(grpo, "ill")
+    alert = {"step": 2, "level": "alert", "code": "A_DEAD", "text": "4 of 4 groups are dead", "fix": "easier prompts"}
+    (ill / "events.jsonl").write_text(json.dumps(alert) + "\n")
+    logged = [json.loads(line) | {"rewards/a,b/mean": 0.5} for line in (ill / "metrics.jsonl").read_text().splitlines()]
+    (ill / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in logged))
     trl(place / "of-trl")
     verl(place / "of-verl")
     return place
@@ -65,10 +69,6 @@ def verl(run: Path) -> None:
 def at(lab: Any, page: Any, folder: Path) -> Callable[[str], Any]:
     address = lab(folder)
     return lambda path: page.goto(address + path)
-
-
-def fits(page: Any) -> bool:
-    return page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
 # Home
@@ -124,11 +124,8 @@ def test_a_point_of_a_chart_opens_its_steps_completions(page: Any, at: Any) -> N
     page.wait_for_url("**/run/grpo/rollouts?step=1")
     assert page.get_by_label("step", exact=True).first.input_value() == "2"
     page.go_back()
-    page.locator("[data-light=speed]").wait_for()
     page.locator("[data-chart=reward] .key").wait_for()
-    box = page.locator("[data-chart=reward] .u-over").bounding_box()
-    page.mouse.move(box["x"] + 2, box["y"] + 20)
-    page.mouse.click(box["x"] + 2, box["y"] + 20)
+    page.locator("[data-chart=reward] .u-over").click(position={"x": 2, "y": 20})  # once it stands still
     page.wait_for_url("**/run/grpo/rollouts?step=0")
 
 
@@ -139,6 +136,21 @@ def test_all_metrics_are_found_by_a_pattern(page: Any, at: Any) -> None:
     page.get_by_text(re.compile(r"^2 of \d+")).wait_for()
     page.wait_for_function("document.querySelectorAll('details [data-chart]').length === 2")
     assert "all=yes" in page.url and "filter=" in page.url
+
+
+def test_a_metric_with_a_comma_in_its_name_is_drawn(page: Any, at: Any) -> None:
+    at("/run/ill?all=yes&filter=a%2Cb")
+    page.locator("details [data-chart='rewards/a,b/mean'] .key", has_text="now 0.5").wait_for()
+
+
+def test_a_red_light_leads_to_what_it_means_and_to_where_it_shows(page: Any, at: Any) -> None:
+    at("/run/ill")
+    page.locator("[data-why='dead groups']").get_by_role("link", name="A_DEAD").click()
+    page.wait_for_url("**/explain/A_DEAD?run=ill")
+    page.get_by_text("groups of equal rewards: no sample is better than its siblings").wait_for()
+    assert page.locator("code", has_text="frac_reward_zero_std").count() == 1
+    page.get_by_role("link", name="Its groups").click()
+    page.wait_for_url("**/run/ill/groups")
 
 
 def test_a_run_that_goes_on_is_followed(page: Any, at: Any, folder: Path) -> None:

@@ -35,9 +35,9 @@ function embedded<T>(route: string): T {
   return answer as T;
 }
 
-/** A route of one run. */
-export function ofRun(id: string, rest = "", query: Record<string, string | number | undefined> = {}): string {
+/** A route of one run. A list stands as its values one after another, each under the name: values may hold any sign. */
+export function ofRun(id: string, rest = "", query: Record<string, string | number | readonly string[] | undefined> = {}): string {
   const search = new URLSearchParams();
-  for (const [name, value] of Object.entries(query)) if (value !== undefined) search.set(name, String(value));
+  for (const [name, value] of Object.entries(query)) for (const one of value === undefined ? [] : [value].flat()) search.append(name, String(one));
   return `/api/runs/${encodeURIComponent(id)}${rest}${search.size ? `?${search}` : ""}`;
 }

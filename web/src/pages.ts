@@ -1,6 +1,7 @@
 /** Every page: the shape of its path, and what draws it. Named groups of the path become its properties. */
 import type { Component } from "svelte";
 import Compare from "./compare/Compare.svelte";
+import Explain from "./explain/Explain.svelte";
 import Home from "./home/Home.svelte";
 import Clip from "./learn/clip/Clip.svelte";
 import Dpo from "./learn/dpo/Dpo.svelte";
@@ -29,6 +30,7 @@ function page(path: RegExp, component: Component<any>): Page {
 export const pages: readonly Page[] = [
   page(/^\/$/, report ? ReportFile : Home),
   page(/^\/compare$/, Compare),
+  page(/^\/explain\/(?<code>\w+)$/, Explain),
   page(/^\/learn\/clip$/, Clip),
   page(/^\/learn\/dpo$/, Dpo),
   page(/^\/learn\/groups$/, Groups),

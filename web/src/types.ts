@@ -23,9 +23,8 @@ export interface RunLine {
 
 export interface TableFacts {
   count: number;
-  first: number | null;
-  last: number | null;
-  stride: number | null;
+  /** Stretches of evenly spaced steps: the first, the last, and how far apart they lie. */
+  spans: [first: number, last: number, apart: number][];
 }
 
 export interface Run extends RunLine {
@@ -98,8 +97,6 @@ export interface RolloutRow {
 
 interface Stepped {
   step: number;
-  previous: number | null;
-  next: number | null;
 }
 
 export interface Rollouts extends Stepped {
@@ -223,6 +220,8 @@ export interface ReportFacts {
   more: Record<string, string>;
   /** What there was no room for. */
   left: string[];
+  /** Two to four runs laid side by side. */
+  compared: Comparison | null;
 }
 
 export interface ReportRun {

@@ -4,12 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import groupby
+from typing import TypeVar
 
 from oneloop.experience.episodes import Request
 from oneloop.experience.scoring import Scored
 from oneloop.experience.wire import heard, told
 from oneloop.ports import World
 from oneloop.together import together
+from oneloop.types import Trajectory
+
+T = TypeVar("T", Request, Trajectory)
+
+
+def own(world: World, requests: Sequence[Request]) -> list[Request]:
+    """Those that this rank draws: of whole groups."""
+    return [request for group in world.share(_groups(requests)) if group is not None for request in group]
+
+
+def _groups(items: Sequence[T]) -> list[list[T]]:
+    return [list(members) for _, members in groupby(items, key=lambda item: item.group)]
 
 
 def dealt(world: World, requests: Sequence[Request], draw: Callable[[Sequence[Request]], Scored]) -> Scored:
@@ -21,15 +34,12 @@ def dealt(world: World, requests: Sequence[Request], draw: Callable[[Sequence[Re
     """
     if world.ranks == 1:
         return draw(requests)
-    groups = [list(members) for _, members in groupby(requests, key=lambda request: request.group)]
-    mine = [group for group in world.share(groups) if group is not None]
-    scored = together(world, lambda: draw([request for group in mine for request in group]))
-    drawn = iter(scored.trajectories)
-    everyone = world.collect([[told(next(drawn)) for _ in group] for group in mine])
+    scored = together(world, lambda: draw(own(world, requests)))
+    everyone = world.collect([[told(item) for item in group] for group in _groups(scored.trajectories)])
     return Scored(
         [
             heard(request, words)
-            for group, rows in zip(groups, everyone, strict=True)
+            for group, rows in zip(_groups(requests), everyone, strict=True)
             for request, words in zip(group, rows, strict=True)
         ],
         world.sum({"seconds/max": scored.seconds})["seconds/max"],

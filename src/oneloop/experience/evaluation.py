@@ -48,7 +48,7 @@ class Generation:
 
     def _scored(self, requests: Sequence[Request]) -> Scored:
         return drawn_and_scored(
-            self.engine, self.decode, self.scorer, requests, self.sampling, early=False, say=self.say
+            self.engine.generate, self.decode, self.scorer, requests, self.sampling, early=False, say=self.say
         )
 
 

@@ -16,7 +16,7 @@ from oneloop.errors import ConfigError, RewardError
 from oneloop.experience.dealt import dealt
 from oneloop.experience.episodes import Request, dead_scalars, length_scalars, reward_scalars
 from oneloop.experience.pack import Row, action_means, collate
-from oneloop.experience.scoring import Phase, Scored, drawn_and_scored, silent, unwatched
+from oneloop.experience.scoring import Generate, Phase, Scored, drawn_and_scored, silent, unwatched
 from oneloop.experience.stream import Stream
 from oneloop.objective.select import GroupFilter
 from oneloop.ports import Models, Recorder, Report, RolloutEngine, Scorer, SingleProcess, World
@@ -24,6 +24,7 @@ from oneloop.seeds import named_seed
 from oneloop.types import Prompt, Sampling, Trajectory
 
 Group = list[Trajectory]
+Draw = Callable[[Sequence[Request]], Scored]
 FAILING_STEPS, MOST_FAILURES = 20, 0.1
 """A run ends when rewards failed on more than this share of the samples of so many steps."""
 REASONS = 3
@@ -68,7 +69,8 @@ class Rollouts:
     ) -> None:
         check_sampling(sampling)
         self._engine, self._decode, self._scorer, self._recorder = engine, decode, scorer, recorder
-        self._stream, self._sampling, self._seed, self._device = Stream(prompts, seed), sampling, seed, device
+        self.sampling = sampling
+        self._stream, self._seed, self._device = Stream(prompts, seed), seed, device
         self._prompts_per_step, self._group_size = prompts_per_step, group_size
         self._keep, self._max_refills, self._score_early = keep, max_refills, score_early
         self._say, self._phase, self._world = say, phase, world
@@ -77,26 +79,37 @@ class Rollouts:
         self._scoring = 0.0
 
     def batch(self, step: int) -> Batch:
+        return self.filled(step, self.first(step, self.place()), partial(self.scored, step))
+
+    def place(self) -> int:
+        """Take the next prompts of the stream for a step; returns the number of the first."""
+        self._stream.drawn += self._prompts_per_step
+        return self._stream.drawn - self._prompts_per_step
+
+    def first(self, step: int, place: int) -> list[Request]:
+        """The requests that a step begins with, whose prompts stand at `place` of the stream."""
+        return self._requests(step, self._stream.at(place, self._prompts_per_step), [])
+
+    def filled(self, step: int, first: Sequence[Request], draw: Draw) -> Batch:
+        """The batch of a step from what `draw` makes of its first requests, and refills."""
         self._drawn, self._scoring = [], 0.0
-        kept = 0
-        for _ in range(1 + (self._max_refills if self._keep else 0)):
-            groups = self._draw(step, self._prompts_per_step - kept)
-            self._drawn += groups
-            kept += sum(group[0].kept for group in groups)
-            if kept == self._prompts_per_step:
+        self._drawn = self._judged(first, draw)
+        for _ in range(self._max_refills if self._keep else 0):
+            missing = self._prompts_per_step - sum(group[0].kept for group in self._drawn)
+            if not missing:
                 break
+            more = self._requests(step, self._stream.take(missing), self._drawn)
+            self._drawn += self._judged(more, partial(self.scored, step))
         self._count_failures(step, [item for group in self._drawn for item in group])
         # with nothing kept, the rows stay for the record without an action: the step is skipped, not invented
         batch = collate([_row(item) for item in self._rows()], self._device)
         return replace(batch, old_logprobs=batch.rollout_logprobs) if self._engine.exact else batch
 
-    def _draw(self, step: int, count: int) -> list[Group]:
-        """Sample and score that many new groups; decide which are kept."""
-        self._phase("rollout", "")
-        prompts = self._stream.take(count)
-        asked = Counter(group[0].prompt.id for group in self._drawn)
+    def _requests(self, step: int, prompts: Sequence[Prompt], drawn: Sequence[Group]) -> list[Request]:
+        """A new group for each, after those that the step has."""
+        asked = Counter(group[0].prompt.id for group in drawn)
         requests: list[Request] = []
-        for number, prompt in enumerate(prompts, start=len(self._drawn)):
+        for number, prompt in enumerate(prompts, start=len(drawn)):
             # a small data set may come round within a step: its samples go on where the first group's ended
             first = asked[prompt.id] * self._group_size
             asked[prompt.id] += 1
@@ -104,29 +117,37 @@ class Rollouts:
                 Request(prompt, number, sample, named_seed(self._seed, step, prompt.id, first + sample))
                 for sample in range(self._group_size)
             ]
-        scored, seconds = dealt(self._world, requests, partial(self._scored, step))
-        self._scoring += seconds
-        size = self._group_size
-        groups = [scored[place : place + size] for place in range(0, len(scored), size)]
-        return [self._judged(group) for group in groups]
+        return requests
 
-    def _scored(self, step: int, requests: Sequence[Request]) -> Scored:
+    def scored(self, step: int, requests: Sequence[Request]) -> Scored:
+        """Sampled and scored here."""
+        return self.scored_by(self._engine.generate, step, requests, self._phase)
+
+    def scored_by(self, generate: Generate, step: int, requests: Sequence[Request], phase: Phase = unwatched) -> Scored:
+        """What `generate` draws, scored."""
         return drawn_and_scored(
-            self._engine,
+            generate,
             self._decode,
             self._scorer,
             requests,
-            self._sampling,
+            self.sampling,
             early=self._score_early,
             step=step,
             say=self._say,
-            phase=self._phase,
+            phase=phase,
         )
 
-    def _judged(self, group: Group) -> Group:
-        if self._keep is None or self._keep([item.reward.value for item in group]):
-            return group
-        return [replace(item, kept=False) for item in group]
+    def _judged(self, requests: Sequence[Request], draw: Draw) -> list[Group]:
+        """The requests' groups, with what is decided of each: whether it is kept."""
+        self._phase("rollout", "")
+        scored, seconds = dealt(self._world, requests, draw)
+        self._scoring += seconds
+        size = self._group_size
+        groups = [scored[place : place + size] for place in range(0, len(scored), size)]
+        return [group if self._keeps(group) else [replace(item, kept=False) for item in group] for group in groups]
+
+    def _keeps(self, group: Group) -> bool:
+        return self._keep is None or self._keep([item.reward.value for item in group])
 
     def _rows(self) -> list[Trajectory]:
         """The trajectories of the batch, in the order of its rows."""

@@ -12,10 +12,12 @@ from typing import NamedTuple
 
 from oneloop.errors import OneloopError
 from oneloop.experience.episodes import Request, trajectory
-from oneloop.ports import RolloutEngine, Scorer
+from oneloop.ports import Finished, Scorer
 from oneloop.types import Completion, Sampling, Trajectory
 
 Decode = Callable[[Sequence[int]], str]
+Generate = Callable[[Sequence[Sequence[int]], Sampling, Sequence[int], Finished], list[Completion]]
+"""`RolloutEngine.generate`."""
 
 
 SLOW = 5.0
@@ -42,7 +44,7 @@ class Scored(NamedTuple):
 
 
 def drawn_and_scored(
-    engine: RolloutEngine,
+    generate: Generate,
     decode: Decode,
     scorer: Scorer,
     requests: Sequence[Request],
@@ -56,6 +58,7 @@ def drawn_and_scored(
     """One scored trajectory per request.
 
     Args:
+        generate: of an engine.
         early: give the scorer each group as soon as its last row has ended, in one thread beside the sampling; a
             failure ends the sampling. Otherwise the scorer gets everything at once, afterwards.
         step: for rewards that ask.
@@ -65,7 +68,7 @@ def drawn_and_scored(
     progress = Progress(len(requests), say, phase)
     prompts, seeds = [request.prompt.tokens for request in requests], [request.seed for request in requests]
     if not early:
-        completions = engine.generate(prompts, sampling, seeds)
+        completions = generate(prompts, sampling, seeds, lambda index, completion: None)
         _check_all(len(completions), len(requests))
         unscored = [trajectory(request, c, decode) for request, c in zip(requests, completions, strict=True)]
         start = perf_counter()
@@ -73,7 +76,7 @@ def drawn_and_scored(
             return Scored(scorer(unscored, step, progress.add), perf_counter() - start)
     beside = _Beside(requests, decode, scorer, step, progress)
     try:
-        engine.generate(prompts, sampling, seeds, beside.finished)
+        generate(prompts, sampling, seeds, beside.finished)
         _check_all(beside.count, len(requests))
         with progress.told():
             return beside.result()

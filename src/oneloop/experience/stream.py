@@ -32,10 +32,13 @@ class Stream(Generic[T]):
         self._order = lru_cache(maxsize=2)(self._make_order)
 
     def take(self, count: int) -> list[T]:
-        places = range(self.drawn, self.drawn + count)
         self.drawn += count
+        return self.at(self.drawn - count, count)
+
+    def at(self, first: int, count: int) -> list[T]:
+        """So many from a place on, which are not taken."""
         size = len(self._items)
-        return [self._items[self._order(place // size)[place % size]] for place in places]
+        return [self._items[self._order(place // size)[place % size]] for place in range(first, first + count)]
 
     @property
     def epoch(self) -> float:

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from oneloop.experience.episodes import Request
-from oneloop.types import Completion, Reward, StopReason, Trajectory
+from oneloop.types import Completion, Reward, Trajectory
 
 
 def told(item: Trajectory) -> dict[str, Any]:
@@ -17,14 +17,11 @@ def told(item: Trajectory) -> dict[str, Any]:
 
 def heard(request: Request, words: Mapping[str, Any]) -> Trajectory:
     """The trajectory again."""
-    completion: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in words["completion"].items()
-    }
     return Trajectory(
         prompt=request.prompt,
         group=request.group,
         sample=request.sample,
-        completion=Completion(**{**completion, "stop": StopReason(completion["stop"])}),
+        completion=Completion.of_words(words["completion"]),
         text=words["text"],
         reward=Reward(**words["reward"]),
     )

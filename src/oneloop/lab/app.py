@@ -67,7 +67,7 @@ def _question(request: Request, catalog: Catalog, demo: Path | None) -> Question
         step=whole(query["step"], "step", 0, most=10**9) if query.get("step") else None,
         offset=whole(query.get("offset"), "offset", 0),
         mark=query.get("mark", ""),
-        names=tuple(name for name in query.get("names", "").split(",") if name),
+        names=tuple(name for name in query.getlist("names") if name),
         points=whole(query.get("points"), "points", 1000, 4, 2000),
         limit=whole(query.get("limit"), "limit", 50, 1, 500),
         axis=query.get("x", "step"),

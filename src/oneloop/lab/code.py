@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import threading
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,9 @@ NAMES = {
 }
 """What may be asked for: a file of the package, and a function or a value in it. No path is made of a request."""
 
+_parsing = threading.Lock()
+"""Python 3.11 counts the depth of a tree for all threads together: two that parse at once may both fail."""
+
 
 @lru_cache
 def code(name: str) -> dict[str, Any]:
@@ -50,7 +54,9 @@ def code(name: str) -> dict[str, Any]:
         raise Refusal(404, "there is no code of that name", f"one of {', '.join(NAMES)}")
     file, path = NAMES[name]
     text = (PACKAGE / file).read_text(encoding="utf-8")
-    node = _inside(ast.parse(text), path.split("."))
+    with _parsing:
+        tree = ast.parse(text)
+    node = _inside(tree, path.split("."))
     lines = text.splitlines()
     if isinstance(node, ast.Assign):
         shown = "\n".join(lines[node.lineno - 1 : node.end_lineno])

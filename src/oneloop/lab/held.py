@@ -8,12 +8,14 @@ from math import inf
 from typing import Any
 
 from oneloop.errors import OneloopError
+from oneloop.health.codes import CODES
 from oneloop.lab import tables
 from oneloop.lab.about import ROWS_SHOWN, STEPS_SHOWN, spread
 from oneloop.lab.answers import Refusal, encoded
 from oneloop.lab.catalog import Catalog
 from oneloop.lab.code import NAMES as CODE
 from oneloop.lab.routes import ROUTES, Question
+from oneloop.lab.sendable import sendable, without_folders
 from oneloop.lab.series import NAMES
 from oneloop.lab.source import Source, Table
 
@@ -38,6 +40,10 @@ class Holding:
             "/api/runs": {"runs": []},
             "/api/demo": {"run": None, "runs": []},
             **{f"/api/code/{name}": ROUTES["/code/{name}"](Question(catalog=catalog, name=name)) for name in CODE},
+            **{
+                f"/api/explain/{name}": ROUTES["/explain/{name}"](Question(catalog=catalog, name=name))
+                for name in CODES
+            },
         }
         self.left: list[str] = []
         self._catalog, self._runs, self._budget = catalog, runs, BUDGET
@@ -45,13 +51,13 @@ class Holding:
     def run(self, key: str, name: str, path: str) -> None:
         """What a run is: all but its tables."""
         ask = Question(catalog=self._catalog, run=key, wait=WHOLE)
-        facts = {**ROUTES["/runs/{run}"](ask), "name": name, "path": path}
+        facts = {**sendable(ROUTES["/runs/{run}"](ask)), "name": name, "path": without_folders(path)}
         line = {field: facts[field] for field in _LINE}
         self.answers["/api/runs"]["runs"].append(line)
         self.answers[f"/api/runs/{key}"] = facts
-        self._keep(key, "/health", ROUTES["/runs/{run}/health"], ask)
+        self._keep(key, "/health", lambda ask: without_folders(ROUTES["/runs/{run}/health"](ask)), ask)
         self._keep(key, "/evaluations", ROUTES["/runs/{run}/evaluations"], ask)
-        self._keep(key, "/events", lambda ask: _few(ROUTES["/runs/{run}/events"](ask)), ask)
+        self._keep(key, "/events", lambda ask: without_folders(_few(ROUTES["/runs/{run}/events"](ask))), ask)
         self.answers[f"/api/runs/{key}/curves"] = self._curves(ask, facts["metrics"])
 
     def tables(self) -> None:
@@ -86,14 +92,12 @@ class Holding:
 
     def _say(self, key: str, kind: Table, held: Sequence[int]) -> None:
         """The run's own words about its tables are about what is held."""
-        facts = self.answers[f"/api/runs/{key}"]["tables"][kind]
-        if facts["count"] and len(held) < facts["count"]:
-            words = f"this file holds the {kind} of {len(held)} of {facts['count']} steps; all of them: oneloop lab"
-            self.answers[f"/api/runs/{key}"]["lacks"].append(words)
-        for place, step in enumerate(held):
-            answer = self.answers[f"/api/runs/{key}/{kind}?step={step}"]
-            answer["previous"] = held[place - 1] if place else None
-            answer["next"] = held[place + 1] if place + 1 < len(held) else None
+        run = self.answers[f"/api/runs/{key}"]
+        count = run["tables"][kind]["count"]
+        if len(held) < count:
+            words = f"this file holds the {kind} of {len(held)} of {count} steps; all of them: oneloop lab"
+            run["lacks"].append(words)
+        run["tables"][kind] = tables.facts_of(held) | {"count": count}
 
     def _curves(self, ask: Question, names: Sequence[str]) -> Any:
         """Every metric over the steps."""

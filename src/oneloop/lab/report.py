@@ -9,8 +9,10 @@ from typing import Any
 
 from oneloop.lab.about import about, labels
 from oneloop.lab.catalog import Catalog
+from oneloop.lab.compare import MOST, compare
 from oneloop.lab.document import document
 from oneloop.lab.held import Holding
+from oneloop.lab.sendable import without_folders
 from oneloop.record.atomic import write_text
 from oneloop.record.reader import read_run
 
@@ -52,12 +54,20 @@ def write_report(
     for (name, path), record in zip(runs, records, strict=True):
         key = ids[path.resolve()]
         holding.run(key, name, str(path))
-        facts.append(about(catalog.get(key)[1], key, name, record.metrics))
+        facts.append(without_folders(about(catalog.get(key)[1], key, name, record.metrics)))
     holding.tables()
     holding.answers["/api/report"] = {
         "title": title, "notes": list(notes), "tables": [asdict(table) for table in tables], "runs": facts, **labels(),
-        "left": holding.left,
+        "left": holding.left, "compared": _compared(catalog, [run["id"] for run in facts]),
     }  # fmt: skip
     out.parent.mkdir(parents=True, exist_ok=True)
     write_text(out, document(title, holding.answers))
     return out
+
+
+def _compared(catalog: Catalog, ids: Sequence[str]) -> dict[str, Any] | None:
+    """What the page that lays runs side by side says of them; None where they are not two to four."""
+    if not 2 <= len(ids) <= MOST:
+        return None
+    found = compare([(key, catalog.get(key)[1]) for key in ids], "reward")
+    return found | {"configs": without_folders(found["configs"])}

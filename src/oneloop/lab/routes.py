@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from oneloop.health.codes import CODES
 from oneloop.lab import tables
 from oneloop.lab.about import about, labels
 from oneloop.lab.answers import Refusal
@@ -70,12 +71,14 @@ def _runs(ask: Question) -> Any:
 def _run(ask: Question) -> Any:
     source = ask.source()
     read(source, ask.wait)
+    ready = source.index().ready  # asked for first: once it is 1, no name is missing
     names = [name for name in source.index().columns.names() if name not in ("step", "time")]
     return {
         **_line(ask.run, ask.catalog.get(ask.run)[0], source),
         **asdict(source.details()),
         "tables": tables.facts(source),
         "metrics": names,
+        "ready": ready,
         "x": {"tokens": "num_tokens" in names},
     }
 
@@ -116,7 +119,13 @@ def _report(ask: Question) -> Any:
     source = ask.source()
     name = redacted(ask.catalog.get(ask.run)[0])
     facts = {"title": f"Run {name}", "notes": [], "tables": [], "runs": [about(source, ask.run, name)], "left": []}
-    return facts | labels()
+    return facts | labels() | {"compared": None}
+
+
+def _explain(name: str) -> Any:
+    if name not in CODES:
+        raise Refusal(404, "there is no alert of that name", "oneloop explain A_DEAD")
+    return {"code": name, **CODES[name]._asdict()}
 
 
 def _demo(ask: Question) -> Any:
@@ -143,6 +152,7 @@ ROUTES: dict[str, Callable[[Question], Any]] = {
     "/runs/{run}/report": _report,
     "/compare": _compare,
     "/code/{name}": lambda ask: code(ask.name),
+    "/explain/{name}": lambda ask: _explain(ask.name),
     "/demo": _demo,
 }
 """Paths below /api."""

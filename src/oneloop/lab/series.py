@@ -29,7 +29,9 @@ def curves(
     if axis not in AXES:
         raise Refusal(400, f"x={axis[:40]!r} is no axis; there are {', '.join(AXES)}", "x=step")
     if len(names) > NAMES:
-        raise Refusal(400, f"{len(names)} names; at most {NAMES} at once", f"names={','.join(names[:3])}")
+        raise Refusal(
+            400, f"{len(names)} names; at most {NAMES} at once", "&".join(f"names={name}" for name in names[:3])
+        )
     index = source.index()
     read(source, WAIT)
     key = (tuple(names), points, axis, low, high)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 from time import monotonic
 from typing import Any
 
@@ -21,7 +20,10 @@ SHORT = 300
 """Characters of a prompt or a completion in a list."""
 SEARCH = 1.0
 """Seconds in which the same prompt is looked for in other steps."""
-PLAIN = ("step", "prompt", "completion", "reward", "advantage", "group", "sample", "length", "stop", "kept")
+PLAIN = (
+    "step", "prompt", "completion", "reward", "advantage", "group", "sample", "length", "stop", "kept", "version",
+    "changes",
+)  # fmt: skip
 ANSWERS = ("answer", "extracted", "extracted_answer", "prediction")
 TARGETS = ("target", "ground_truth", "gts", "solution", "expected")
 """Columns of words that rewards add, by the names that are usual for them."""
@@ -30,40 +32,47 @@ EDGES: list[float | None] = [0.0, *(place / 100 for place in range(50, 151)), No
 BINS = len(EDGES) - 1
 
 
-def facts(source: Source) -> dict[Table, dict[str, int | None]]:
+def facts(source: Source) -> dict[Table, dict[str, Any]]:
     """Which steps each kind of table has."""
-    found: dict[Table, dict[str, int | None]] = {}
-    for name in TABLES:
-        steps = source.steps(name)
-        gaps = [after - before for before, after in pairwise(steps)]
-        found[name] = {
-            "count": len(steps),
-            "first": steps[0] if steps else None,
-            "last": steps[-1] if steps else None,
-            "stride": min(gaps) if gaps else None,
-        }
-    return found
+    return {name: facts_of(source.steps(name)) for name in TABLES}
+
+
+def facts_of(steps: Sequence[int]) -> dict[str, Any]:
+    """How many steps, and which: stretches of evenly spaced ones as first, last and how far apart they lie.
+
+    >>> facts_of([0, 2, 4, 9])
+    {'count': 4, 'spans': [[0, 4, 2], [9, 9, 1]]}
+    """
+    spans: list[list[int]] = []
+    for step in steps:
+        if spans:
+            first, last, apart = spans[-1]
+            if first == last or step - last == apart:
+                spans[-1] = [first, step, step - last]
+                continue
+        spans.append([step, step, 1])
+    return {"count": len(steps), "spans": spans}
 
 
 def rollouts(source: Source, step: int | None, short: int = SHORT) -> dict[str, Any]:
     """Every completion of a step, its texts cut after so many characters."""
-    place = _placed(source, "rollouts", step)
-    table = _read(source, "rollouts", place["step"])
-    return {**place, "columns": _parts(table), "rows": _rows(table, short)}
+    at = _at(source, "rollouts", step)
+    table = _read(source, "rollouts", at)
+    return {"step": at, "columns": _parts(table), "rows": _rows(table, short)}
 
 
 def rollout(source: Source, step: int | None, row: int) -> dict[str, Any]:
     """One completion, whole."""
-    place = _placed(source, "rollouts", step)
-    table = _read(source, "rollouts", place["step"])
+    at = _at(source, "rollouts", step)
+    table = _read(source, "rollouts", at)
     if row >= len(table):
-        raise Refusal(404, f"step {place['step'] + 1} has {len(table)} completions, no number {row}", "row=0")
-    return {**place, "columns": _parts(table), **_rows(table.slice(row, 1), None)[0], "row": row}
+        raise Refusal(404, f"step {at + 1} has {len(table)} completions, no number {row}", "row=0")
+    return {"step": at, "columns": _parts(table), **_rows(table.slice(row, 1), None)[0], "row": row}
 
 
 def same_prompt(source: Source, step: int | None, row: int, limit: int) -> dict[str, Any]:
     """Completions of the same prompt in this step and in others, the nearest ones first, as far as a second goes."""
-    at = _placed(source, "rollouts", step)["step"]
+    at = _at(source, "rollouts", step)
     asked = _read(source, "rollouts", at, ["prompt"])
     if row >= len(asked):
         raise Refusal(404, f"step {at + 1} has {len(asked)} completions, no number {row}", "row=0")
@@ -88,13 +97,13 @@ def same_prompt(source: Source, step: int | None, row: int, limit: int) -> dict[
 
 
 def tokens(source: Source, step: int | None) -> dict[str, Any]:
-    place = _placed(source, "tokens", step)
-    return {**place, "rows": _plain(_read(source, "tokens", place["step"]))}
+    at = _at(source, "tokens", step)
+    return {"step": at, "rows": _plain(_read(source, "tokens", at))}
 
 
 def pairs(source: Source, step: int | None) -> dict[str, Any]:
-    place = _placed(source, "pairs", step)
-    return {**place, "rows": _plain(_read(source, "pairs", place["step"]))}
+    at = _at(source, "pairs", step)
+    return {"step": at, "rows": _plain(_read(source, "pairs", at))}
 
 
 def ratios(source: Source, step: int | None, *, by_token: bool) -> dict[str, Any]:
@@ -102,10 +111,10 @@ def ratios(source: Source, step: int | None, *, by_token: bool) -> dict[str, Any
     if not isinstance(source, OwnRun):
         raise Refusal(404, f"runs of {source.kind} have no ratios", "a run of oneloop: oneloop train grpo --epochs 2")
     steps = source.steps("ratios")
-    place = _placed(source, "ratios", step) if by_token and steps else _placed_in_lines(source, step)
-    line = _line(source, place["step"]) or {}
+    at = _at(source, "ratios", step) if by_token and steps else _at_in_lines(source, step)
+    line = _line(source, at) or {}
     answer = {
-        **place,
+        "step": at,
         "updates": line.get("updates"),
         "epsilon": line.get("epsilon"),
         "edges": EDGES,
@@ -113,13 +122,13 @@ def ratios(source: Source, step: int | None, *, by_token: bool) -> dict[str, Any
         "zero": _counts(line.get("zero")),
         "rows": None,
     }
-    if by_token and place["step"] in steps:
-        answer["rows"] = _plain(_read(source, "ratios", place["step"]))
+    if by_token and at in steps:
+        answer["rows"] = _plain(_read(source, "ratios", at))
     return answer
 
 
-def _placed(source: Source, name: Table, step: int | None) -> dict[str, Any]:
-    """The step, the last one where none is asked for, and its neighbours. Raises: Refusal where it has no table."""
+def _at(source: Source, name: Table, step: int | None) -> int:
+    """The step, the last one where none is asked for. Raises: Refusal where it has no table."""
     steps = source.steps(name)
     if not steps:
         if not source.folder.exists():
@@ -127,15 +136,14 @@ def _placed(source: Source, name: Table, step: int | None) -> dict[str, Any]:
         words = LACKS[name] if isinstance(source, OwnRun) else f"runs of {source.kind} have no {name}"
         raise Refusal(404, f"this run has {words}", "oneloop lab --demo shows a run that has them")
     at = steps[-1] if step is None else step
-    before, after = [one for one in steps if one < at], [one for one in steps if one > at]
     if at not in steps:
         near = min(steps, key=lambda one: abs(one - at))
         words = f"there are {len(steps)} from step {steps[0] + 1} to {steps[-1] + 1}"
         raise Refusal(404, f"step {at + 1} has no {name}; {words}", f"step={near}")
-    return {"step": at, "previous": before[-1] if before else None, "next": after[0] if after else None}
+    return at
 
 
-def _placed_in_lines(source: OwnRun, step: int | None) -> dict[str, Any]:
+def _at_in_lines(source: OwnRun, step: int | None) -> int:
     """The same for ratios.jsonl, which has a line for every step."""
     try:
         with source.folder.open(FILES["ratios"]) as file:
@@ -150,7 +158,7 @@ def _placed_in_lines(source: OwnRun, step: int | None) -> dict[str, Any]:
     at = high if step is None else step
     if not low <= at <= high:
         raise Refusal(404, f"step {at + 1} has no ratios; there are steps {low + 1} to {high + 1}", f"step={high}")
-    return {"step": at, "previous": at - 1 if at > low else None, "next": at + 1 if at < high else None}
+    return at
 
 
 def _line(source: OwnRun, step: int) -> dict[str, Any] | None:

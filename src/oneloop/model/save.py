@@ -64,11 +64,15 @@ def describe_policy(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedT
         tokenizer.save_pretrained(folder)
 
 
+def weights_of(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    """By name, adapters merged."""
+    return merged_state(model) if has_adapters(model) else model.state_dict()
+
+
 def write_weights(folder: Path, model: PreTrainedModel, dtype: torch.dtype) -> None:
     """The weights by the names of Hugging Face's layout, adapters merged; those in another `dtype` are copies."""
-    state, bare = model.state_dict(), model
+    state, bare = weights_of(model), model
     if has_adapters(model):
-        state = merged_state(model)
         with torch.device("meta"):
             bare = type(model)(model.config)
     cast = {name: value.to(dtype) if value.is_floating_point() else value for name, value in state.items()}

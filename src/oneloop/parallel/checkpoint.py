@@ -74,9 +74,16 @@ def read_state(folder: Path, learner: Learner) -> dict[str, Any]:
     kind = learner.optimization.optimizer
     for name, parameter in expected.items():
         _check_pieces(folder, name, found[name], parameter, kind)
-        pieces = {key: _beside(parameter, value) for key, value in found[name].items()}
+        pieces = {key: _share(value, parameter) for key, value in found[name].items()}
         learner.optimizer.state[parameter] = from_tensors(kind, pieces, parameter.device)
     return state
+
+
+def _share(value: Tensor, parameter: Tensor) -> Tensor:
+    """In memory of its own, and as the parameter is cut."""
+    if isinstance(parameter, DTensor) and value.dim():
+        return cut_like(value, parameter)
+    return aligned(value)
 
 
 def _check_pieces(
@@ -94,10 +101,3 @@ def _check_pieces(
                 f"{folder / 'optimizer.safetensors'}: {name} has shape {tuple(pieces[key].shape)} there and wants "
                 f"{piece.shape} for the model's {tuple(parameter.shape)} ({key})"
             )
-
-
-def _beside(parameter: Tensor, value: Tensor) -> Tensor:
-    """In memory of its own, as the parameter is cut."""
-    if isinstance(parameter, DTensor) and value.dim():
-        return cut_like(value, parameter)
-    return aligned(value)

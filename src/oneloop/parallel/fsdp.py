@@ -22,6 +22,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import PreTrainedModel
 
 from oneloop.forward.recompute import layers_of
+from oneloop.model.frozen import hold_in
 from oneloop.model.sharded import whole
 
 T = TypeVar("T")
@@ -108,8 +109,7 @@ class Copied:
         self._policy = policy
         here = {id(p): nn.Parameter(p.detach().to("cpu", copy=True), False) for p in policy.parameters()}
         self.model: PreTrainedModel = deepcopy(policy, here).eval()  # pyright: ignore[reportArgumentType]
-        if dtype != torch.float32:
-            _hold_products(self.model, dtype)
+        hold_in(self.model, dtype, representable=lambda weight: False)  # what is looked up will be other numbers
 
     def arrive(self, device: torch.device) -> PreTrainedModel:
         """The copy, on the device where it samples."""
@@ -122,13 +122,6 @@ class Copied:
             if parameter.requires_grad:
                 mine = self.model.get_parameter(name)
                 mine.copy_(whole(parameter.to(mine.dtype)))
-
-
-def _hold_products(model: PreTrainedModel, dtype: torch.dtype) -> None:
-    embedding: Any = model.get_input_embeddings()
-    for module in model.modules():
-        if type(module) is nn.Linear and module.weight is not embedding.weight:
-            module.weight = nn.Parameter(module.weight.to(dtype), requires_grad=False)
 
 
 def cut_like(value: Tensor, like: DTensor) -> DTensor:

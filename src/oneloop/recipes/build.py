@@ -20,6 +20,7 @@ from oneloop.algorithms import Need, PolicyGradient, Preference
 from oneloop.batch import Batch
 from oneloop.config import Run
 from oneloop.errors import ConfigError
+from oneloop.experience.ahead import Ahead, InTurn
 from oneloop.experience.demonstrations import Demonstrations, demonstration_batch
 from oneloop.experience.evaluation import Every, Generation, generation_scalars, loss_scalars
 from oneloop.experience.pairs import Pair, Pairs, Reference, pair_batch, with_reference
@@ -49,6 +50,7 @@ from oneloop.recipes.resolve import Algorithm, ReferenceFrom, entropy_of, refere
 from oneloop.recipes.sampler import engine_of
 from oneloop.recipes.stored import Stored
 from oneloop.rewards import NamedReward, RewardScorer
+from oneloop.rollout.beside.engine import OneThread, SecondProcess
 from oneloop.rollout.engine import Engine
 from oneloop.rollout.vllm.engine import VllmEngine
 from oneloop.types import Sampling
@@ -61,7 +63,7 @@ class Parts:
     text: Text
     learner: Learner
     experience: Experience
-    engine: Engine | VllmEngine | None
+    engine: Engine | VllmEngine | SecondProcess | OneThread | None
     """What samples; None where the data is fixed."""
     measures: tuple[Every, ...]
     counts: tuple[Measure, ...]
@@ -71,7 +73,9 @@ class Parts:
 
     def close(self) -> None:
         """End what runs outside of this process."""
-        if isinstance(self.engine, VllmEngine):
+        if isinstance(self.experience, Ahead):
+            self.experience.close()
+        elif isinstance(self.engine, VllmEngine):
             self.engine.close()
 
 
@@ -239,7 +243,7 @@ class _Builder:
         self.long_skipped = self.long_truncated = 0
 
     @cached_property
-    def engine(self) -> Engine | VllmEngine:
+    def engine(self) -> Engine | VllmEngine | SecondProcess | OneThread:
         def prompt() -> Sequence[int]:
             row = self.inputs.rows[0]
             return self.text.prompt(row["prompt"], row.get("tools"))[0]
@@ -248,7 +252,7 @@ class _Builder:
             fix = "look at vllm.log in the run folder; completions are drawn again with the same seeds"
             self.recorder.event(self.engine.version, "A_ENGINE", f"{what}. It is started again", fix)
 
-        return engine_of(self.run, self.learner, self.text, self.copied, prompt, self.say, told)
+        return engine_of(self.run, self.learner, self.copied, self.text, prompt, self.say, told, self.world.rank)
 
     def experience(self, reference: Reference | None) -> Experience:
         run, rows = self.run, self.inputs.rows
@@ -263,11 +267,12 @@ class _Builder:
             pairs = self._kept(items.pairs(rows, self.text, self.context, run.long_prompts, margins=self._margins))
             self._note_margins(pairs)
             return Pairs(with_reference(pairs, reference, steps=run.steps, **fixed) if reference else pairs, **fixed)
-        return Rollouts(
+        scorer = RewardScorer(rewards, run.on_reward_error, run.steps) if (rewards := self._rewards()) else unjudged
+        rollouts = Rollouts(
             engine=self.engine,
             prompts=self._kept(items.prompts(rows, self.text, self.context, run.max_new_tokens, run.long_prompts)),
             decode=self.text.decode,
-            scorer=RewardScorer(rewards, run.on_reward_error, run.steps) if (rewards := self._rewards()) else unjudged,
+            scorer=InTurn(scorer) if run.staleness else scorer,
             sampling=Sampling(
                 max_new_tokens=run.max_new_tokens, temperature=run.temperature, top_k=run.top_k, top_p=run.top_p
             ),
@@ -283,6 +288,9 @@ class _Builder:
             device=self.device,
             world=self.world,
         )
+        if isinstance(self.engine, Engine | VllmEngine):
+            return rollouts
+        return Ahead(rollouts, self.engine, staleness=run.staleness, last=run.steps - 1, world=self.world)
 
     def _rewards(self) -> tuple[NamedReward, ...]:
         if not self.run.reward_model:

@@ -1,4 +1,4 @@
-"""The device of a run, how its models are cut over those of all ranks, and what is away from it."""
+"""The device of a run, what is away from it, and how models are cut over those of all ranks."""
 
 import torch
 from torch.distributed.device_mesh import init_device_mesh

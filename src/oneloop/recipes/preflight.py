@@ -103,6 +103,8 @@ def _check_engine(run: Run, kind: Kind) -> None:
         raise ConfigError(
             f"--engine {run.engine} with several ranks is not there yet. Fix: --engine builtin, or one rank"
         )
+    if run.staleness and kind != "prompts":
+        raise ConfigError(f"--staleness {run.staleness}: {run.algorithm} draws no samples. Fix: leave it out")
     if run.engine == "vllm":
         check_python(python_of(run))
 

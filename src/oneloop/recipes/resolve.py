@@ -34,6 +34,11 @@ def resolved(run: Run, given: Algorithm | None = None) -> Algorithm:
         )
     if isinstance(algorithm, Preference) and run.group_size != 2:
         raise ConfigError(f"--group-size {run.group_size}: {algorithm.name} learns from pairs. Fix: --group-size 2")
+    if run.staleness and isinstance(algorithm, PolicyGradient) and algorithm.correction is None:
+        raise ConfigError(
+            f"--staleness {run.staleness} with correction=none: samples of an older policy would count as the new "
+            "one's. Fix: --set correction=TruncatedImportance(2)"
+        )
     _check_reference(run, algorithm)
     return algorithm
 
@@ -76,8 +81,25 @@ def _corrected(algorithm: PolicyGradient) -> PolicyGradient:
 
 def sampler(run: Run) -> str:
     """What draws a run's completions, where it is not the policy's own modules in the trainer's process."""
-    if run.engine == "builtin":
+    return "; ".join(words for words in (_engine(run), _ahead(run)) if words)
+
+
+def _ahead(run: Run) -> str:
+    if not run.staleness:
         return ""
+    on_the_way = {
+        "finish": "completions on their way at an update are finished under the old weights",
+        "continue": "completions on their way at an update go on with the new weights",
+    }[run.in_flight]
+    return (
+        f"beside the training, from weights at most {run.staleness} steps old; {on_the_way}; π_old is the trainer's at "
+        "the start of the step, and π_old/μ corrects what is older"
+    )
+
+
+def _engine(run: Run) -> str:
+    if run.engine == "builtin":
+        return "a second process with a copy of the weights" if run.staleness else ""
     if run.engine == "vllm":
         return "vLLM with a copy of the weights, sent after each update; π_old/μ corrects what it rounds differently"
     return (

@@ -8,14 +8,18 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from transformers import PreTrainedModel
 
 from oneloop.config import Run
 from oneloop.experience.pack import Row, collate
 from oneloop.model.learner import Learner
-from oneloop.model.save import describe_policy, write_weights
+from oneloop.model.save import describe_policy, weights_of, write_weights
 from oneloop.model.text import Text
 from oneloop.parallel.fsdp import Copied
 from oneloop.recipes.preflight import python_of
+from oneloop.rollout.beside.arrivals import Arrivals, arrivals_file, ignored, script
+from oneloop.rollout.beside.engine import OneThread, SecondProcess
+from oneloop.rollout.beside.process import Sampler
 from oneloop.rollout.engine import Engine
 from oneloop.rollout.vllm.engine import VllmEngine
 from oneloop.rollout.vllm.faults import Patience
@@ -36,24 +40,55 @@ SHARE = "0.4"
 def engine_of(
     run: Run,
     learner: Learner,
-    text: Text,
     copied: Copied | None,
+    text: Text,
     prompt: Callable[[], Sequence[int]],
     say: Callable[[str], None],
     told: Callable[[str], None],
-) -> Engine | VllmEngine:
-    """What samples for training and evaluation. A server is started at its first call.
+    rank: int = 0,
+) -> Engine | VllmEngine | SecondProcess | OneThread:
+    """What samples for training and evaluation. A server or a process is started at its first call.
 
     Args:
-        copied: where the policy is cut over ranks, the whole copy that samples.
+        copied: the policy to sample from where that of the learner is cut over ranks.
         prompt: gives one of the data's, for the probe.
         told: hears what had to be mended.
+        rank: of this process; each has a sampler of its own.
     """
+    if run.engine != "builtin":
+        server = _server(run, learner, text, prompt, say, told)
+        return OneThread(server) if run.staleness else server
+    model, refresh = learner.model, None
+    if copied is not None:
+        model, refresh = copied.arrive(learner.device), copied.refresh
+    here = Engine(model, text.end_ids, dtype=learner.dtype, refresh=refresh)
+    return SecondProcess(here, _sampler(run, learner, model, text, rank)) if run.staleness else here
+
+
+def _sampler(run: Run, learner: Learner, model: PreTrainedModel, text: Text, rank: int) -> Sampler:
+    continues = run.in_flight == "continue"
+    setup = {
+        "end_ids": sorted(text.end_ids),
+        "dtype": str(learner.dtype).removeprefix("torch."),
+        "device": str(learner.device),
+        "threads": torch.get_num_threads(),
+        "continues": continues,
+    }
+    if run.replay:
+        setup["script"] = script(arrivals_file(Path(run.replay), rank))
+    taken = Arrivals(arrivals_file(Path(run.out), rank)) if continues else ignored
+    return Sampler(model.config, partial(weights_of, model), setup, taken)
+
+
+def _server(
+    run: Run,
+    learner: Learner,
+    text: Text,
+    prompt: Callable[[], Sequence[int]],
+    say: Callable[[str], None],
+    told: Callable[[str], None],
+) -> VllmEngine:
     model, patience = learner.model, Patience()
-    if run.engine == "builtin":
-        refresh = None if copied is None else copied.refresh
-        whole = model if copied is None else copied.arrive(learner.device)
-        return Engine(whole, text.end_ids, dtype=learner.dtype, refresh=refresh)
     out = Path(run.out).absolute()
     context = getattr(model.config, "max_position_embeddings", None)
     if run.engine == "vllm":

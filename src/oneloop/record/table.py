@@ -10,14 +10,18 @@ from oneloop.types import Trajectory
 if TYPE_CHECKING:  # slow to load
     import pyarrow
 
-_COLUMNS = frozenset(
-    ("step", "prompt", "completion", "reward", "advantage", "group", "sample", "length", "stop", "kept")
-)
+_COLUMNS = frozenset((
+    "step", "prompt", "completion", "reward", "advantage", "group", "sample", "length", "stop", "kept", "version",
+    "changes",
+))  # fmt: skip
 
 
 def rollout_table(step: int, items: Sequence[Trajectory]) -> pyarrow.Table:
-    """Columns: step, prompt, completion, one per reward part, reward, advantage, group, sample, length, stop, kept, and
-    those that reward functions added, as text.
+    """Columns: step, prompt, completion, one per reward part, reward, advantage, group, sample, length, stop, kept,
+    version, changes, and those that reward functions added, as text.
+
+    `version`: updates of the weights that the first token was drawn from. `changes`: where newer ones came on the way,
+    "17:4" for version 4 from token 17 on (counted from 0), with spaces between; "" for none.
 
     A part that is called like one of the others becomes `rewards/<name>`, an added column `extra/<name>`. Columns have
     the same type in every file, also where all values are missing, so that a run's files can be read as one table.
@@ -47,6 +51,8 @@ def rollout_table(step: int, items: Sequence[Trajectory]) -> pyarrow.Table:
         "length": [len(item.completion.tokens) for item in items],
         "stop": words([str(item.completion.stop) for item in items]),
         "kept": [item.kept for item in items],
+        "version": pyarrow.array([item.completion.version for item in items], pyarrow.int32()),
+        "changes": words([" ".join(f"{p}:{v}" for p, v in item.completion.changes) for item in items]),
     }
     for name in dict.fromkeys(name for item in items for name in item.reward.extras):
         texts = words([item.reward.extras.get(name) for item in items])

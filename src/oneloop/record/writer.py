@@ -36,6 +36,7 @@ TABLES: dict[str, int | None] = {"rollouts": None, "ratios": 64 * 2**20, "tokens
 """Folders of tables by step, and the most bytes of each; None: every step's completions stay."""
 _BEFORE_A_STEP = {
     "run.json", "config.toml", ".lock", "objective.txt", METRICS, EVENTS, MEMORY, EVALUATIONS, RATIOS, "start",
+    "arrivals",
     *TABLES,
 }  # fmt: skip
 """What a run may have written when its first step is not done."""

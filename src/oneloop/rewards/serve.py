@@ -6,16 +6,13 @@ transformers is imported here; the function's own file may.
 
 from __future__ import annotations
 
-import ctypes
 import faulthandler
-import json
 import os
 import pickle
 import resource
 import signal
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from queue import SimpleQueue
@@ -23,14 +20,10 @@ from threading import Lock, Thread
 from typing import Any
 
 from oneloop.errors import ConfigError
+from oneloop.pipes import bodies, die_with, send
 from oneloop.rewards.blame import described
 from oneloop.rewards.grading import Grade, grade
 from oneloop.rewards.load import NamedReward, load_reward
-
-HEAD = 8
-"""Bytes before each message that say how long it is."""
-_PARENT_DEATH_SIGNAL = 1
-"""PR_SET_PDEATHSIG of linux/prctl.h."""
 
 
 def main(spec: str, parent: int, requests: int, answers: int, traces: int, memory: int) -> None:
@@ -41,7 +34,8 @@ def main(spec: str, parent: int, requests: int, answers: int, traces: int, memor
         requests, answers, traces: file descriptors. Standard output stays the function's own.
         memory: MiB that this process may map; 0 = all there are.
     """
-    _die_with(parent)
+    if not die_with(parent, signal.SIGKILL):
+        _end()
     if memory:
         resource.setrlimit(resource.RLIMIT_AS, (memory << 20, memory << 20))
     faulthandler.register(signal.SIGUSR1, traces, all_threads=False)  # where it hangs, asked before it is killed
@@ -82,36 +76,16 @@ class _Channel:
         Thread(target=self._listen, args=(requests,), daemon=True).start()
 
     def _listen(self, requests: int) -> None:
-        with suppress(OSError):
-            while len(head := _read(requests, HEAD)) == HEAD:
-                self.requests.put(_read(requests, int.from_bytes(head)))
+        for body in bodies(requests):
+            self.requests.put(body)
         _end()
 
     def send(self, message: Mapping[str, Any]) -> None:
-        body = json.dumps(message).encode()
-        data = memoryview(len(body).to_bytes(HEAD) + body)
         with self._lock:
-            while data:
-                data = data[os.write(self._answers, data) :]
+            send(self._answers, message)
 
     def tell(self, grades: Mapping[int, Grade]) -> None:
         self.send({"grades": [[place, *grade[:4]] for place, grade in grades.items()]})
-
-
-def _read(descriptor: int, count: int) -> bytes:
-    """So many bytes; fewer at the end."""
-    data = bytearray()
-    while len(data) < count and (piece := os.read(descriptor, count - len(data))):
-        data += piece
-    return bytes(data)
-
-
-def _die_with(parent: int) -> None:
-    """Where the kernel offers it, be killed when the parent ends in whatever way, also while C code runs here."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL)
-    if os.getppid() != parent:  # gone already
-        _end()
 
 
 def _end() -> None:

@@ -19,12 +19,12 @@ from time import monotonic
 from typing import Any
 
 from oneloop.errors import ConfigError
+from oneloop.pipes import HEAD
 from oneloop.rewards.adapters import Signature
 from oneloop.rewards.blame import deepest
 from oneloop.rewards.grading import Asked, Grade, Grader, Tell
 from oneloop.rewards.load import split_spec
 from oneloop.rewards.processes import kill_all, new_mark
-from oneloop.rewards.serve import HEAD
 from oneloop.rewards.values import real
 
 LOAD_SECONDS = 120.0

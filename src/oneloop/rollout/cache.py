@@ -209,6 +209,21 @@ class Slots:
                 columns.index_copy_(0, to, columns.index_select(0, since))
                 table[layer] = rows[: len(slots)]
 
+    def grow(self, count: int) -> None:
+        """More slots behind the others, which nobody reads yet."""
+        self._changes += 1
+        old = len(self.filled)
+        self.filled, self._before, self._column, self.at = (
+            lengthened(x, count) for x in (self.filled, self._before, self._column, self.at)
+        )
+        self._idle = torch.cat([self._idle, torch.ones(count - old, dtype=torch.bool)])
+        self._rows = torch.arange(count, device=self._column.device)
+        for table in (self._keys, self._values):
+            for layer, rows in table.items():
+                table[layer] = rows.new_empty(count, *rows.shape[1:])
+                table[layer][:old, :, : self._known] = rows[:, :, : self._known]
+                table[layer][old:, :, : self._known] = 0
+
     def attend(self, heads: Heads) -> Float[Tensor, "S 1 heads D"]:
         layer, (count, kv, _, width) = heads.layer, heads.key.shape
         new_keys, new_values = _kept(heads.key)[:, :, 0], _kept(heads.value)[:, :, 0]
@@ -282,6 +297,11 @@ class Slots:
         for table, like in ((self._keys, key), (self._values, value)):
             table[layer] = like.new_empty(len(self._rows), like.shape[1], capacity, like.shape[2])
             table[layer][:, :, : self._known] = 0
+
+
+def lengthened(x: Tensor, count: int) -> Tensor:
+    """With rows of zeros at the end."""
+    return torch.cat([x, x.new_zeros(count - len(x), *x.shape[1:])])
 
 
 def _kept(x: Tensor) -> Tensor:

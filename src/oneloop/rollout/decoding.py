@@ -16,7 +16,7 @@ from oneloop.batch import Batch
 from oneloop.forward.attention import hidden_states
 from oneloop.forward.fused import Backbone, Fused, Setting, decode_linear, worth_a_copy
 from oneloop.forward.packed import packed
-from oneloop.rollout.cache import Prefilled, SharedPrompts, Slots, padded_index
+from oneloop.rollout.cache import Prefilled, SharedPrompts, Slots, lengthened, padded_index
 from oneloop.rollout.replay import STRIDE, Pass, Recorder
 from oneloop.rollout.sampler import draw
 from oneloop.types import Completion, Sampling, StopReason
@@ -68,25 +68,19 @@ class Decoding:
         recorder: Recorder | None = None,
     ) -> None:
         self._model, self._sampling, self._end_ids, self._version = model, sampling, end_ids, version
-        self._backbone: Backbone = partial(hidden_states, model)
-        self._head: Any = model.get_output_embeddings()
-        if settings is not None:
-            copied = worth_a_copy(model)
-            self._backbone = Fused(model, settings, decode=copied)
-            self._head = decode_linear(self._head) if copied else self._head
-        by_prompt: dict[tuple[int, ...], list[Request]] = {}
-        for request in requests:
-            by_prompt.setdefault(request.prompt, []).append(request)
-        self._waiting = deque(by_prompt.items())
+        self._settings, self._most = settings, rows
+        self._read_weights()
+        self._waiting = deque(_by_prompt(requests))
         self._ready: deque[Ready] = deque()
         count, device = min(rows, len(requests)), model.device
         longest = max((len(request.prompt) for request in requests), default=0)
-        saved = sum(len(prompt) * (len(members) - 1) for prompt, members in by_prompt.items())
+        saved = sum(len(prompt) * (len(members) - 1) for prompt, members in self._waiting)
         shares = saved >= WORTH_SHARING * len(requests)
         self._shared = SharedPrompts() if shares else None
         columns = sampling.max_new_tokens + (0 if shares else longest)
         if recorder is not None and not recorder.works:
             recorder = None
+        self._recorder = recorder
         self._shrink_at = SHRINK_AT if recorder is None else SHRINK_RECORDED_AT
         self._slots = Slots(count, columns, device, self._shared, 1 if recorder is None else STRIDE)
         self._pass = Pass(self._backbone, self._slots, recorder)
@@ -98,26 +92,79 @@ class Decoding:
         self._logprobs = torch.zeros(count, sampling.max_new_tokens, device=device)
         self._states = torch.zeros(0, device=device)  # [S, H]: what the next token is drawn from
         self._newest = torch.zeros(count, dtype=torch.int64, device=device)
+        self._started: dict[int, int] = {}  # by request: the version of its first token
+        self._changes: dict[int, list[tuple[int, int]]] = {}
+
+    @property
+    def left(self) -> bool:
+        """Whether a completion is still to come."""
+        return any(self._request) or bool(self._ready or self._waiting)
 
     def run(self) -> Iterator[tuple[int, Completion]]:
-        while True:
-            self._admit()
-            if not any(self._request):
-                return
-            self._draw()
-            yield from self._finish()
-            self._shrink()
-            if any(self._request):
-                self._states = self._pass(self._newest)
+        while self.left:
+            yield from self.step()
+
+    def step(self) -> list[tuple[int, Completion]]:
+        """One token of every row; the completions that end with it, by their place in the input."""
+        if any(self._request):
+            self._states = self._pass(self._newest)
+        self._admit()
+        self._draw()
+        ended = list(self._finish())
+        self._shrink()
+        return ended
+
+    def add(self, requests: Sequence[Request], rows: int) -> None:
+        """More, which are admitted as slots get free; there may be up to `rows` of those now, or as many as before."""
+        self._waiting.extend(_by_prompt(requests))
+        self._most = min(self._most, rows)
+
+    def renew(self, version: int) -> None:
+        """The model's weights are others now. Rows on their way go on with them, after keys and values of the old."""
+        self._version = version
+        self._read_weights()
+        self._pass = Pass(self._backbone, self._slots, self._recorder)
+        # prompts that were read and wait for a slot are read again
+        self._waiting.extendleft(reversed(_by_prompt([ready.request for ready in self._ready])))
+        self._ready.clear()
+        for slot, request in enumerate(self._request):
+            if request is not None:
+                place, before = int(self._lengths[slot]), self._changes.get(request.position, [])
+                self._changes[request.position] = [*(old for old in before if old[0] < place), (place, version)]
+
+    def _read_weights(self) -> None:
+        """What decoding multiplies with: the modules themselves, or copies laid out for it."""
+        self._backbone: Backbone = partial(hidden_states, self._model)
+        self._head: Any = self._model.get_output_embeddings()
+        if self._settings is not None:
+            copied = worth_a_copy(self._model)
+            self._backbone = Fused(self._model, self._settings, decode=copied)
+            self._head = decode_linear(self._head) if copied else self._head
 
     def _admit(self) -> None:
         """Waiting requests into free slots."""
+        self._grow()
         free = deque(slot for slot, request in enumerate(self._request) if request is None)
         while free and (self._ready or self._waiting):
             if not self._ready:
                 self._prefill()
             count = min(len(free), len(self._ready))
             self._seat([free.popleft() for _ in range(count)], [self._ready.popleft() for _ in range(count)])
+
+    def _grow(self) -> None:
+        """Slots for those that were added when the batch had been cut, or was never large enough."""
+        waiting = len(self._ready) + sum(len(members) for _, members in self._waiting)
+        count = min(self._most, sum(request is not None for request in self._request) + waiting)
+        if count <= len(self._request):
+            return
+        self._slots.grow(count)
+        self._request += [None] * (count - len(self._request))
+        self._prompt_of, self._lengths = (lengthened(x, count) for x in (self._prompt_of, self._lengths))
+        self._seeds, self._tokens, self._logprobs, self._newest = (
+            lengthened(x, count) for x in (self._seeds, self._tokens, self._logprobs, self._newest)
+        )
+        if len(self._states):
+            self._states = lengthened(self._states, count)
 
     def _prefill(self) -> None:
         """Read the next prompts, end to end in one pass, each once."""
@@ -168,6 +215,7 @@ class Decoding:
         self._seeds[where] = torch.tensor([item.request.seed for item in ready], device=device)
         for slot, item in zip(slots, ready, strict=True):
             self._request[slot] = item.request
+            self._started[item.request.position] = self._version
 
     def _draw(self) -> None:
         """The next token of every slot."""
@@ -201,7 +249,8 @@ class Decoding:
                     tokens=tuple(tokens[row][:length]),
                     logprobs=tuple(logprobs[row][:length]),
                     stop=StopReason.EOS if by_end else StopReason.LENGTH,
-                    version=self._version,
+                    version=self._started.pop(request.position),
+                    changes=tuple(self._changes.pop(request.position, ())),
                 ),
             )
 
@@ -216,13 +265,19 @@ class Decoding:
         kept = torch.tensor(order, dtype=torch.int64)
         self._request = [self._request[slot] for slot in order]
         self._slots.keep(kept)
-        self._lengths = self._lengths[kept]
+        self._lengths, self._prompt_of = self._lengths[kept], self._prompt_of[kept]
         if self._shared is not None:
-            self._prompt_of = self._prompt_of[kept]
             self._forget_prompts(self._shared)
         kept = kept.to(self._model.device)
         self._seeds, self._states, self._newest = self._seeds[kept], self._states[kept], self._newest[kept]
         self._tokens, self._logprobs = self._tokens[kept], self._logprobs[kept]
+
+
+def _by_prompt(requests: Sequence[Request]) -> list[tuple[tuple[int, ...], list[Request]]]:
+    members: dict[tuple[int, ...], list[Request]] = {}
+    for request in requests:
+        members.setdefault(request.prompt, []).append(request)
+    return list(members.items())
 
 
 def _rows_of(prompts: Sequence[Sequence[int]], device: torch.device) -> Batch:

@@ -9,8 +9,8 @@ cache lives inside one call, so none can outlive the weights it was computed fro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 
 import torch
 from transformers import PreTrainedModel
@@ -76,7 +76,6 @@ class Engine:
             self._refresh()
         self.version = version
 
-    @torch.no_grad()
     def generate(
         self,
         prompts: Sequence[Sequence[int]],
@@ -89,17 +88,40 @@ class Engine:
         A row's draws depend on its prompt, its seed and the weights only. (In floating point, another batch size can
         move a probability in its last bits; a draw changes only if its number falls exactly there.)
         """
-        check_lengths(prompts, sampling, getattr(self._model.config, "max_position_embeddings", None))
-        requests = [Request(index, tuple(p), seed) for index, (p, seed) in enumerate(zip(prompts, seeds, strict=True))]
         done: dict[int, Completion] = {}
-        with evaluating(self._model), self._precision():
-            decoding = self._decoding(requests, sampling, self._rows(prompts, sampling))
-            for index, completion in decoding.run():
+        with self.reading():
+            for index, completion in self.decoding(prompts, sampling, seeds).run():
                 done[index] = completion
                 finished(index, completion)
         return [done[index] for index in range(len(prompts))]
 
-    def _decoding(self, requests: list[Request], sampling: Sampling, rows: int) -> Decoding | PlainDecoding:
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """The state in which passes are made."""
+        with torch.no_grad(), evaluating(self._model), self._precision():
+            yield
+
+    def decoding(
+        self,
+        prompts: Sequence[Sequence[int]],
+        sampling: Sampling,
+        seeds: Sequence[int],
+        *,
+        first: int = 0,
+        running: Decoding | PlainDecoding | None = None,
+    ) -> Decoding | PlainDecoding:
+        """What `generate` carries out, to be carried out step by step while `reading`.
+
+        Args:
+            first: the number of the first prompt: completions come with their prompt's.
+            running: one of the same sampling, to which these are added instead.
+        """
+        check_lengths(prompts, sampling, getattr(self._model.config, "max_position_embeddings", None))
+        asked = enumerate(zip(prompts, seeds, strict=True), start=first)
+        requests, rows = [Request(n, tuple(prompt), seed) for n, (prompt, seed) in asked], self._rows(prompts, sampling)
+        if running is not None:
+            running.add(requests, rows)
+            return running
         if not self._fast:
             return PlainDecoding(self._model, requests, sampling, self._end_ids, rows, self.version)
         return Decoding(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -30,14 +31,31 @@ class PlainDecoding:
         version: int,
     ) -> None:
         self._model, self._sampling, self._end_ids, self._version = model, sampling, end_ids, version
+        self._batches: deque[Sequence[Request]] = deque()
+        self.add(requests, rows)
+
+    def add(self, requests: Sequence[Request], rows: int) -> None:
         ordered = sorted(requests, key=lambda request: len(request.prompt))
-        self._batches = [ordered[start : start + rows] for start in range(0, len(ordered), rows)]
+        self._batches += (ordered[start : start + rows] for start in range(0, len(ordered), rows))
+
+    @property
+    def left(self) -> bool:
+        return bool(self._batches)
 
     def run(self) -> Iterator[tuple[int, Completion]]:
-        for batch in self._batches:
-            decoding = _Padded(self._model, batch, self._end_ids)
-            completions = decoding.run(self._sampling, self._version)
-            yield from zip((request.position for request in batch), completions, strict=True)
+        while self.left:
+            yield from self.step()
+
+    def step(self) -> list[tuple[int, Completion]]:
+        """One batch to its end."""
+        batch = self._batches.popleft()
+        decoding = _Padded(self._model, batch, self._end_ids)
+        completions = decoding.run(self._sampling, self._version)
+        return list(zip((request.position for request in batch), completions, strict=True))
+
+    def renew(self, version: int) -> None:
+        """The model's weights are others now; no batch is on its way."""
+        self._version = version
 
 
 class _Padded:

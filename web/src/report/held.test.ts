@@ -12,7 +12,7 @@ const answers = {
 const ask = (rest: string) => held(answers, `/api/runs/a${rest}`) as any;
 
 test("curves are those that are asked for, over steps alone", () => {
-  expect(ask("/curves?names=reward,kl&points=1000").series).toEqual([{ name: "reward" }]);
+  expect(ask("/curves?names=reward&names=kl&points=1000").series).toEqual([{ name: "reward" }]);
   expect(ask("/curves?names=reward&x=time")).toBeUndefined();
 });
 

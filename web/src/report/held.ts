@@ -38,7 +38,7 @@ function lines(answer: Lines | undefined, offset: number): unknown {
 function curves(answer: unknown, query: URLSearchParams): unknown {
   const all = answer as { x: string; series: { name: string }[] } | undefined;
   if (!all || (query.get("x") ?? "step") !== all.x) return undefined;
-  const names = (query.get("names") ?? "").split(",");
+  const names = query.getAll("names");
   return { ...all, series: all.series.filter((one) => names.includes(one.name)) };
 }
 

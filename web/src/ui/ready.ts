@@ -8,7 +8,7 @@ const TRIES = 200;
 
 export async function ready(id: string): Promise<void> {
   for (let i = 0; i < TRIES; i++) {
-    if ((await get<Curves>(ofRun(id, "/curves", { names: "" }))).ready >= 1) return;
+    if ((await get<Curves>(ofRun(id, "/curves"))).ready >= 1) return;
     await new Promise((done) => setTimeout(done, PAUSE));
   }
 }

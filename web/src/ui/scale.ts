@@ -26,6 +26,12 @@ export function ticks(from: number, to: number, count = 5): number[] {
   return out;
 }
 
+/** Where a number at a bar's end stands: at its place, or beyond a mark that would cross it. `way`: −1 upwards, 1 downwards. */
+export function clear(place: number, mark: number | undefined, way: 1 | -1): number {
+  const crossed = mark !== undefined && mark > place - 13 && mark < place + 4;
+  return crossed ? mark + (way < 0 ? -5 : 14) : place;
+}
+
 /** Logarithmic: equal factors lie equally far apart. Only for numbers above 0. */
 export function logarithmic(domain: readonly [number, number], range: readonly [number, number]): Scale {
   const inner = linear([Math.log(domain[0]), Math.log(domain[1])], range);

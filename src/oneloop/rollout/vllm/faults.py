@@ -41,6 +41,8 @@ class Patience:
     """For new weights, beside what their size takes."""
     start: float = 900.0
     """Until the server answers."""
+    death: float = 2.0
+    """In which a server whose connections fail may turn out to be dead."""
     look: float = 0.5
     """Between looks whether the server lives and moves."""
 

@@ -30,8 +30,6 @@ CAUSE = re.compile(r"\b\w+(Error|Exception): \S.*")
 """What a server prints of an error: the first one since its start is the cause of the others."""
 TAIL = 4
 """Last lines of the server's output that an error quotes beside it."""
-DYING = 2.0
-"""Seconds in which a server whose connections fail may turn out to be dead."""
 SAID = 15.0
 """Seconds of waiting for a start after which, and as often again, it is said."""
 ENVIRONMENT = {
@@ -121,7 +119,9 @@ class Server:
 
     def _environment(self) -> dict[str, str]:
         guests = {"PYTHONPATH": str(Path(oneloop_inside.__file__).parent), oneloop_inside.KEY: self._key}
-        return dict([KVCACHE]) | _clean() | ENVIRONMENT | guests
+        # inductor's cache is shared: a compiler that was killed leaves half a library there, which everybody loads
+        eager = {"TORCH_COMPILE_DISABLE": "1"} if "--enforce-eager" in self._flags else {}
+        return dict([KVCACHE]) | _clean() | ENVIRONMENT | eager | guests
 
     def _wait(self) -> None:
         begin = told = monotonic()
@@ -152,7 +152,7 @@ class Server:
         """What is behind a fault: a connection fails a moment before the process has ended."""
         if fault.cut and self._process is not None:
             with suppress(subprocess.TimeoutExpired):
-                self._process.wait(DYING)
+                self._process.wait(self._patience.death)
             try:
                 self.check_alive()
             except Fault as death:

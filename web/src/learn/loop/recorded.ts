@@ -3,6 +3,7 @@ import { get, ofRun, Refusal } from "../../api";
 import type { Stage } from "../../math/ppo";
 import { fixed, percent, short, signed } from "../../ui/numbers";
 import type { Curves, Ratios, Run, TokenRow, TokenTable } from "../../types";
+import { ready } from "../../ui/ready";
 import { rebinned } from "./bins";
 import { HELP, mean, onceOnly, type AnswerView, type Fact, type ModelName } from "./view";
 
@@ -25,7 +26,7 @@ export async function load(id: string, step: number | undefined): Promise<Record
   if (!tokens.rows.some((row) => row.kind === "rollout")) throw new Refusal(404, `This run (${run.algorithm}) samples nothing, so it has no such loop: it learns from fixed data.`, "oneloop train ppo --model M --data D --reward R --out runs/my-ppo");
   const [ratios, curves] = await Promise.all([
     run.tables.ratios.count ? get<Ratios>(ofRun(id, "/ratios", { step: tokens.step })).catch(() => null) : null,
-    get<Curves>(ofRun(id, "/curves", { names: METRICS.join(","), x: "step", from: tokens.step, to: tokens.step, points: 4 })).catch(() => null),
+    ready(id).then(() => get<Curves>(ofRun(id, "/curves", { names: METRICS, x: "step", from: tokens.step, to: tokens.step, points: 4 }))).catch(() => null),
   ]);
   return { run, tokens, ratios, metrics: Object.fromEntries((curves?.series ?? []).map((series) => [series.name, series.y.at(-1) ?? null])) };
 }

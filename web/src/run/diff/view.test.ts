@@ -6,7 +6,7 @@ import { batch, changed, edited, passes, terms } from "./view";
 function ratio(sample: number, log_ratio: number[][]): RatioRow {
   return { group: 0, sample, truncated: false, update: log_ratio.map((_, i) => i), advantage: [1, 1], log_ratio, ref_gap: null, mismatch: null };
 }
-const step = { step: 0, previous: null, next: null };
+const step = { step: 0 };
 const rows = [ratio(0, [[0.1, 0.2], [0.3, 0.4]]), ratio(1, [[0.5, 0.6]]), ratio(2, [])];
 const ratios: Ratios = { ...step, updates: 2, epsilon: null, edges: [], positive: [], negative: [], zero: [], rows };
 const rollouts = { ...step, columns: [], rows: [{ group: 0, sample: 1, reward: 0.5 } as RolloutRow] };

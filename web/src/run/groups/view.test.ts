@@ -8,7 +8,7 @@ function answer(group: number, sample: number, reward: number | null, length: nu
   };
 }
 const rows = [answer(0, 0, 0, 3), answer(0, 1, 0, 4), answer(4, 0, 1, 2), answer(4, 1, 0.5, 2), answer(7, 0, 1, 9), answer(7, 1, null, 1)];
-const groups = judged({ step: 0, previous: null, next: null, columns: [], rows }, null, 0.6);
+const groups = judged({ step: 0, columns: [], rows }, null, 0.6);
 
 test("each group's fate, its spread, and all tokens it cost", () => {
   expect(groups.map((group) => [group.number, group.fate, group.std, group.tokens])).toEqual([
@@ -21,7 +21,7 @@ test("each group's fate, its spread, and all tokens it cost", () => {
 });
 
 test("lengths that nobody wrote are no 0 tokens", () => {
-  expect(judged({ step: 0, previous: null, next: null, columns: [], rows: [{ ...answer(0, 0, 1, 1), length: null }] }, null, 0)[0]!.tokens).toBeNull();
+  expect(judged({ step: 0, columns: [], rows: [{ ...answer(0, 0, 1, 1), length: null }] }, null, 0)[0]!.tokens).toBeNull();
 });
 
 test("orders", () => {

@@ -14,10 +14,10 @@ test("lengths of right and wrong answers, and the truncated share", () => {
 });
 
 test("steps of the history", () => {
-  expect(evenly({ count: 8, first: 0, last: 7, stride: 1 }, 24)).toEqual([0, 1, 2, 3, 4, 5, 6, 7]);
-  expect(evenly({ count: 1, first: 5, last: 5, stride: 1 }, 24)).toEqual([5]);
-  expect(evenly({ count: 0, first: null, last: null, stride: null }, 24)).toEqual([]);
-  const far = evenly({ count: 5000, first: 0, last: 19996, stride: 4 }, 24);
+  expect(evenly({ count: 8, spans: [[0, 7, 1]] }, 24)).toEqual([0, 1, 2, 3, 4, 5, 6, 7]);
+  expect(evenly({ count: 1, spans: [[5, 5, 1]] }, 24)).toEqual([5]);
+  expect(evenly({ count: 0, spans: [] }, 24)).toEqual([]);
+  const far = evenly({ count: 5000, spans: [[0, 19996, 4]] }, 24);
   expect(far.length).toBe(24);
   expect([far[0], far[23], far.every((step) => step % 4 === 0)]).toEqual([0, 19996, true]);
 });

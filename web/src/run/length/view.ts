@@ -1,7 +1,7 @@
 /** Completions of a step by their length, and the steps that the history is read from. */
 import { mean } from "../../math/groups";
 import type { RolloutRow, TableFacts } from "../../types";
-import { nearest } from "../steps";
+import { recorded } from "../../ui/steps";
 
 export interface Point {
   step: number;
@@ -44,17 +44,17 @@ export function point(step: number, rows: readonly RolloutRow[], bound: number):
   };
 }
 
-/** At most so many recorded steps, evenly from the first to the last. */
+/** At most so many of the recorded steps, always the first and the last. */
 export function evenly(facts: TableFacts, most: number): number[] {
-  if (facts.first === null || facts.last === null || facts.count === 0) return [];
-  const count = Math.min(facts.count, most);
-  const places = Array.from({ length: count }, (_, i) => nearest(facts.first! + (count > 1 ? (i / (count - 1)) * (facts.last! - facts.first!) : 0), facts));
-  return [...new Set(places.map(Math.round))];
+  return spread(recorded(facts), most);
 }
 
 /** At most so many, evenly from the shortest to the longest, and always both. */
 export function byLength(rows: readonly Measured[], most: number): Measured[] {
-  const order = [...rows].sort((a, b) => a.length - b.length || a.row - b.row);
-  if (order.length <= most) return order;
-  return Array.from({ length: most }, (_, i) => order[Math.round((i / (most - 1)) * (order.length - 1))]!);
+  return spread([...rows].sort((a, b) => a.length - b.length || a.row - b.row), most);
+}
+
+function spread<T>(all: readonly T[], most: number): T[] {
+  if (all.length <= most) return [...all];
+  return Array.from({ length: most }, (_, i) => all[Math.round((i / (most - 1)) * (all.length - 1))]!);
 }

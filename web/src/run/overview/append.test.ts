@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import type { Series } from "../../types";
 import { append, smoothed } from "./append";
-import { askable, chartsOf, matching } from "./charts";
+import { chartsOf, matching } from "./charts";
 
 const reward: Series = { name: "reward", x: [0, 1], y: [0.5, 0.25], low: [0.25, 0], high: [0.75, 0.5], n: 2 };
 const loss: Series = { name: "loss", x: [0], y: [2], low: null, high: null, n: 1 };
@@ -32,5 +32,4 @@ test("a filter is a pattern, or plain text where it is none", () => {
   expect(matching(names, "^(Reward|KL)$")).toEqual(["reward", "kl"]);
   expect(matching(names, "a(")).toEqual(["a(b"]);
   expect(matching(names, "")).toEqual(names);
-  expect(askable("a,b")).toBe(false);
 });

@@ -52,8 +52,3 @@ export function matching(names: readonly string[], filter: string): string[] {
   }
   return names.filter(test);
 }
-
-/** A route takes names with commas between them: a name that has one cannot be asked for. */
-export function askable(name: string): boolean {
-  return !name.includes(",");
-}

@@ -37,11 +37,11 @@ export function follow(id: () => string, names: () => readonly string[], live: (
       ready = 1;
       return;
     }
-    const columns = [...new Set(wanted.flatMap((name) => [name, spreadName(name)]))].join(",");
+    const columns = [...new Set(wanted.flatMap((name) => [name, spreadName(name)]))];
     let [offset, mark, whole] = [0, "", false];
 
     async function all(signal: AbortSignal): Promise<void> {
-      const found = await get<Curves>(ofRun(run, "/curves", { names: wanted.join(","), points: POINTS }), signal);
+      const found = await get<Curves>(ofRun(run, "/curves", { names: wanted, points: POINTS }), signal);
       if (signal.aborted) return;
       [series, ready, refusal] = [found.series, found.ready, null];
       [offset, mark, whole] = [found.offset, "", found.ready >= 1];
