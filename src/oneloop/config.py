@@ -139,8 +139,7 @@ class Run:
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """How the learning rate goes to 0 over the run."""
     optimizer: Literal["adamw", "adamw-8bit", "adafactor"] = "adamw"
-    """What a parameter's state takes beside it: 8 bytes; 2 (quantised moments, needs bitsandbytes); next to nothing
-    (second moments by row and column, no momentum)."""
+    """adamw-8bit: moments of 8 bits, needs bitsandbytes; adafactor: one moment, by rows and columns."""
     weight_decay: float = 0.0
     """The optimizer's decay of matrices."""
     max_grad_norm: float = 1.0
