@@ -274,9 +274,7 @@ class Run:
         if self.vllm_python and self.engine != "vllm":
             raise ConfigError(f"--vllm-python {self.vllm_python} with --engine {self.engine}. Fix: --engine vllm")
         if self.in_flight == "continue" and not self.staleness:
-            raise ConfigError(
-                "--in-flight continue with --staleness 0: no update meets a completion on its way. Fix: --staleness 1"
-            )
+            raise ConfigError("--in-flight continue: with --staleness 0 it meets no update. Fix: --staleness 1")
         if self.in_flight == "continue" and self.engine != "builtin":
             raise ConfigError(
                 f"--in-flight continue with --engine {self.engine}: its completions are finished before each update. "
@@ -284,7 +282,7 @@ class Run:
             )
         if self.replay and self.in_flight != "continue":
             raise ConfigError(
-                f"--replay {self.replay} with --in-flight finish, which comes out the same without. Fix: leave it out"
+                f"--replay {self.replay}: --in-flight finish comes out the same without. Fix: leave it out"
             )
 
     @property
