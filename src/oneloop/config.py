@@ -139,8 +139,7 @@ class Run:
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """How the learning rate goes to 0 over the run."""
     optimizer: Literal["adamw", "adamw-8bit", "adafactor"] = "adamw"
-    """What a parameter's state takes beside it: 8 bytes; 2 (quantised moments, needs bitsandbytes); next to nothing
-    (second moments by row and column, no momentum)."""
+    """adamw-8bit: moments of 8 bits, needs bitsandbytes; adafactor: one moment, by rows and columns."""
     weight_decay: float = 0.0
     """The optimizer's decay of matrices."""
     max_grad_norm: float = 1.0
@@ -182,8 +181,7 @@ class Run:
     """Keep the reference, a reward model and a separate critic in the machine's memory while the GPU does not need
     them: less of its memory, more time, the same numbers. On a CPU there is nothing to move."""
     ranks: int = 1
-    """Processes that train together, on this machine; each takes a share of the samples and of the passes. torchrun
-    starts as many itself, on several machines too, and then this is left out: docs/scaling.md."""
+    """Processes of this machine that share samples and passes; left out where torchrun starts them: docs/scaling.md."""
     shard: Literal["none", "grad", "full"] = "none"
     """What ranks share out of the models: nothing, so that each holds replicas; all but the weights of a pass, which
     are whole from a layer's forward pass to its backward pass; or all, with a layer whole only while it runs."""
@@ -276,9 +274,7 @@ class Run:
         if self.vllm_python and self.engine != "vllm":
             raise ConfigError(f"--vllm-python {self.vllm_python} with --engine {self.engine}. Fix: --engine vllm")
         if self.in_flight == "continue" and not self.staleness:
-            raise ConfigError(
-                "--in-flight continue with --staleness 0: no update meets a completion on its way. Fix: --staleness 1"
-            )
+            raise ConfigError("--in-flight continue: with --staleness 0 it meets no update. Fix: --staleness 1")
         if self.in_flight == "continue" and self.engine != "builtin":
             raise ConfigError(
                 f"--in-flight continue with --engine {self.engine}: its completions are finished before each update. "
@@ -286,7 +282,7 @@ class Run:
             )
         if self.replay and self.in_flight != "continue":
             raise ConfigError(
-                f"--replay {self.replay} with --in-flight finish, which comes out the same without. Fix: leave it out"
+                f"--replay {self.replay}: --in-flight finish comes out the same without. Fix: leave it out"
             )
 
     @property

@@ -135,7 +135,6 @@ class Sampler:
             self._failure = self._failure or EngineError(f"{what}. --resume goes on from the last checkpoint")
             for arriving in self._arriving.values():
                 arriving.failed(self._failure)
-        shutil.rmtree(self._folder, ignore_errors=True)
 
     def _arrived(self, message: Mapping[str, Any]) -> None:
         number, index = message["of"]
@@ -156,6 +155,7 @@ class Sampler:
             os.killpg(process.pid, signal.SIGKILL)
         os.close(self._requests)
         process.wait()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def _closed() -> EngineError:
