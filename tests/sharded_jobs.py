@@ -224,8 +224,25 @@ def digits(completions, **columns) -> list[float]:
     return [float(text[:1] in "0123456789abcdefgh") for text in completions]
 
 
-def carried_out(run: Run, world=None) -> None:
-    execute(run, Silent(), Given(functions={REWARD: digits}), ranks=Ranks(world))
+def carried_out(run: Run, world=None, reward=digits) -> None:
+    execute(run, Silent(), Given(functions={REWARD: reward}), ranks=Ranks(world))
+
+
+def broken_off(world, folder: Path) -> str:
+    """The reward of rank 1 fails in the second step."""
+
+    def reward(completions, trainer_state, **columns):
+        if world.rank == 1 and trainer_state.global_step == 1:
+            raise ValueError("no more")
+        return digits(completions)
+
+    name = next(iter(RUNS))
+    run = run_of(name, folder, folder / "run broken", ranks=2, save_every=0, eval_every=0, keep_best=False)
+    try:
+        carried_out(run, world, reward)
+    except Exception as error:
+        return "\n".join([type(error).__name__, str(error), *getattr(error, "__notes__", [])])
+    return "finished"
 
 
 def runs(world, folder: Path) -> None:
@@ -252,7 +269,8 @@ def runs_alone(folder: Path) -> None:
 
 def two(world, folder: Path) -> dict:
     runs(world, folder)
-    return trained(world, folder) | {"saved": saved(world, folder)}
+    found = {"broken": broken_off(world, folder), "saved": saved(world, folder)}
+    return found | trained(world, folder)
 
 
 def four(world, folder: Path) -> dict:

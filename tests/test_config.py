@@ -44,5 +44,12 @@ def test_two_greedy_samples_would_be_one() -> None:
 def test_what_cannot_be_shared_out_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"--offload-idle with --shard full.*--cpu-offload"):
         Run(offload_idle=True, shard="full")
-    with pytest.raises(ConfigError, match=r"--optimizer adamw-8bit with --shard grad: its state is of whole"):
-        Run(optimizer="adamw-8bit", shard="grad")
+    for optimizer in ("adamw-8bit", "adafactor"):
+        with pytest.raises(ConfigError, match=f"--optimizer {optimizer} with --shard grad: its state is of whole"):
+            Run(optimizer=optimizer, shard="grad")
+    with pytest.raises(ConfigError, match="--compile with --shard full"):
+        Run(compile=True, shard="full")
+    with pytest.raises(ConfigError, match="--engine vllm with --shard full"):
+        Run(engine="vllm", shard="full")
+    with pytest.raises(ConfigError, match="--cpu-offload without --shard"):
+        Run(cpu_offload=True)

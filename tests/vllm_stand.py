@@ -13,7 +13,7 @@ from oneloop.rollout.vllm.weights import Source
 from oneloop.types import Sampling
 
 FAKE = Path(__file__).parent / "fake_vllm"
-QUICK = Patience(tries=3, pause=0.01, answer=15.0, silence=15.0, load=15.0, start=30.0, look=0.1)
+QUICK = Patience(tries=3, pause=0.01, answer=15.0, silence=15.0, load=15.0, start=30.0, death=0.8, look=0.1)
 SAMPLING = Sampling(max_new_tokens=6)
 PROMPTS = [[5, 6, place] for place in range(8)]
 

@@ -25,7 +25,7 @@ ENGINES = ("builtin", "vllm")
 
 
 class Quiet:
-    """Implements `oneloop.recipes.execute.Observer`."""
+    """Implements `oneloop.recipes.watched.Observer`."""
 
     def say(self, text: str) -> None: ...
 

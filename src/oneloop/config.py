@@ -139,8 +139,7 @@ class Run:
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """How the learning rate goes to 0 over the run."""
     optimizer: Literal["adamw", "adamw-8bit", "adafactor"] = "adamw"
-    """What a parameter's state takes beside it: 8 bytes; 2 (quantised moments, needs bitsandbytes); next to nothing
-    (second moments by row and column, no momentum)."""
+    """adamw-8bit: moments of 8 bits, needs bitsandbytes; adafactor: one moment, by rows and columns."""
     weight_decay: float = 0.0
     """The optimizer's decay of matrices."""
     max_grad_norm: float = 1.0
@@ -182,8 +181,7 @@ class Run:
     """Keep the reference, a reward model and a separate critic in the machine's memory while the GPU does not need
     them: less of its memory, more time, the same numbers. On a CPU there is nothing to move."""
     ranks: int = 1
-    """Processes that train together, on this machine; each takes a share of the samples and of the passes. torchrun
-    starts as many itself, on several machines too, and then this is left out: docs/scaling.md."""
+    """Processes of this machine that share samples and passes; left out where torchrun starts them: docs/scaling.md."""
     shard: Literal["none", "grad", "full"] = "none"
     """What ranks share out of the models: nothing, so that each holds replicas; all but the weights of a pass, which
     are whole from a layer's forward pass to its backward pass; or all, with a layer whole only while it runs."""
@@ -251,7 +249,7 @@ class Run:
             )
         if self.optimizer != "adamw":
             raise ConfigError(
-                f"--optimizer {self.optimizer} with --shard {self.shard}: it takes whole parameters. "
+                f"--optimizer {self.optimizer} with --shard {self.shard}: its state is of whole parameters. "
                 "Fix: --optimizer adamw, whose moments the ranks share out"
             )
 
@@ -271,8 +269,7 @@ class Run:
             )
 
     def _check_engine(self) -> None:
-        elsewhere = self.engine.startswith(("http://", "https://"))
-        if self.engine not in ("builtin", "vllm") and not elsewhere:
+        if self.engine not in ("builtin", "vllm") and not self.engine.startswith(("http://", "https://")):
             raise ConfigError(f"--engine {self.engine}: wanted builtin, vllm or http://HOST:PORT")
         if self.vllm_python and self.engine != "vllm":
             raise ConfigError(f"--vllm-python {self.vllm_python} with --engine {self.engine}. Fix: --engine vllm")

@@ -82,13 +82,10 @@ def assert_close(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor])
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_numbers_are_those_of_the_modules_and_lengths_compile_nothing(name: str) -> None:
-    model, compiler = decided(CONFIGS[name]), BACKEND
-    if CONFIGS[name] is LLAMA and shutil.which("g++"):  # one of them through inductor itself
-        check_compiler("cpu")
-        compiler = INDUCTOR
+    model = decided(CONFIGS[name])
     plain = Learner(model, optimization=PLAN)
     expected = [gradients(plain, rows) for rows in BATCHES]
-    learner = Learner(model, optimization=PLAN, compiler=compiler)
+    learner = Learner(model, optimization=PLAN, compiler=BACKEND)
     tried_out = graphs()
     # with gradient and without; a layer is cut in four where its attention goes over buckets, and whole where rows are
     # padded, once for each kind of layer
@@ -208,3 +205,16 @@ def test_no_compiler_is_named_with_its_fix() -> None:
         pytest.raises(ConfigError, match=r"No working C\+\+ compiler found.*Fix: install g\+\+ .*leave --compile out"),
     ):
         check_compiler("cpu")
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs g++")
+def test_the_real_compiler() -> None:
+    model = decided(LLAMA)
+    check_compiler("cpu")
+    plain = Learner(model, optimization=PLAN)
+    expected = [gradients(plain, rows) for rows in BATCHES]
+    counters.clear()
+    learner = Learner(model, optimization=PLAN, compiler=INDUCTOR)
+    for rows, theirs in zip(BATCHES, expected, strict=True):
+        assert_close(gradients(learner, rows), theirs)
+    assert graphs() <= 8

@@ -81,9 +81,21 @@ def every_method(rank: int, ranks: int, folder: str) -> None:
     torch.save(primitives(world) | {"broken": broken(world)}, place / f"found{ranks}_{rank}.pt")
     for name, changes in methods(ranks).items():
         started(small(name, place, place / f"{name}{ranks}", **changes), Ranks(world))
+    resumed(place, Ranks(world))
     dist.destroy_process_group()  # transformers saves nothing on any but the first rank of a group
     for name in list(methods(ranks))[rank::ranks]:
         started(small(name, place, place / f"{name}{ranks}_alone", **methods(ranks)[name]), ALONE)
+
+
+def resumed(place: Path, ranks: Ranks) -> None:
+    """Half of GRPO's run, then the rest: by two ranks, and by four from where two had stopped."""
+    run = small("grpo", place, place / "half2", steps=1)
+    if ranks.count == 2:
+        started(run, ranks)
+        started(replace(run, resume=True, steps=2), ranks)
+        started(replace(run, out=str(place / "half4")), ranks)
+    else:
+        started(replace(run, out=str(place / "half4"), resume=True, steps=2), ranks)
 
 
 def primitives(world: Distributed) -> dict:

@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from time import monotonic
 
@@ -103,15 +102,6 @@ def place(tmp_path) -> Path:
     return tmp_path
 
 
-@pytest.fixture(scope="module", autouse=True)
-def hanging(tmp_path_factory) -> Iterator[list[subprocess.Popen[str]]]:
-    """It takes its time, which the other tests use."""
-    processes = ranks(["-c", HANGING], tmp_path_factory.mktemp("hanging"))
-    yield processes
-    for process in processes:
-        process.kill()
-
-
 def test_a_signal_to_one_rank_stops_all_after_the_same_step(place, monkeypatch, capsys) -> None:
     """Under torchrun, whose own exit code would be 1; and the run goes on in one process."""
     process = subprocess.Popen(
@@ -165,8 +155,8 @@ def test_an_error_on_one_rank_is_everybodys_and_told_once(place) -> None:
     assert [said.count("holds a run already") for _, _, said in told] == [1, 0]
 
 
-def test_a_rank_that_hangs_is_found_and_ended(hanging) -> None:
-    (code, out, _), (other, last, _) = ended(hanging)
+def test_a_rank_that_hangs_is_found_and_ended(tmp_path) -> None:
+    (code, out, _), (other, last, _) = ended(ranks(["-c", HANGING], tmp_path))
     assert code == 1 and "RankError rank 1 of 2 did not come" in out
     assert "within 8 s in phase rollout" in out
     assert other == 1 and "last words: rank 1 of 2 did not come" in last

@@ -66,3 +66,12 @@ def test_a_run_that_was_cut_short_is_the_one_that_was_not(runs) -> None:
     assert float(gaps.max()) <= 1e-4 and float(gaps.mean()) <= 2e-8
     events = [json.loads(line) for line in (runs / "run cut alone" / "events.jsonl").read_text().splitlines()]
     assert any(event["code"] == "A_MACHINE" and "ranks 2 → 1" in event["text"] for event in events), "it is said"
+
+
+def test_a_failure_of_one_rank_saves_the_shares_of_all(runs, on_two) -> None:
+    for rank, mine in enumerate(on_two):
+        assert "no more" in mine["broken"], rank
+        assert "1 finished steps are saved" in mine["broken"]
+    checkpoint = runs / "run broken" / "checkpoints" / "step_000001"
+    verify(checkpoint)
+    assert float(apart(checkpoint / "policy", runs / "run dapo" / "checkpoints" / "step_000001" / "policy").max()) == 0

@@ -11,6 +11,7 @@ import torch.multiprocessing as mp
 from safetensors.torch import load_file
 
 from oneloop.record.reader import read_run
+from spawned import once
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -21,11 +22,12 @@ CASES = [(ranks, name) for ranks in (2, 4) for name in ranked.methods(ranks)]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    place = tmp_path_factory.mktemp("ranks")
-    ranked.models(place)
-    for ranks in (2, 4):
-        mp.spawn(ranked.every_method, (ranks, str(place)), nprocs=ranks)
-    return place
+    def make(place: Path) -> None:
+        ranked.models(place)
+        for ranks in (2, 4):
+            mp.spawn(ranked.every_method, (ranks, str(place)), nprocs=ranks)
+
+    return once(tmp_path_factory, "ranked", make)
 
 
 @pytest.fixture(params=[2, 4])
@@ -105,6 +107,16 @@ def test_the_runs_are_worth_comparing(folder) -> None:
         assert (weights(folder / f"{name}2") - start).abs().max() > 1e-3
     assert max(row["num_groups"] for row in read_run(folder / "dapo2").metrics) > 5
     assert min(row["frac_groups_kept"] for row in read_run(folder / "dapo4").metrics) < 1
+
+
+def test_a_resumed_run_is_the_uninterrupted_one(folder) -> None:
+    """Bit for bit by as many ranks; by another number but for the order in which sums are taken, which is told."""
+    assert torch.equal(weights(folder / "half2"), weights(folder / "grpo2"))
+    apart = (weights(folder / "half4") - weights(folder / "grpo2")).abs()
+    assert 0 < apart.mean() <= 2e-8 and (apart > 2e-6).float().mean() <= 1e-4
+    codes = [(event["code"], "ranks 2 → 4" in event["text"]) for event in read_run(folder / "half4").events]
+    assert ("A_MACHINE", True) in codes
+    assert "A_MACHINE" not in [event["code"] for event in read_run(folder / "half2").events]
 
 
 def test_the_first_rank_keeps_the_run(folder) -> None:

@@ -68,6 +68,7 @@ def test_weights_follow_the_trainer(stand) -> None:
         (completion,) = engine.generate([[5]], SAMPLING, [0])
         assert completion.version == engine.version == version
         assert completion.logprobs == pytest.approx([-(1 + weight + token / 100) for token in completion.tokens])
+    assert trainer.told == [], "without a new server, which would have the new weights too"
 
 
 def test_a_prompt_without_room_is_refused_as_by_the_built_in_engine(stand) -> None:

@@ -85,6 +85,17 @@ def test_a_server_that_dies_or_stalls_amid_its_answers(kind, says, fresh, wanted
         drawn(engine)
 
 
+@pytest.mark.parametrize("metrics", ["stall", "404", "500"])
+def test_a_server_that_stalls_altogether_is_told_from_one_that_does_not_count(metrics, fresh) -> None:
+    """Without counters nobody can tell; with a route that hangs too, or fails, it is clear enough."""
+    trainer, engine = fresh(f"{GENERATE}:slow:1:,/metrics:{metrics}:0:", replace(QUICK, silence=0.3, tries=1))
+    if metrics == "404":
+        assert len(drawn(engine)) == 8 and trainer.told == []
+        return
+    with pytest.raises(EngineError, match="stalls"):
+        drawn(engine)
+
+
 def test_a_slow_server_that_draws_tokens_does_not_stall(fresh, wanted) -> None:
     patience = replace(QUICK, silence=0.3)
     trainer, engine = fresh(f"{GENERATE}:slow:1:,/metrics:moves:0:", patience)

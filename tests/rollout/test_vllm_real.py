@@ -38,7 +38,7 @@ def stand(tmp_path_factory):
     learner = Learner(policy, optimization=plan, temperature=0.7)
     text = Text(load_tokenizer("scratch:small"), (1,))
     told: list[str] = []
-    engine = engine_of(run, learner, text, lambda: PROMPTS[0], lambda line: None, told.append)
+    engine = engine_of(run, learner, None, text, lambda: PROMPTS[0], lambda line: None, told.append)
     yield learner, engine, told
     engine.close()
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from oneloop.parallel.launch import TOLD
-
-_PARENT_DEATH_SIGNAL = 1
-"""PR_SET_PDEATHSIG of linux/prctl.h."""
+from oneloop.pipes import die_with
 
 
 def on_this_machine(count: int, arguments: Sequence[str]) -> int:
@@ -31,7 +29,8 @@ def on_this_machine(count: int, arguments: Sequence[str]) -> int:
             [*command, "-m", "oneloop", "train", *arguments],
             env={"OMP_NUM_THREADS": threads, **os.environ, TOLD: str(told)},
             start_new_session=True,  # Ctrl-C comes here alone
-            preexec_fn=_end_with_parent,
+            # torchrun ends its ranks when it is asked to, and is asked when this process ends in whatever way
+            preexec_fn=partial(die_with, os.getpid(), signal.SIGTERM),
         )
 
         def passed_on(signum: int, frame: object) -> None:
@@ -51,9 +50,3 @@ def on_this_machine(count: int, arguments: Sequence[str]) -> int:
 
 def _lines(told: Path) -> list[str]:
     return told.read_text(encoding="ascii").splitlines() if told.exists() else []
-
-
-def _end_with_parent() -> None:
-    """torchrun ends its ranks when it is asked to, and is asked when this process ends in whatever way."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGTERM)

@@ -132,9 +132,9 @@ CODES: dict[str, Entry] = {
         "a damaged checkpoint was passed over on resume", "a hash in `manifest.json` does not hold", "look at the disk"
     ),
     "A_MACHINE": Entry(
-        "a run was resumed on another CPU, torch or number of threads: last bits may differ",
+        "a run was resumed on another CPU, torch, number of threads or of ranks: last bits may differ",
         "`run.json` names other ones",
-        "the same machine, torch and `OMP_NUM_THREADS` for equal bits",
+        "the same machine, torch, ranks and `OMP_NUM_THREADS` for equal bits",
     ),
     "A_BEST": Entry(
         "an evaluation says nothing of the metric that `--keep-best` compares",

@@ -298,7 +298,7 @@ class _Builder:
         source = self.run.reward_model
         same_vocabulary("--reward-model", source, self.text.tokenizer, self.run)
         model = frozen(self.run, load_reward_model(source))
-        here = Guest(model.to, self.device) if offloads(self.run) else nullcontext()
+        here = Guest(model.to, self.device) if offloads(self.run) else nullcontext()  # pyright: ignore[reportArgumentType]
         weight = self.run.reward_weights[-1] if self.run.reward_weights else 1.0
         learned = NamedReward(
             name="reward_model",

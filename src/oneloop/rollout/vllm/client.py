@@ -66,7 +66,7 @@ class Client:
         text = f"{path} answered {response.status}: {_quoted(data)}"
         if response.status == 401:
             raise Fault(f"{text}. The key is wrong", hopeless=True)
-        raise Fault(text, lasting=response.status < 500)
+        raise Fault(text, lasting=response.status < 500, status=response.status)
 
     @contextmanager
     def _connection(self, timeout: float) -> Iterator[HTTPConnection]:

@@ -18,11 +18,14 @@ class Fault(Exception):
         lasting: asking the same server again would change nothing.
         hopeless: neither would another start of it.
         cut: the connection failed: the server may have died.
+        status: that HTTP answered.
     """
 
-    def __init__(self, text: str, *, lasting: bool = False, hopeless: bool = False, cut: bool = False) -> None:
+    def __init__(
+        self, text: str, *, lasting: bool = False, hopeless: bool = False, cut: bool = False, status: int = 0
+    ) -> None:
         super().__init__(text)
-        self.lasting, self.hopeless, self.cut = lasting or hopeless, hopeless, cut
+        self.lasting, self.hopeless, self.cut, self.status = lasting or hopeless, hopeless, cut, status
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +44,8 @@ class Patience:
     """For new weights, beside what their size takes."""
     start: float = 900.0
     """Until the server answers."""
+    death: float = 2.0
+    """In which a server whose connections fail may turn out to be dead."""
     look: float = 0.5
     """Between looks whether the server lives and moves."""
 

@@ -89,7 +89,7 @@ class _Watch:
         try:
             drawn = _drawn(self._client.bytes("GET", "/metrics", self._patience.silence / 4))
         except Fault as fault:
-            if not fault.lasting:
+            if fault.status != 404:
                 return
             drawn = None
         self._asked = monotonic()

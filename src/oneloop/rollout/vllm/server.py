@@ -30,8 +30,6 @@ CAUSE = re.compile(r"\b\w+(Error|Exception): \S.*")
 """What a server prints of an error: the first one since its start is the cause of the others."""
 TAIL = 4
 """Last lines of the server's output that an error quotes beside it."""
-DYING = 2.0
-"""Seconds in which a server whose connections fail may turn out to be dead."""
 SAID = 15.0
 """Seconds of waiting for a start after which, and as often again, it is said."""
 ENVIRONMENT = {
@@ -154,7 +152,7 @@ class Server:
         """What is behind a fault: a connection fails a moment before the process has ended."""
         if fault.cut and self._process is not None:
             with suppress(subprocess.TimeoutExpired):
-                self._process.wait(DYING)
+                self._process.wait(self._patience.death)
             try:
                 self.check_alive()
             except Fault as death:
@@ -195,12 +193,14 @@ def free_port() -> int:
 
 
 def _end(process: subprocess.Popen[bytes], folder: Path) -> None:
+    if process.stdin is not None:
+        with suppress(OSError):
+            process.stdin.close()  # asks for the end
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(2 * oneloop_inside.GRACE)
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    if process.stdin is not None:
-        with suppress(OSError):
-            process.stdin.close()
     shutil.rmtree(folder, ignore_errors=True)
 
 

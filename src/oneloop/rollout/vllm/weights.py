@@ -51,7 +51,7 @@ def takes_weights(client: Client, patience: Patience) -> bool:
     try:
         client.json("GET", "/weight_info", patience.answer)
     except Fault as fault:
-        if " answered 404" in str(fault):
+        if fault.status == 404:
             return False
         raise
     return True

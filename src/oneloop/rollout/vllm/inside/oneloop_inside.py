@@ -13,13 +13,17 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from hashlib import sha256
 from hmac import compare_digest
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 
 KEY = "ONELOOP_ENGINE_KEY"
 """Environment variable of the key; a command line could be read by everybody on the machine."""
+GRACE = 5.0
+"""Seconds in which a server may end by itself."""
 SERVER = "vllm.entrypoints.openai.api_server"
 
 
@@ -126,15 +130,25 @@ def main(folder, arguments):
         folder: of the run's weights; nobody else would remove it.
     """
     server = subprocess.Popen([sys.executable, "-m", SERVER, *arguments], stdin=subprocess.DEVNULL)
+    ending = Event()
 
     def watch():
         while os.read(0, 1):
             pass
+        ending.set()
         shutil.rmtree(folder, ignore_errors=True)
+        server.terminate()  # it gives back the memory that its processes share; what is killed leaves it behind
+        with suppress(subprocess.TimeoutExpired):
+            server.wait(GRACE)
+        time.sleep(0.3)  # for the process that gives back what the server forgot
         os.killpg(0, signal.SIGKILL)
 
-    Thread(target=watch, daemon=True).start()
-    return server.wait()
+    watcher = Thread(target=watch, daemon=True)
+    watcher.start()
+    code = server.wait()
+    if ending.is_set():
+        watcher.join()
+    return code
 
 
 if __name__ == "__main__":

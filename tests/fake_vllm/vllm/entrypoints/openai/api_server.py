@@ -189,7 +189,7 @@ class Handler(BaseHTTPRequestHandler):
     def generate(self, body, kind):
         settings = body["sampling_params"]
         if kind == "slow":
-            time.sleep(0.4)
+            time.sleep(1.0)
         ids, values = self.server.model.draw(body["token_ids"], settings)
         self.server.drawn += len(ids)
         ended = ids[-1] in settings["stop_token_ids"]
