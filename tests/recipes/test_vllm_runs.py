@@ -54,6 +54,18 @@ def test_a_server_that_fails_for_good_ends_the_run_with_its_error(tmp_path, monk
     assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "failed"
 
 
+def test_a_server_draws_the_next_step_while_this_one_is_trained_on(python, tmp_path) -> None:
+    """Drained before each update: every completion is of the weights of one step before."""
+    out = execute(small(tmp_path / "run", vllm_python=python, staleness=1, steps=3), Silent())
+    record = read_run(out)
+    assert [{row["version"] for row in record.rollouts(step)} for step in range(3)] == [{0}, {0}, {1}]
+    assert [step["rollout/staleness"] for step in record.metrics] == [0, 1, 1]
+    text = (out / "objective.txt").read_text(encoding="utf-8")
+    assert (
+        "sampler        vLLM with a copy" in text and "; beside the training, from weights at most 1 steps old" in text
+    )
+
+
 def test_what_cannot_sample_is_refused_before_anything_is_loaded(tmp_path, capsys) -> None:
     flags = ["--model", "scratch:tiny", "--data", "task:addition", "--out", str(tmp_path / "run")]
     wrong = {
