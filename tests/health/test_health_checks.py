@@ -77,6 +77,7 @@ ILL = [
     ("A_RATIO", 2, steps(3, approx_kl=[0.01, 0.02, 0.9])),
     ("A_RATIO", 2, steps(3, ratio__max=[3.0, 2.0, 4e5])),
     ("A_MISMATCH", 0, steps(1, rollout__logprob_gap=0.2)),
+    ("A_MISMATCH", 2, steps(3, rollout__logprob_gap=[0.0, 0.2, 0.5], rollout__staleness=[0.0, 1.0, 1.0])),
     ("A_LENGTH_UP", 12, steps(15, completions__mean_length=[100.0] * 10 + [230.0] * 5)),
     ("A_LENGTH_DOWN", 12, steps(15, completions__mean_length=[100.0] * 10 + [20.0] * 5)),
     ("A_HELD_OUT", 14, steps(15, eval__reward=evals(0.6, 0.8, 0.4), eval__reward_std=0.45, reward=RISING)),
@@ -87,6 +88,7 @@ ILL = [
 
 WELL = [
     ("nothing at all", steps(120)),
+    ("samples that may be old", steps(3, rollout__logprob_gap=0.3, rollout__staleness=1.0)),
     ("half truncated", steps(20, completions__clipped_ratio=0.6)),
     ("a first step cut, then answers that end", steps(9, completions__clipped_ratio=[0.85] + [0.5] * 8)),
     ("most groups dead, as in late training", steps(20, frac_reward_zero_std=0.8, frac_groups_all_right=0.8)),

@@ -241,9 +241,17 @@ def ratio_spike(look: Look) -> Alert | None:
 
 
 def mismatch(look: Look) -> Alert | None:
-    gap = look.now("rollout/logprob_gap")
-    if gap < look.limits.logprob_gap:
+    gap, age = look.now("rollout/logprob_gap"), look.now("rollout/staleness")
+    if gap < (look.limits.stale_gap if age else look.limits.logprob_gap):
         return None
+    if age:
+        return Alert(
+            "A_MISMATCH",
+            f"samples are {age:.3g} steps old, and the policy has moved by {gap:.3g} nats per token since: the cap of "
+            "the correction by π_old/μ cuts many of them",
+            "a lower --learning-rate, or a smaller --staleness",
+            gap,
+        )
     return Alert(
         "A_MISMATCH",
         f"sampler and trainer disagree by {gap:.3g} nats per token about the same tokens: the ratio is off by a factor "

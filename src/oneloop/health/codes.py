@@ -87,9 +87,10 @@ CODES: dict[str, Entry] = {
     ),
     "A_MISMATCH": Entry(
         "sampler and trainer give the same tokens other probabilities: every ratio is biased",
-        f"`rollout/logprob_gap` ≥ {_L.logprob_gap:g} nats",
+        f"`rollout/logprob_gap` ≥ {_L.logprob_gap:g} nats; with `--staleness`, ≥ {_L.stale_gap:g}",
         '`--dtype float32`; an `--engine` elsewhere that takes weights; `--set "correction=TruncatedImportance(2.0)"`, '
-        "the default where sampler and trainer are not the same modules in float32",
+        "the default where sampler and trainer are not the same modules in float32; a lower `--learning-rate` or "
+        "`--staleness`",
     ),
     "A_ENGINE": Entry(
         "a server that samples for the run failed and was started again; its completions are drawn with the same seeds",

@@ -35,6 +35,8 @@ class Limits:
     """Largest π_θ/π_old of a token. Healthy PPO meets single tokens of 60; the clip holds those."""
     logprob_gap: float = 0.05
     """Mean |log π − log μ|, nats. float32 gives 1e-7, bfloat16 about 0.01; more means that two models are at work."""
+    stale_gap: float = 0.35
+    """The same where samples are older than the policy: half of log 2, which is where the correction's cap is met."""
     length_up: float = 2.0
     """Times the first steps' mean length."""
     length_down: float = 0.5
