@@ -160,6 +160,9 @@ def _command(verb: str, words: list[str], made: set[str]) -> None:
     out = words[words.index("--out") + 1] if "--out" in words else ""
     assert not out or out not in made, f"two commands of the page write to {out}"
     made.add(out)
+    if "--engine" in words:  # needs vLLM; tests/rollout drive one, and here it is asked whether the flags are there
+        parse_run(words, "")
+        return
     folder = out or f"runs/{words[0]}"
     if verb == "train":
         shutil.rmtree(folder, ignore_errors=True)  # the page makes it itself; commands without --out are alternatives

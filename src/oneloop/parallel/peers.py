@@ -97,6 +97,8 @@ class Peers:
         try:
             if rank == 0:
                 self._store.set("ended/0", "")
+                if self._failure is not None:  # the store ends with this process: let it be read who failed first
+                    sleep(2 * BEAT)
                 return True
             if isinstance(error, RankError):
                 return rank == 1 and self._failure is not None and self._failure["rank"] == 0 and self._failure["gone"]

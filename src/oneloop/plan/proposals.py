@@ -96,7 +96,7 @@ def _has_idle(run: Run) -> bool:
     algorithm = resolved(run)
     separate = "values" in algorithm.needs and run.critic == "separate"
     asks = reference_from(run, algorithm) == "model" or bool(run.reward_model) or separate
-    return asks and offloads(replace(run, offload_idle=True, shard="none"))
+    return asks and offloads(replace(run, offload_idle=True, shard="none", cpu_offload=False))
 
 
 def _shared(run: Run, lengths: Lengths, flag: str, why: str, **settings: Any) -> Proposal:
