@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from threading import Lock
 from typing import Any
@@ -55,8 +55,9 @@ class Client:
         try:
             with self._connection(timeout) as connection:
                 connection.request(method, self._parts.path.rstrip("/") + path, content, self._headers)
-                response = connection.getresponse()
-                data = response.read()
+                # it keeps the socket open where it is not read to its end
+                with closing(connection.getresponse()) as response:
+                    data = response.read()
         except TimeoutError:
             raise Fault(f"{path} did not answer within {timeout:g} s", lasting=True) from None
         except (OSError, HTTPException) as error:
