@@ -110,6 +110,8 @@ class Peers:
             return not isinstance(error, OneloopError)
         finally:
             self._over.set()
+            # the interpreter aborts where it ends while a thread is in the store's code
+            self._thread.join(ASKED)
 
     def _found_soon(self) -> dict[str, Any] | None:
         """A failure that shows within seconds; None as soon as every rank has given signs of life."""
