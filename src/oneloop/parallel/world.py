@@ -96,7 +96,7 @@ def check_replicas(world: World, parameters: Iterable[Tensor]) -> None:
 
 
 def _bytes(weights: Tensor) -> int:
-    """Their sum: the same in whatever order it is taken, and another one where any bit is."""
+    """Their sum: the same in whatever order it is taken, and other for other weights, unless changes cancel out."""
     return int(weights.detach().reshape(-1).view(torch.uint8).sum(dtype=torch.int64))
 
 
