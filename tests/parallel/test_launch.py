@@ -8,9 +8,9 @@ from pathlib import Path
 from time import monotonic, sleep
 
 import pytest
+from started import ENVIRONMENT, LONGEST, REWARDS, WORDS, alive, ended, ranks, state, until_step
 
 from oneloop.cli.main import run as command
-from started import ENVIRONMENT, LONGEST, REWARDS, WORDS, alive, ended, ranks, state, until_step
 
 HANGING = """
 import sys, time
