@@ -212,7 +212,8 @@ class Fused:
         """Args: asking: as for `Heads`: the tokens that have queries, and go on after attention."""
         layer = self._layers[number]
         *parts, value = (
-            y.view(*y.shape[:-2], rows, y.shape[-2] // rows, -1, self._width) for y in layer.qkv(x, self._eps, asking)
+            y.view(*y.shape[:-2], rows, y.shape[-2] // rows, y.shape[-1] // self._width, self._width)
+            for y in layer.qkv(x, self._eps, asking)
         )
         first, *rest = self._normed(parts, layer.gains)
         asked = turns if asking is None else [turn.index_select(1, asking) for turn in turns]
@@ -221,7 +222,7 @@ class Fused:
         query, key, value = (_side_by_side(y).transpose(1, 2) for y in (query, key, value))
         mixed = layout.attend(Heads(number, query, key, value, *self._settings[number], asking))
         x = x if asking is None else x.index_select(0, asking)
-        x = layer.out(x, mixed.reshape(len(x), -1))
+        x = layer.out(x, mixed.flatten(2).flatten(0, 1))
         return layer.down(x, gated(*layer.gate_up(x, self._eps)))
 
     def _of_blocks(self, both: Float[Tensor, "blocks R N heads D"]) -> Sequence[Tensor]:
