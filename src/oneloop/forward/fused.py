@@ -57,8 +57,9 @@ class _Merged(NamedTuple):
         return cls(blocks, bias, [sum(len(projection.weight) for projection in part) // width for part in parts])
 
     def __call__(
-        self, x: Float[Tensor, "N H"], eps: Tensor, asking: None = None
+        self, x: Float[Tensor, "N H"], eps: Tensor, asking: Int[Tensor, " M"] | None = None
     ) -> Sequence[Float[Tensor, "of_part N width"]]:
+        assert asking is None  # queries and keys come from one product
         x = normed(x, eps, None).expand(len(self.blocks), -1, -1)
         y = torch.bmm(x, self.blocks) if self.bias is None else torch.baddbmm(self.bias, x, self.blocks)
         return y.split_with_sizes(self.counts)
