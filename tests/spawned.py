@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from fcntl import LOCK_EX, flock
-from multiprocessing import set_forkserver_preload
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+
+from forked import FORKS
 
 
 def once(tmp_path_factory, name: str, make: Callable[[Path], None]) -> Path:
@@ -27,8 +28,7 @@ def once(tmp_path_factory, name: str, make: Callable[[Path], None]) -> Path:
 
 def together(count: int, work: Callable[..., None], *arguments: object) -> None:
     """`work(rank, *arguments)` in that many processes, forked from one that has imported what runs need."""
-    set_forkserver_preload(["oneloop.recipes.execute"])
-    mp.start_processes(work, arguments, nprocs=count, start_method="forkserver")
+    mp.start_processes(work, arguments, nprocs=count, start_method=FORKS.get_start_method())
 
 
 def on_processes(count: int, work, folder: Path, tmp_path_factory) -> list:

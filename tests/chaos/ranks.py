@@ -14,6 +14,7 @@ from pathlib import Path
 from random import Random
 from time import monotonic, sleep
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[1] / "parallel"))
 
 from started import LONGEST, REWARDS, RUN, alive, ended, ranks, state, until_step

@@ -1,14 +1,11 @@
 """A reward that hangs on its third call, through the command line: the run ends or goes on, and nothing is left."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-import oneloop
+from forked import Forked
 from oneloop.record.reader import read_run
 
 HANGING = """
@@ -39,12 +36,11 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def train(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(Path(oneloop.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, "-m", "oneloop", *WORDS, *more],
-        cwd=folder, capture_output=True, text=True, timeout=300, env=environment,
-    )  # fmt: skip
+def train(folder: Path, *more: str) -> tuple[int | None, str]:
+    """Exit code, and what was said."""
+    process = Forked(["-m", "oneloop", *WORDS, *more], folder)
+    _, said = process.communicate(timeout=300)
+    return process.returncode, said
 
 
 def left(folder: Path) -> set[int]:
@@ -62,20 +58,20 @@ def _state(pid: int) -> str:
 
 
 def test_the_run_stops_with_one_message(folder: Path) -> None:
-    done = train(folder)
-    assert done.returncode == 1
-    message = [line for line in done.stderr.splitlines() if line.startswith("oneloop train: ")]
+    code, said = train(folder)
+    assert code == 1
+    message = [line for line in said.splitlines() if line.startswith("oneloop train: ")]
     assert len(message) == 1
     assert "reward third was not done after 3 s, at " in message[0] and "hanging.py:" in message[0]
-    assert "--reward-timeout" in message[0] and "Traceback" not in done.stderr
+    assert "--reward-timeout" in message[0] and "Traceback" not in said
     assert json.loads((folder / "run" / "run.json").read_text())["status"] == "failed"
     assert left(folder) == set()
 
 
 def test_or_goes_on_without_those_samples(folder: Path) -> None:
     """Two calls a step: the third and fourth are step 1's; the new process hangs on its own third, in step 2."""
-    done = train(folder, "--on-reward-error", "unscored", "--no-score-early", "--steps", "5")
-    assert done.returncode == 0, done.stderr
+    code, said = train(folder, "--on-reward-error", "unscored", "--no-score-early", "--steps", "5")
+    assert code == 0, said
     run = read_run(folder / "run")
     steps, failed = run.series("rewards/third/failed")
     assert (list(steps), list(failed)) == ([2], [8.0])

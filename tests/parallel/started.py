@@ -6,9 +6,9 @@ import json
 import os
 import socket
 import subprocess
-import sys
 from pathlib import Path
 
+from forked import Forked
 from oneloop.parallel import launch
 
 ENVIRONMENT = os.environ | {
@@ -36,32 +36,26 @@ LONGEST = 15.0
 MARKS = ("trainer0", "trainer1", "worker0", "worker1")
 
 
-def ranks(arguments: list[str], folder: Path, count: int = 2) -> list[subprocess.Popen[str]]:
+def ranks(arguments: list[str], folder: Path, count: int = 2, **more: str) -> list[Forked]:
     """As torchrun, or whatever sets the same names, starts them."""
     with socket.socket() as place:
         place.bind(("localhost", 0))
         port = str(place.getsockname()[1])
-    common = {"WORLD_SIZE": str(count), "MASTER_ADDR": "localhost", "MASTER_PORT": port}
-    return [
-        subprocess.Popen(
-            [sys.executable, *arguments], cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            env=ENVIRONMENT | common | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-        )
-        for rank in range(count)
-    ]  # fmt: skip
+    common = {"WORLD_SIZE": str(count), "MASTER_ADDR": "localhost", "MASTER_PORT": port} | more
+    return [Forked(arguments, folder, common | {"RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(count)]
 
 
-def ended(processes: list[subprocess.Popen[str]], seconds: float = 120.0) -> list[tuple[int, str, str]]:
+def ended(processes: list[Forked] | list[subprocess.Popen[str]], seconds: float = 120.0) -> list[tuple[int, str, str]]:
     """Exit codes, and what was said."""
     try:
-        told = [process.communicate(timeout=seconds) for process in processes]
+        told = [(*process.communicate(timeout=seconds), process.returncode) for process in processes]
     finally:
         for process in processes:
             process.kill()
-    return [(process.returncode, out, said) for process, (out, said) in zip(processes, told, strict=True)]
+    return [(code, out, said) for out, said, code in told]
 
 
-def until_step(process: subprocess.Popen[str], number: int = 1) -> None:
+def until_step(process: Forked | subprocess.Popen[str], number: int = 1) -> None:
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith(f"step {number}/"):

@@ -9,14 +9,17 @@ import sys
 from dataclasses import replace
 from hashlib import sha256
 from importlib.util import find_spec
+from itertools import product
 from pathlib import Path
 from time import sleep
 
 import pytest
 
+from forked import Forked
 from oneloop.config import Run, default_run
 from oneloop.errors import ConfigError
 from oneloop.recipes.execute import execute
+from spawned import once
 from toy_models import Silent
 
 WALL_CLOCK = ("time", "tokens_per_second")
@@ -157,28 +160,46 @@ CHANGES = {"ppo": ADAPTIVE, "grpo": {"group_size": 3}, "dapo": {"group_size": 3}
 ADAPTERS = [{}, {"lora": 4}]
 
 
-@pytest.mark.parametrize("adapters", ADAPTERS, ids=["all weights", "adapters"])
-@pytest.mark.parametrize("algorithm", ["sft", "reward_model", "ppo", "grpo", "dapo", "dpo"])
-def test_every_checkpoint_resumes_to_the_same_bits_in_another_process(policy, tmp_path, algorithm, adapters) -> None:
-    """Other modules loaded first, one arena of malloc, and a folder at a path of another length."""
-    steps = 4
-    changes = CHANGES.get(algorithm, {}) | adapters
-    whole = small(algorithm, policy, tmp_path / "whole", **changes, steps=steps, save_every=1, keep_checkpoints=steps)
-    execute(whole, Silent())
+METHODS = ["sft", "reward_model", "ppo", "grpo", "dapo", "dpo"]
+ENDED = 4
+"""Steps of the runs that another process goes on with."""
+
+
+def place(home: Path, algorithm: str, adapters: dict) -> Path:
+    return home / "-".join([algorithm, *adapters])
+
+
+def resumed(home: Path, policy: str) -> None:
+    """Each method's run, and beside it one from each of its checkpoints, which one other process has gone on with."""
     folders = []
-    for kept in range(1, steps):
-        folders.append(tmp_path / ("a" * 7 * kept) / "run")
-        shutil.copytree(tmp_path / "whole", folders[-1])
-        shutil.rmtree(folders[-1] / "final")
-        for later in range(kept + 1, steps + 1):
-            shutil.rmtree(folders[-1] / "checkpoints" / f"step_{later:06d}")
+    for algorithm, adapters in product(METHODS, ADAPTERS):
+        whole = place(home, algorithm, adapters) / "whole"
+        changes = CHANGES.get(algorithm, {}) | adapters
+        changes |= {"steps": ENDED, "save_every": 1, "keep_checkpoints": ENDED}
+        execute(small(algorithm, policy, whole, **changes), Silent())
+        for kept in range(1, ENDED):
+            folders.append(whole.parent / ("a" * 7 * kept) / "run")
+            shutil.copytree(whole, folders[-1])
+            shutil.rmtree(folders[-1] / "final")
+            for later in range(kept + 1, ENDED + 1):
+                shutil.rmtree(folders[-1] / "checkpoints" / f"step_{later:06d}")
     environment = os.environ | {"OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
     line = [sys.executable, "-c", FROM_HERE, *map(str, folders)]
     done = subprocess.run(line, capture_output=True, text=True, env=environment, timeout=300)
     assert done.returncode == 0, done.stderr
-    for folder in folders:
-        assert metrics(folder) == metrics(tmp_path / "whole")
-        assert weights(folder) == weights(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("adapters", ADAPTERS, ids=["all weights", "adapters"])
+@pytest.mark.parametrize("algorithm", METHODS)
+def test_every_checkpoint_resumes_to_the_same_bits_in_another_process(
+    policy, tmp_path_factory, algorithm, adapters
+) -> None:
+    """Other modules loaded first, one arena of malloc, and a folder at a path of another length."""
+    home = place(once(tmp_path_factory, "resumed", lambda home: resumed(home, policy)), algorithm, adapters)
+    for kept in range(1, ENDED):
+        folder = home / ("a" * 7 * kept) / "run"
+        assert metrics(folder) == metrics(home / "whole")
+        assert weights(folder) == weights(home / "whole")
 
 
 def test_another_seed_is_another_run(policy, tmp_path) -> None:
@@ -194,39 +215,38 @@ def command(run: Run) -> list[str]:
     flags += ["--prompts-per-step", "4", "--minibatch", "2", "--max-new-tokens", "5", "--learning-rate", "1e-3"]
     flags += ["--data-size", "10", "--eval-size", "8", "--eval-every", "2", "--save-every", "1", "--group-size", "3"]
     flags += ["--reward", graded(run.model)]
-    return [sys.executable, "-m", "oneloop", "train", run.algorithm, *flags]
+    return ["-m", "oneloop", "train", run.algorithm, *flags]
 
 
 def test_sigkill_at_odd_moments(policy, tmp_path) -> None:
     """kill −9 of the real command right after its first, a sixth and a later step; then again until it is done."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
     run = small("grpo", policy, tmp_path / "broken", steps=30)
     whole = replace(run, out=str(tmp_path / "whole"))
-    subprocess.run(command(whole), check=True, capture_output=True, env=environment, timeout=300)
+    done = Forked(command(whole), tmp_path)
+    done.communicate(timeout=300)
+    assert done.returncode == 0
     kills = 0
     for lines in (0, 5, 16):  # killed as soon as the record holds that many steps
-        process = subprocess.Popen(
-            command(run), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment, start_new_session=True
-        )
+        process = Forked(command(run), tmp_path)
         record = tmp_path / "broken" / "metrics.jsonl"
         while process.poll() is None and (not record.exists() or record.read_bytes().count(b"\n") <= lines):
             sleep(0.003)
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             kills += 1
-        process.wait()
-    done = subprocess.run(command(run), check=True, capture_output=True, text=True, env=environment, timeout=300)
-    assert kills == 3 and "resuming at step" in done.stdout
+        process.communicate(timeout=60)
+    done = Forked(command(run), tmp_path)
+    told, _ = done.communicate(timeout=300)
+    assert done.returncode == 0 and kills == 3 and "resuming at step" in told
     assert metrics(tmp_path / "broken") == metrics(tmp_path / "whole")
     assert weights(tmp_path / "broken") == weights(tmp_path / "whole")
 
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_saves_and_stops(policy, tmp_path, signum, code) -> None:
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
     run = small("grpo", policy, tmp_path / "run", steps=400)
     line = [word if word != "1" else "0" for word in command(run)]  # no checkpoint but the one the signal asks for
-    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    process = Forked(line, tmp_path)
     record = tmp_path / "run" / "metrics.jsonl"
     while process.poll() is None and (not record.exists() or not record.read_bytes()):
         sleep(0.01)

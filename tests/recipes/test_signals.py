@@ -1,18 +1,14 @@
 """The first signal is answered at once, the second ends the run, and run.json never says "running" afterwards."""
 
 import json
-import os
 import platform
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from oneloop.recipes import signals
+from forked import Forked
 
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(signals.__file__).parents[2]), "HF_HUB_OFFLINE": "1"}
 SLOW = """
 import time
 def slow(completions, **columns):
@@ -34,19 +30,15 @@ with RunFolder.open(Path(sys.argv[1]), resume=False, config_text="", facts={}) a
 """
 
 
-def training(folder: Path) -> subprocess.Popen[str]:
+def training(folder: Path) -> Forked:
     (folder / "rewards.py").write_text(SLOW)
     words = "train grpo --model scratch:tiny --data task:addition --reward rewards.py:slow --steps 500"
     words += " --prompts-per-step 2 --group-size 2 --max-new-tokens 3 --eval-size 2 --save-every 1 --out run"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "oneloop", *words.split()], cwd=folder, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT,
-    )  # fmt: skip
-    assert process.stdout is not None
+    process = Forked(["-m", "oneloop", *words.split()], folder)
     for line in process.stdout:
         if line.startswith("step 1/"):
             return process
-    raise AssertionError(process.stderr and process.stderr.read())
+    raise AssertionError(process.stderr.read())
 
 
 def state(folder: Path) -> dict[str, str]:
@@ -56,7 +48,6 @@ def state(folder: Path) -> dict[str, str]:
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_one_signal_saves_and_two_stop(signum: signal.Signals, tmp_path: Path) -> None:
     process = training(tmp_path)
-    assert process.stderr is not None
     process.send_signal(signum)
     assert process.stderr.readline() == "\n"
     assert process.stderr.readline().startswith("stopping after this step")
@@ -77,15 +68,12 @@ def test_after_one_signal_the_step_is_saved(tmp_path: Path) -> None:
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a mutex of glibc")
 def test_a_main_thread_that_does_not_come_back_is_ended(tmp_path: Path) -> None:
     """A backward pass of minutes is one call into C: no handler of Python's runs before it returns."""
-    command = [sys.executable, "-c", STUCK, str(tmp_path / "run")]
-    with subprocess.Popen(
-        command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT
-    ) as process:
-        assert process.stdout is not None and process.stdout.readline() == "ready\n"
-        process.send_signal(signal.SIGTERM)
-        assert process.stderr is not None and process.stderr.readline() == "\n"
-        assert process.stderr.readline().startswith("stopping after this step")
-        process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=120)
+    process = Forked(["-c", STUCK, str(tmp_path / "run")], tmp_path)
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGTERM)
+    assert process.stderr.readline() == "\n"
+    assert process.stderr.readline().startswith("stopping after this step")
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=120)
     assert process.returncode == 143
     assert state(tmp_path) | {"status": "stopped", "failure": "signal 15"} == state(tmp_path)

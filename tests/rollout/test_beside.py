@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from copy import deepcopy
@@ -13,6 +11,7 @@ import pytest
 import torch
 from transformers import GPT2Config, LlamaConfig
 
+from forked import Forked
 from oneloop.algorithms import GRPO
 from oneloop.errors import ConfigError, EngineError
 from oneloop.experience.ahead import Ahead, InTurn
@@ -264,9 +263,7 @@ def test_arrivals_of_a_resumed_run_are_refused(tmp_path) -> None:
 
 
 PARENT = """
-import json, sys, time
-sys.path[:] = json.loads(sys.argv[1])
-import torch
+import time
 from test_beside import LONG, PROMPTS, SEEDS, TINY, decided, sampler_of
 model = decided(TINY)
 sampler = sampler_of(model, ends=[])
@@ -279,14 +276,11 @@ time.sleep(60)
 """
 
 
-def test_the_process_dies_with_its_parent() -> None:
-    import json
-
-    command = [sys.executable, "-c", PARENT, json.dumps([str(Path(__file__).parent), *sys.path])]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
-        assert parent.stdout is not None
-        pid, folder = parent.stdout.readline().split()
-        parent.kill()
+def test_the_process_dies_with_its_parent(tmp_path) -> None:
+    parent = Forked(["-c", PARENT], tmp_path)
+    pid, folder = parent.stdout.readline().split()
+    parent.kill()
+    parent.communicate(timeout=15)
     deadline = time.monotonic() + 15
     while (alive(int(pid)) or Path(folder).exists()) and time.monotonic() < deadline:
         time.sleep(0.02)

@@ -1,8 +1,6 @@
 """A server that dies, stalls or lies: asked again, started again once, then one typed error; never a sample."""
 
-import os
 import socket
-import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -10,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from forked import Forked
 from oneloop.errors import ConfigError, EngineError
 from oneloop.rollout.vllm import server as servers
 from oneloop.rollout.vllm.server import Elsewhere, check_python
@@ -200,20 +199,16 @@ def alive(pid: int) -> bool:
 def test_the_server_dies_with_a_run_that_is_killed(tmp_path) -> None:
     """kill -9 of the run: nobody is left to end the server, and yet it ends, with its weights in memory."""
     code = (
-        "import sys, time; from pathlib import Path; from vllm_stand import *\n"
+        "import time; from pathlib import Path; from vllm_stand import *\n"
         f"engine = Trainer().engine(server_in(Path({str(tmp_path)!r})))\n"
         "engine.generate(PROMPTS, SAMPLING, list(range(8)))\n"
         "print(engine._server._process.pid, engine._server.folder, flush=True); time.sleep(60)\n"
     )
-    path = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
-    with subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": path}
-    ) as run:
-        assert run.stdout is not None
-        pid, folder = run.stdout.readline().split()
-        (child,) = [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-        assert alive(int(pid)) and alive(child) and Path(folder).exists()
-        run.kill()
+    run = Forked(["-c", code], tmp_path)
+    pid, folder = run.stdout.readline().split()
+    (child,) = [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    assert alive(int(pid)) and alive(child) and Path(folder).exists()
+    run.kill()
     for _ in range(200):
         if not (alive(int(pid)) or alive(child) or Path(folder).exists()):
             return
