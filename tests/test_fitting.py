@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,6 +13,7 @@ from datasets import Dataset, DatasetDict
 from safetensors.torch import load_file
 
 import oneloop
+from forked import Forked
 from oneloop import GRPO, PPO, SFT
 from oneloop.algorithms import DAPO, DR_GRPO
 from oneloop.cli.main import run as command
@@ -136,15 +135,21 @@ def root_length(mask, size):
     return mask / (mask.sum(1, keepdim=True).clamp(min=1).sqrt() * size.sequences)
 
 
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory) -> bytes:
+    """Weights that GRPO's own pieces lead to."""
+    return weights(fit(replace(GRPO, kl=None), group_size=3, out=tmp_path_factory.mktemp("plain") / "grpo"))
+
+
 @pytest.mark.parametrize(
     "piece",
     [{"advantage": Centred()}, {"surrogate": OnlyBetter()}, {"aggregate": root_length}],
     ids=lambda piece: "".join(piece),
 )
-def test_own_pieces_train_and_resume(piece, tmp_path: Path) -> None:
+def test_own_pieces_train_and_resume(piece, plain: bytes, tmp_path: Path) -> None:
     mine = replace(GRPO, name="mine", kl=None, **piece)
     run = fit(mine, group_size=3, out=tmp_path / "run")
-    assert weights(run) != weights(fit(replace(GRPO, kl=None), group_size=3, out=tmp_path / "grpo"))
+    assert weights(run) != plain
     assert run.record.info["algorithm"] == "mine"
     assert formula_of(next(iter(piece.values()))) in explain(mine)
     longer = fit(mine, group_size=3, out=tmp_path / "run", steps=3, resume=True)
@@ -235,9 +240,11 @@ for wrong in (
 """
 
 
-def test_what_the_types_alone_refuse_here_is_named_too() -> None:
+def test_what_the_types_alone_refuse_here_is_named_too(tmp_path: Path) -> None:
     """In a process of its own: the tests' type checks would come first."""
-    done = subprocess.run([sys.executable, "-c", UNCHECKED], capture_output=True, text=True, check=True, timeout=300)
+    process = Forked(["-c", UNCHECKED], tmp_path)
+    told, _ = process.communicate(timeout=300)
+    assert process.returncode == 0
     wanted = (
         "algorithm is a int; wanted a name such as 'grpo'",
         "model is a Linear; wanted a folder",
@@ -246,7 +253,7 @@ def test_what_the_types_alone_refuse_here_is_named_too() -> None:
         "advantage is the class Bare; wanted a value",
         "aggregate is 3, which cannot be called",
     )
-    assert [line[: len(start)] for line, start in zip(done.stdout.splitlines(), wanted, strict=True)] == list(wanted)
+    assert [line[: len(start)] for line, start in zip(told.splitlines(), wanted, strict=True)] == list(wanted)
 
 
 class Longest:

@@ -1,4 +1,4 @@
-"""Models that are cut over real processes learn what one process learns, whatever the method, and say the same."""
+"""Models that are cut over real processes learn what one process learns, whatever passes a method asks, and say it."""
 
 import pytest
 import torch
