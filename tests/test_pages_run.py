@@ -24,6 +24,7 @@ from oneloop.cli.main import run
 from oneloop.cli.parse import parse_run
 from oneloop.record.reader import read_run
 from pages import PAGES, ROOT, Block, answers, blocks, commands, name_of
+from spawned import once
 
 SMALL = {
     "train": "--steps 1 --prompts-per-step 2 --minibatch 1 --data-size 6 --eval-size 2 --max-new-tokens 5 "
@@ -47,10 +48,13 @@ CARRIED_OUT = {"bash", "python", "toml", "json"}
 SUMS = [(a, b) for a in range(4) for b in range(2)]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def world(tmp_path_factory) -> Path:
     """What pages take for granted."""
-    home = tmp_path_factory.mktemp("world")
+    return once(tmp_path_factory, "world", furnished)
+
+
+def furnished(home: Path) -> None:
     for name in ("M", "MODEL", "Qwen/Qwen3-0.6B"):
         save_chat_model(home / name, "qwen3")
     _write(home, "rewards.py", "def exact(completions, answer, **columns):\n    return [0.0] * len(completions)\n")
@@ -67,7 +71,6 @@ def world(tmp_path_factory) -> Path:
     for words in ("train sft --out {}/runs/sft", "train reward_model --model {0}/runs/sft/final --out {0}/runs/rm"):
         assert run([*words.format(home).split(), *SMALL["train"].split()]) == 0
     shutil.copytree(home / "runs" / "sft", home / "runs" / "ppo")
-    return home
 
 
 def _rows(folder: Path, name: str, rows: list[dict[str, Any]]) -> None:

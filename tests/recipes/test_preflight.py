@@ -1,5 +1,6 @@
 """What is wrong is told before torch is loaded, and a place is left as it was."""
 
+import json
 import os
 import subprocess
 import sys
@@ -17,26 +18,30 @@ from oneloop.recipes.resolve import kind_of
 SRC = Path(source.__file__).parents[2]
 HEAVY = {"torch", "transformers", "peft", "pandas", "scipy", "matplotlib"}
 SCRIPT = """
-import sys
+import io, json, sys
+from contextlib import redirect_stderr, redirect_stdout
 from oneloop.cli.main import run
-try:
-    code = run(sys.argv[1:])
-except SystemExit as end:
-    code = end.code
-print(code, *sys.modules, file=sys.stderr)
+for words in sys.argv[1:]:
+    said = io.StringIO()
+    with redirect_stdout(said), redirect_stderr(said):
+        try:
+            code = run(words.split())
+        except SystemExit as end:
+            code = end.code
+    print(json.dumps([code, said.getvalue(), [name for name in sys.modules if "." not in name]]))
 """
 
 
-def carried_out(words: str, folder: Path, **environment: str) -> tuple[int, str, set[str]]:
-    """The exit code, what was said, and the modules that were loaded for it."""
+def carried_out(folder: Path, *commands: str, **environment: str) -> list[tuple[int, str, set[str]]]:
+    """Of each command: the exit code, what was said, and the modules that were loaded for it and those before it."""
     clean = {name: value for name, value in os.environ.items() if name not in ("WORLD_SIZE", "RANK", "LOCAL_RANK")}
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, *words.split()], capture_output=True, text=True, cwd=folder, timeout=300,
+        [sys.executable, "-c", SCRIPT, *commands], stdout=subprocess.PIPE, text=True, cwd=folder, timeout=300,
         env=clean | {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(SRC)} | environment,
     )  # fmt: skip
-    *said, last = done.stderr.splitlines()
-    code, *modules = last.split()
-    return int(code), "\n".join([done.stdout, *said]), set(modules)
+    told = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(told) == len(commands)
+    return [(code, said, set(modules)) for code, said, modules in told]
 
 
 def test_names_and_kinds_are_those_of_the_values() -> None:
@@ -69,24 +74,30 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("words", BAD)
-def test_it_is_told_without_torch(words: str, tmp_path: Path) -> None:
-    (tmp_path / "broken.jsonl").write_text('{"prompt": "1+1="}\n{"prompt": "1+')
-    (tmp_path / "r.py").write_text("def f(completions, **columns):\n    return [0.0] * len(completions)\n")
+@pytest.fixture(scope="module")
+def told(tmp_path_factory) -> dict[str, tuple[int, str, set[str]]]:
+    folder = tmp_path_factory.mktemp("bad")
+    (folder / "broken.jsonl").write_text('{"prompt": "1+1="}\n{"prompt": "1+')
+    (folder / "r.py").write_text("def f(completions, **columns):\n    return [0.0] * len(completions)\n")
     for name in ("empty", "taken"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "file").touch()
-    before = sorted(tmp_path.rglob("*"))
-    code, said, modules = carried_out(f"train {words}", tmp_path)
+        (folder / name).mkdir()
+        (folder / name / "file").touch()
+    before = sorted(folder.rglob("*"))
+    found = carried_out(folder, *(f"train {words}" for words in BAD))
+    assert sorted(folder.rglob("*")) == before
+    return dict(zip(BAD, found, strict=True))
+
+
+@pytest.mark.parametrize("words", BAD)
+def test_it_is_told_without_torch(words: str, told) -> None:
+    code, said, modules = told[words]
     assert code == 2 and BAD[words] in said and "Traceback" not in said
     assert not modules & HEAVY
-    assert sorted(tmp_path.rglob("*")) == before
 
 
-@pytest.mark.parametrize("words", ["diff ppo grpo", "explain dapo", "explain grpo --set kl=none"])
-def test_what_explains_loads_torch_and_no_more(words: str, tmp_path: Path) -> None:
-    code, _, modules = carried_out(words, tmp_path)
-    assert code == 0 and modules & HEAVY == {"torch"}
+def test_what_explains_loads_torch_and_no_more(tmp_path: Path) -> None:
+    for code, _, modules in carried_out(tmp_path, "diff ppo grpo", "explain dapo", "explain grpo --set kl=none"):
+        assert code == 0 and modules & HEAVY == {"torch"}
 
 
 @pytest.mark.parametrize(
@@ -99,7 +110,7 @@ def test_what_explains_loads_torch_and_no_more(words: str, tmp_path: Path) -> No
 )
 def test_an_environment_that_does_not_fit(words: str, said: str, tmp_path: Path) -> None:
     local = {"LOCAL_RANK": "1"} if "ranks" in words or "demo" in words else {}
-    code, told, modules = carried_out(words, tmp_path, WORLD_SIZE="2", RANK="0", **local)
+    ((code, told, modules),) = carried_out(tmp_path, words, WORLD_SIZE="2", RANK="0", **local)
     assert code == 2 and said in told
     assert not modules & HEAVY and list(tmp_path.iterdir()) == []
 
