@@ -70,7 +70,7 @@ def _interpret(arguments, folder, environment, out, said) -> None:
         os.dup2(pipe.fileno(), number)
         pipe.close()
     os.chdir(folder)
-    os.environ.update(environment)
+    os.environ.update({"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **environment})
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     flag, what, *words = arguments

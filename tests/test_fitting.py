@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sys
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path

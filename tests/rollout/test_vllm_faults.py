@@ -209,6 +209,7 @@ def test_the_server_dies_with_a_run_that_is_killed(tmp_path) -> None:
     (child,) = [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     assert alive(int(pid)) and alive(child) and Path(folder).exists()
     run.kill()
+    run.communicate(timeout=15)
     for _ in range(200):
         if not (alive(int(pid)) or alive(child) or Path(folder).exists()):
             return
