@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from oneloop.config import Run, check_same
+from oneloop.config import Run
 from oneloop.errors import ConfigError
+from oneloop.recipes.resume import check_same
 
 RUN = Run(schedule="cosine")
 

@@ -7,12 +7,13 @@ import pytest
 
 SRC = Path(__file__).parents[1] / "src" / "oneloop"
 
-PLAIN = {"types", "errors", "seeds", "methods", "together", "pipes"}
+PLAIN = {"types", "errors", "seeds", "methods", "secrets", "together", "pipes"}
 ADAPTERS = {"forward", "model", "rollout", "parallel", "environments", "rewards", "tasks", "data", "record"}
 MAY_IMPORT = {
     "types": {"errors"},
     "errors": set(),
     "seeds": set(),
+    "secrets": set(),
     "pipes": set(),
     "together": {"errors"},
     "batch": PLAIN,
@@ -73,8 +74,8 @@ MAY_IMPORT = {
     "__main__": {"cli"},
 }
 NO_TORCH = (
-    "types", "errors", "seeds", "methods", "together", "pipes", "rewards", "environments", "tasks", "data", "record",
-    "health", "lab", "config", "toml",
+    "types", "errors", "seeds", "methods", "secrets", "together", "pipes", "rewards", "environments", "tasks", "data",
+    "record", "health", "lab", "config", "toml",
 )  # fmt: skip
 OBJECTIVE_MAY_USE = {"torch", "jaxtyping", "oneloop", "collections", "dataclasses", "math", "typing"}
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields, replace
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
@@ -70,7 +69,10 @@ class Run:
     eval_reward: tuple[str, ...] = ()
     """Reward functions of the evaluation; left out, those of --reward, or the task's grader."""
     resume: bool = False
-    """Go on from the last checkpoint in --out; starts afresh when none was ever saved."""
+    """Go on from the last checkpoint in --out; starts afresh when there is no run, or one without a finished step."""
+    accept_loss: bool = False
+    """With --resume: where no checkpoint of the recorded steps can be read, start at step 0 again, and where lines of
+    the record are gone, go on without them. Otherwise both are errors, which say what is lost."""
     overwrite: bool = False
     """Delete the run in --out, if there is one, and start afresh."""
 
@@ -150,9 +152,12 @@ class Run:
     seed: int = 0
     """Names every random number of the run."""
     save_every: int = 0
-    """Steps between checkpoints; 0 saves only at the end."""
+    """Steps between checkpoints; 0 saves at the end, and about every 15 minutes: less often where saving would take
+    more than a twentieth of the time."""
     keep_checkpoints: int = 2
-    """How many of the newest checkpoints stay."""
+    """How many of the newest checkpoints stay as they are, to resume from."""
+    keep_weights: int = 0
+    """Of how many older checkpoints the weights stay, to evaluate or to start from."""
     eval_every: int = 0
     """Steps between evaluations, of which the first comes before step 0; 0 evaluates only at the end."""
     eval_samples: int = 1
@@ -205,6 +210,10 @@ class Run:
         _wanted(self.lora_alpha > 0, "lora_alpha", self.lora_alpha, "a positive number")
         if self.resume and self.overwrite:
             raise ConfigError("--resume goes on with the run in --out, --overwrite deletes it. Fix: one of the two")
+        if self.accept_loss and not self.resume:
+            raise ConfigError(
+                "--accept-loss without --resume: a new run has nothing to lose. Fix: --resume --accept-loss"
+            )
         if self.lora and self.model.startswith("scratch:"):
             raise ConfigError(
                 f"--lora {self.lora} with --model {self.model}: random weights that stay as they are teach adapters "
@@ -300,7 +309,9 @@ class Run:
         return min(self.minibatch or self.prompts_per_step, self.prompts_per_step)
 
     def to_toml(self) -> str:
-        values = asdict(replace(self, overwrite=False))  # whoever takes the file as a recipe deletes nothing
+        values = asdict(
+            replace(self, overwrite=False, accept_loss=False)
+        )  # whoever takes the file as a recipe deletes nothing
         return tomli_w.dumps({k: list(v) if isinstance(v, tuple) else v for k, v in values.items()})
 
 
@@ -311,17 +322,19 @@ _POSITIVE = (
     "eval_samples", "data_size", "eval_size", "reward_workers", "ranks",
 )  # fmt: skip
 _NOT_NEGATIVE = (
-    "minibatch", "max_refills", "top_k", "warmup", "save_every", "eval_every", "eval_temperature",
+    "minibatch", "max_refills", "top_k", "warmup", "save_every", "keep_weights", "eval_every", "eval_temperature",
     "eval_top_k", "eval_max_new_tokens", "weight_decay", "critic_learning_rate", "lora", "staleness",
 )  # fmt: skip
 MAY_CHANGE_ON_RESUME = frozenset(
     {
         "resume",
+        "accept_loss",
         "overwrite",
         "steps",
         "out",
         "save_every",
         "keep_checkpoints",
+        "keep_weights",
         "max_tokens",
         "gradient_checkpointing",
         "compile",
@@ -352,22 +365,6 @@ def _wanted(holds: bool, name: str, value: object, wanted: str) -> None:
         raise ConfigError(f"--{name.replace('_', '-')} is {value}; wanted {wanted}")
 
 
-def check_same(run: Run, recorded: Run, folder: Path) -> None:
-    """Refuse to resume another run than the one in the folder."""
-    for field in fields(Run):
-        old, new = getattr(recorded, field.name), getattr(run, field.name)
-        if field.name not in MAY_CHANGE_ON_RESUME and old != new:
-            raise ConfigError(
-                f"--resume: {folder / 'config.toml'} has {field.name} = {old!r}, this command {new!r}; the result "
-                "would be neither run. Fix: the same flags, or another --out"
-            )
-    if run.steps != recorded.steps and run.schedule != "constant":
-        raise ConfigError(
-            f"--resume: --steps {run.steps} instead of {recorded.steps} would bend the {run.schedule} schedule that "
-            f"the run has followed so far. Fix: --steps {recorded.steps}, or --schedule constant from the start"
-        )
-
-
 DEFAULTS: dict[str, dict[str, Any]] = {
     "sft": {"learning_rate": 2e-5, "group_size": 1},
     "reward_model": {"learning_rate": 1e-4, "group_size": 2},
@@ -388,7 +385,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 def not_default(run: Run) -> dict[str, Any]:
     """The settings in which a run differs from its algorithm's defaults, with the default of each."""
     default = default_run(run.algorithm)
-    names = (field.name for field in fields(Run) if field.name not in ("resume", "overwrite"))
+    names = (field.name for field in fields(Run) if field.name not in ("resume", "accept_loss", "overwrite"))
     return {name: getattr(default, name) for name in names if getattr(run, name) != getattr(default, name)}
 
 

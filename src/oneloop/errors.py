@@ -40,6 +40,10 @@ class CheckpointError(OneloopError, RuntimeError):
     """A checkpoint that is torn, incomplete or belongs to another run."""
 
 
+class DiskError(OneloopError, OSError):
+    """The disk refuses what a run has to write: full, failing, or the folder is not there any more."""
+
+
 class RankError(OneloopError, RuntimeError):
     """Another process of the run failed, was killed or did not come; names it and what it was busy with."""
 

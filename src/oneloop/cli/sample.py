@@ -9,6 +9,7 @@ from typing import Annotated
 
 from tyro.conf import Positional
 
+from oneloop.cli.output import visible
 from oneloop.cli.parse import parse
 from oneloop.errors import ConfigError, OneloopError
 from oneloop.model.source import architecture_of, check_source
@@ -102,7 +103,7 @@ def _converse(answers: Answers, chat: bool) -> None:
         try:
             said = answers(turns, number)
         except OneloopError as error:  # too long, or not what the template wants
-            print(_visible(f"{error}{', or /reset' if chat and len(turns) > 1 else ''}"))
+            print(visible(f"{error}{', or /reset' if chat and len(turns) > 1 else ''}"))
             turns.pop()
             continue
         _print(said)
@@ -118,15 +119,9 @@ def _line() -> str:
         return ""
 
 
-def _visible(text: str) -> str:
-    from oneloop.cli.terminal import visible
-
-    return visible(text)
-
-
 def _print(answers: list[tuple[str, bool]]) -> None:
     for text, cut in answers:
-        print(f"{_visible(text)}{'  [cut at max_new_tokens]' if cut else ''}", flush=True)
+        print(f"{visible(text)}{'  [cut at max_new_tokens]' if cut else ''}", flush=True)
 
 
 def _refuse_scores(model: str) -> None:

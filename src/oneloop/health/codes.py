@@ -132,6 +132,16 @@ CODES: dict[str, Entry] = {
     "A_CHECKPOINT": Entry(
         "a damaged checkpoint was passed over on resume", "a hash in `manifest.json` does not hold", "look at the disk"
     ),
+    "A_SAVE": Entry(
+        "a checkpoint, or the best model, could not be saved; the older one stands and the run goes on",
+        "the disk refuses: full, a quota, an error of the device. The third checkpoint in a row ends the run",
+        "make room; the next one is tried when it is due",
+    ),
+    "A_RECORD": Entry(
+        "lines of the record cannot be read, or are gone; training itself has lost nothing",
+        "on resume, a line that is no JSON, or with `--accept-loss` a file that is shorter than it was",
+        "look at who writes to the folder",
+    ),
     "A_MACHINE": Entry(
         "a run was resumed on another CPU, torch, number of threads or of ranks: last bits may differ",
         "`run.json` names other ones",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
@@ -16,7 +16,7 @@ import torch
 from oneloop.algorithms import DPO, KTO
 from oneloop.batch import Batch
 from oneloop.config import Run, not_default
-from oneloop.errors import CheckpointError, OneloopError, RankError, Stopped
+from oneloop.errors import CheckpointError, DiskError, OneloopError, RankError, Stopped
 from oneloop.experience.pack import Row, collate
 from oneloop.loop import train
 from oneloop.model.learner import Learner
@@ -34,6 +34,7 @@ from oneloop.recipes.inputs import Inputs
 from oneloop.recipes.machine import machine
 from oneloop.recipes.meter import Meter
 from oneloop.recipes.preflight import preflight
+from oneloop.recipes.refused import refused_by_disk
 from oneloop.recipes.resolve import (
     Algorithm,
     kind_of,
@@ -43,15 +44,15 @@ from oneloop.recipes.resolve import (
     sampler,
     scores,
 )
-from oneloop.recipes.resume import elsewhere, latest, recorded, restore
+from oneloop.recipes.resume import elsewhere, finished, latest, recorded, restore
 from oneloop.recipes.saver import Saver
 from oneloop.recipes.signals import Interrupted, StopRequest, stop_request
 from oneloop.recipes.watched import Observer, Silent, Watched
 from oneloop.record.atomic import clean_temporaries, new_folder, write_text
 from oneloop.record.elsewhere import Elsewhere
-from oneloop.record.reader import RunRecord
+from oneloop.record.reader import METRICS, RunRecord
 from oneloop.record.writer import RunFolder, remove_run
-from oneloop.together import together
+from oneloop.together import Crew, by_first, together
 from oneloop.trace.traced import Traced
 from oneloop.types import Sampling
 
@@ -75,6 +76,9 @@ def execute(
         observer = Silent()
     with closing(inputs):
         world = ranks.world or SingleProcess()
+        if by_first(world, lambda: run.resume and finished(run, out, inputs)):
+            observer.say(f"{out} has all its {run.steps} steps already, and its model: nothing to train")
+            return out
         folder, record = together(
             world, partial(_opened, run, algorithm, inputs) if ranks.first else lambda: (Elsewhere(out), None)
         )
@@ -140,7 +144,7 @@ def _train(
     ends: ExitStack,
 ) -> None:
     world = ranks.world or SingleProcess()
-    checkpoint, damaged = _latest(folder, record, world)
+    checkpoint, damaged = _latest(run, algorithm, folder, record, world)
     together(world, lambda: given.placed(run, folder.path) if ranks.first else run)
     run = given.placed(run, folder.path)  # where it lies by now
     meter = Meter.begin(folder, run.device, world)
@@ -149,18 +153,20 @@ def _train(
         observer.say(f"asking the reference about each pair once, before step 0; {kept}")
     parts = assemble(run, algorithm, inputs, watched, checkpoint, observer.say, watched.phase, world)
     ends.callback(parts.close)
-    start, algorithm = restore(algorithm, parts, folder, checkpoint)
+    lost = len(record.metrics) if record is not None and checkpoint is None else 0
+    start, algorithm = restore(run, algorithm, parts, folder, checkpoint)
     watched.report_to(run, start)
     for error in damaged:
         watched.event(start, "A_CHECKPOINT", f"{error}; falling back to the one before", "look at the disk")
-    _say_what_changed(run, record, checkpoint, start, watched, observer)
-    saver = Saver(run, parts, folder, request, start, algorithm, world)
+    _say_what_changed(run, record, start, lost, watched, observer)
+    saver = Saver(run, parts, folder, request, start, algorithm, watched, world)
+    saver.check_room()
     metric, write = run.keep_best_by or METRIC[inputs.kind], partial(_write_model, parts)
     best = [Best(metric, folder, watched, write, parts.learner.writers)] if run.keep_best else []
     for line in (*batch_arithmetic(run, algorithm, inputs), *parts.notes):
         observer.say(line)
     if start >= run.steps:
-        observer.say(f"{folder.path} has all its {run.steps} steps already; nothing to train")
+        observer.say(f"{folder.path} has all its {run.steps} steps already; its model is written once more")
     else:
         if start == 0:
             observer.say(step_zero(run, algorithm, inputs, parts))
@@ -202,16 +208,20 @@ def _train(
     _save_result(run, parts, folder, observer)
 
 
-def _latest(folder: RunFolder, record: RunRecord | None, world: World) -> tuple[Path | None, Sequence[CheckpointError]]:
+def _latest(
+    run: Run, algorithm: Algorithm, folder: RunFolder, record: RunRecord | None, world: World
+) -> tuple[Path | None, Sequence[CheckpointError]]:
     """The checkpoint to go on from, as rank 0 finds it, and there what is wrong with newer ones."""
-    checkpoint, damaged = together(world, lambda: (None, []) if record is None else latest(folder, record))
+    checkpoint, damaged = together(
+        world, lambda: (None, []) if record is None else latest(run, algorithm, folder, record)
+    )
     name = world.agree(str(checkpoint) if checkpoint else "")
     return Path(name) if name else None, damaged
 
 
-def _before(start: int, record: RunRecord | None) -> list[dict[str, Any]]:
+def _before(start: int, record: RunRecord | None) -> Iterator[dict[str, Any]]:
     """The recorded steps that stand."""
-    return [] if record is None else [row for row in record.metrics if row["step"] < start]
+    return iter(()) if record is None else (row for row in record.lines(METRICS) if row["step"] < start)
 
 
 def _traced(
@@ -231,16 +241,26 @@ def _before_training(run: Run, parts: Parts, watched: Watched, best: Sequence[Be
 
 
 def _save_result(run: Run, parts: Parts, folder: RunFolder, observer: Observer) -> None:
+    """Raises: DiskError where it cannot be saved; the last checkpoint has everything."""
     if not (folder.keeps or parts.learner.sharded):
         return
     writers = parts.learner.writers
-    with new_folder(folder.path / "final", writers) as temporary:
-        _write_model(parts, temporary)
-    observer.say(f"saved {folder.path / 'final'}")
-    if run.lora:
-        with new_folder(folder.path / "adapter", writers) as temporary:
-            save_policy(temporary, parts.learner.model, parts.text.tokenizer, writers)
-        observer.say(f"saved {folder.path / 'adapter'}, the adapters alone")
+    adapters = partial(save_policy, model=parts.learner.model, tokenizer=parts.text.tokenizer, world=writers)
+    every = {"final": partial(_write_model, parts), **({"adapter": adapters} if run.lora else {})}
+    for name, write in every.items():
+        refused = refused_by_disk(writers, partial(_put, folder.path / name, writers, write))
+        if refused is not None:
+            raise DiskError(
+                f"{folder.path / name} could not be saved: {refused}. All {run.steps} steps are in a checkpoint. Fix: "
+                "make room, then the same command with --resume"
+            ) from refused
+        observer.say(f"saved {folder.path / name}" + (", the adapters alone" if name == "adapter" else ""))
+    by_first(writers, folder.check_whole)
+
+
+def _put(path: Path, writers: Crew, write: Callable[[Path], None]) -> None:
+    with new_folder(path, writers) as temporary:
+        write(temporary)
 
 
 def _write_model(parts: Parts, folder: Path) -> None:
@@ -258,14 +278,14 @@ def _rescue(saver: Saver, error: BaseException) -> None:
 
 
 def _say_what_changed(
-    run: Run, record: RunRecord | None, checkpoint: Path | None, start: int, watched: Watched, observer: Observer
+    run: Run, record: RunRecord | None, start: int, lost: int, watched: Watched, observer: Observer
 ) -> None:
     if record is None:
         return
-    if checkpoint is None and record.metrics:
+    if lost:
         observer.say(
-            f"no checkpoint had been saved yet: starting at step 0 again, {len(record.metrics)} recorded steps are "
-            "repeated. --save-every keeps them"
+            f"no checkpoint could be read: starting at step 0 again, {lost} recorded steps are lost, as --accept-loss "
+            "says. --save-every keeps them"
         )
     if other := elsewhere(record, run.ranks):
         watched.event(start, "A_MACHINE", other, "the same machine, torch, ranks and OMP_NUM_THREADS for equal bits")
