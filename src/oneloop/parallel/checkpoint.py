@@ -96,9 +96,8 @@ def _tensors(folder: Path) -> dict[str, dict[str, Tensor]]:
 def checkpoint_bytes(learner: Learner) -> int:
     """What a checkpoint takes on disk, small files aside: weights, and the moments of what is trained."""
     trained = list(learner.named_parameters().values())
-    models = [learner.model] if learner.critic is None else [learner.model, learner.critic]
-    every = {id(one): one for model in models for one in model.parameters()}
-    saved = {id(one): one for one in trained} if has_adapters(learner.model) else every
+    frozen = () if has_adapters(learner.model) else learner.model.parameters()
+    saved = {id(one): one for one in (*trained, *frozen)}
     kind = learner.optimization.optimizer
     moments = sum(piece.nbytes for one in trained for piece in layout(kind, one.shape).values())
     return moments + sum(one.numel() * one.element_size() for one in saved.values())

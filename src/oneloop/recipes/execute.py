@@ -153,12 +153,14 @@ def _train(
         observer.say(f"asking the reference about each pair once, before step 0; {kept}")
     parts = assemble(run, algorithm, inputs, watched, checkpoint, observer.say, watched.phase, world)
     ends.callback(parts.close)
-    lost = len(record.metrics) if record is not None and checkpoint is None else 0
-    start, algorithm = restore(run, algorithm, parts, folder, checkpoint)
+    again = len(record.metrics) if record is not None and checkpoint is None else 0
+    start, algorithm, lost = restore(run, algorithm, parts, folder, checkpoint)
     watched.report_to(run, start)
     for error in damaged:
         watched.event(start, "A_CHECKPOINT", f"{error}; falling back to the one before", "look at the disk")
-    _say_what_changed(run, record, start, lost, watched, observer)
+    for text in lost:
+        watched.event(start, "A_RECORD", text, "look at who writes to the folder")
+    _say_what_changed(run, record, start, again, watched, observer)
     saver = Saver(run, parts, folder, request, start, algorithm, watched, world)
     saver.check_room()
     metric, write = run.keep_best_by or METRIC[inputs.kind], partial(_write_model, parts)
@@ -278,13 +280,13 @@ def _rescue(saver: Saver, error: BaseException) -> None:
 
 
 def _say_what_changed(
-    run: Run, record: RunRecord | None, start: int, lost: int, watched: Watched, observer: Observer
+    run: Run, record: RunRecord | None, start: int, again: int, watched: Watched, observer: Observer
 ) -> None:
     if record is None:
         return
-    if lost:
+    if again:
         observer.say(
-            f"no checkpoint could be read: starting at step 0 again, {lost} recorded steps are lost, as --accept-loss "
+            f"no checkpoint could be read: starting at step 0 again, {again} recorded steps are lost, as --accept-loss "
             "says. --save-every keeps them"
         )
     if other := elsewhere(record, run.ranks):

@@ -43,23 +43,27 @@ def recorded(run: Run, out: Path, inputs: Inputs) -> RunRecord | None:
         )
     check_same(run, Run(**from_table(record.config, str(out / "config.toml"))), out)
     _check_data(run, record.info.get("data", inputs.fingerprint), inputs.fingerprint, out)
-    done = _newest(out)
-    if run.steps < done:
-        raise ConfigError(
-            f"--resume: {out} has {done} finished steps, and --steps {run.steps} is before that. Fix: --steps {done} "
-            "or more, or another --out"
-        )
+    for done, path in reversed(checkpoints(out)):
+        if done > run.steps and _is_whole(path):
+            raise ConfigError(
+                f"--resume: {out} has {done} finished steps, and --steps {run.steps} is before that. "
+                f"Fix: --steps {done} or more, or another --out"
+            )
     return record
 
 
 def finished(run: Run, out: Path, inputs: Inputs) -> bool:
     """Whether --resume finds nothing left to do: all steps trained, and all that they gave whole. Changes nothing."""
     record = recorded(run, out, inputs)
-    if record is None or record.info.get("status") != "finished" or _newest(out) != run.steps:
+    if record is None or record.info.get("status") != "finished":
         return False
+    given = [checkpoint_path(out, run.steps), out / "final", *([out / "adapter"] if run.lora else [])]
+    return all(_is_whole(folder) for folder in given)
+
+
+def _is_whole(folder: Path) -> bool:
     try:
-        for folder in (checkpoint_path(out, run.steps), out / "final", *([out / "adapter"] if run.lora else [])):
-            verify(folder)
+        verify(folder)
     except CheckpointError:
         return False
     return True
@@ -81,11 +85,6 @@ def check_same(run: Run, recorded: Run, folder: Path) -> None:
             f"--resume: --steps {run.steps} instead of {recorded.steps} would bend the {run.schedule} schedule that "
             f"the run has followed so far. Fix: --steps {recorded.steps}, or --schedule constant from the start"
         )
-
-
-def _newest(out: Path) -> int:
-    """Finished steps of the newest checkpoint, whole or not."""
-    return max((done for done, _ in checkpoints(out)), default=0)
 
 
 def _steps(record: RunRecord) -> int:
@@ -110,7 +109,7 @@ def latest(
     damaged: list[CheckpointError] = []
     for _, candidate in reversed(checkpoints(folder.path)):
         try:
-            verify(candidate, _needed(run, algorithm))
+            verify(candidate, needed(run, algorithm))
             return candidate, damaged
         except CheckpointError as error:
             damaged.append(error)
@@ -120,14 +119,15 @@ def latest(
             what = f"no checkpoint is whole ({str(damaged[0]).partition(' Fix:')[0]})"
         else:
             what = "its checkpoints are gone" if folder.checkpoint else "it was ended before its first checkpoint"
+        had = f"saved step {folder.checkpoint}" if folder.checkpoint else f"finished {steps} steps"
         raise ConfigError(
-            f"--resume: {folder.path} has {max(folder.checkpoint, steps)} finished steps, and {what}; going on would "
-            f"mean step 0, and those steps lost. Fix: put a checkpoint back, another --out, --accept-loss, or {AFRESH}"
+            f"--resume: {folder.path} had {had}, and {what}; going on would mean step 0, and {steps} recorded steps "
+            f"lost. Fix: put a checkpoint back, another --out, --accept-loss, or {AFRESH}"
         )
     return None, damaged
 
 
-def _needed(run: Run, algorithm: Algorithm) -> tuple[str, ...]:
+def needed(run: Run, algorithm: Algorithm) -> tuple[str, ...]:
     """Files without which a checkpoint would be a fresh start of some part."""
     config = "policy/adapter_config.json" if run.lora else "policy/config.json"
     critic = ("critic/*.safetensors",) if "values" in algorithm.needs else ()
@@ -136,11 +136,13 @@ def _needed(run: Run, algorithm: Algorithm) -> tuple[str, ...]:
 
 def restore(
     run: Run, algorithm: Algorithm, parts: Parts, folder: RunFolder, checkpoint: Path | None
-) -> tuple[int, Algorithm]:
-    """Put every piece of state back, and cut the record to the checkpoint; returns the step to go on with."""
+) -> tuple[int, Algorithm, list[str]]:
+    """Put every piece of state back, and cut the record to the checkpoint.
+
+    Returns: the step to go on with, the algorithm as it was then, and what of the record is lost.
+    """
     if checkpoint is None:
-        folder.rewind({}, 0)
-        return 0, algorithm
+        return 0, algorithm, folder.rewind({}, 0)
     state = read_state(checkpoint / "resume", parts.learner)
     if folder.keeps:
         _check_data(run, state.get("data") or folder.fingerprint(), folder.fingerprint(), folder.path)
@@ -152,10 +154,10 @@ def restore(
             f"{checkpoint / 'resume' / 'state.json'} is not the state of this run ({type(error).__name__}: {error}). "
             f"Fix: rm -r {checkpoint}, and --resume goes on from the one before"
         ) from error
-    folder.rewind(position, step, accept_loss=run.accept_loss)
+    lost = folder.rewind(position, step, accept_loss=run.accept_loss)
     if isinstance(algorithm, PolicyGradient) and algorithm.kl is not None:
         algorithm = replace(algorithm, kl=replace(algorithm.kl, coef=coef))
-    return step, algorithm
+    return step, algorithm, lost
 
 
 def elsewhere(record: RunRecord, ranks: int) -> str:

@@ -44,7 +44,8 @@ class Elsewhere(RunFolder):
     def position(self) -> dict[str, int]:
         return {}
 
-    def rewind(self, position: Mapping[str, int], step: int, *, accept_loss: bool = False) -> None: ...
+    def rewind(self, position: Mapping[str, int], step: int, *, accept_loss: bool = False) -> list[str]:
+        return []
 
     def fingerprint(self) -> None: ...
 

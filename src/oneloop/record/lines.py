@@ -85,6 +85,14 @@ class Lines:
                 if row is not None and _whole(row.get(column)) and row[column] >= below:
                     return self.cut(start)
 
+    def broken(self) -> str:
+        """What cannot be read of it, in words; "" where everything can."""
+        lines = Read(self.path)
+        for _ in lines:
+            pass
+        where = f"{lines.damaged} of its lines cannot be read and are left out, the first is line {lines.first}"
+        return f"{self.path}: {where}" if lines.damaged else ""
+
     def last_step(self) -> int:
         """The step of the last line that has one; -1 without lines."""
         return self._last("step", self._end)

@@ -190,32 +190,33 @@ class RunFolder:
         """How far the append-only files reach, for a checkpoint."""
         return {name: file.size() for name, file in self._appended().items()}
 
-    def rewind(self, position: Mapping[str, int], step: int, *, accept_loss: bool = False) -> None:
+    def rewind(self, position: Mapping[str, int], step: int, *, accept_loss: bool = False) -> list[str]:
         """Cut off what was written after a checkpoint, and the tables of steps from `step` on.
 
         Args:
             accept_loss: of a file that lost lines, keep what it has of the steps before.
 
+        Returns: what of the record is lost, in words.
+
         Raises: CheckpointError when a file is shorter than it was then: that run's record is lost.
         """
-        lost = {}
+        short = {}
         for name, file in self._appended().items():
             try:
                 file.check(position.get(name, 0), *_before(name, step))
             except CheckpointError as error:
                 if not accept_loss:
                     raise
-                lost[name] = str(error).partition(" Fix:")[0]
+                short[name] = f"{str(error).partition(' Fix:')[0]}; the run goes on without them"
         for name, file in self._appended().items():
-            if name in lost:
+            if name in short:
                 file.cut_where(*_before(name, step))
             else:
                 file.cut(position.get(name, 0))
         for table in self._tables.values():
             table.cut(step)
         self._last_step, self._stepped = step - 1, monotonic()
-        for text in lost.values():
-            self.event(step, "A_RECORD", f"{text}; the run goes on without them", "look at who writes to the folder")
+        return [*short.values(), *filter(None, (file.broken() for file in self._appended().values()))]
 
     @property
     def checkpoint(self) -> int:

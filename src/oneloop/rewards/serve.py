@@ -1,14 +1,14 @@
 """The process in which a user's reward function runs: told its name, asked for grades, killed when it hangs.
 
-Its parent sends pickles and gets JSON: what the function returned is never unpickled by the trainer. Neither torch nor
+It and its parent send each other JSON: nothing that either says can run anything in the other. Neither torch nor
 transformers is imported here; the function's own file may.
 """
 
 from __future__ import annotations
 
 import faulthandler
+import json
 import os
-import pickle
 import resource
 import signal
 import sys
@@ -22,7 +22,7 @@ from typing import Any
 from oneloop.errors import ConfigError
 from oneloop.pipes import bodies, die_with, send
 from oneloop.rewards.blame import described
-from oneloop.rewards.grading import Grade, grade
+from oneloop.rewards.grading import Asked, Grade, grade
 from oneloop.rewards.load import NamedReward, load_reward
 
 
@@ -46,7 +46,7 @@ def main(spec: str, parent: int, requests: int, answers: int, traces: int, memor
     while True:
         request = channel.requests.get()
         try:
-            grade(reward.function, signature, pickle.loads(request), channel.tell, apart=True)  # the trainer's
+            grade(reward.function, signature, Asked(**json.loads(request)), channel.tell, apart=True)
         except BaseException as error:
             channel.send({"failure": f"could not be called: {described(error)}"})
         if os.getpid() != process:  # a fork that the function did not end
