@@ -324,7 +324,7 @@ def untrained(path: Path) -> bool:
     """
     if any(entry.name not in _BEFORE_A_STEP for entry in path.iterdir()):
         return False
-    if next(iter(Read(path / METRICS)), None) is not None:
+    if any(True for _ in Read(path / METRICS)) or any(row["done"] > 0 for row in Read(path / EVALUATIONS, "done")):
         return False
     info = info_of(path)
     return info.get("status") in ("starting", "running", "failed", "stopped") and not info.get("checkpoint")
