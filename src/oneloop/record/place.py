@@ -13,44 +13,51 @@ ROOM = 40
 """Bytes that the name of a temporary file beside it may be longer."""
 
 
-def check_place(path: Path) -> None:
+def check_place(path: Path, flag: str = "--out") -> None:
     """Whether a folder of that name can stand there.
 
     Raises: ConfigError naming what stands in its way.
     """
     text = os.fspath(path)
     if odd := next((character for character in text if ord(character) < 32 or ord(character) == 127), None):
-        raise ConfigError(f"--out {text!r} has the control character {odd!r} in it. Fix: a name without it")
+        raise ConfigError(f"{flag} {text!r} has the control character {odd!r} in it. Fix: a name without it")
     for name in path.parts:
-        if len(os.fsencode(name)) > LONGEST_NAME - ROOM:
+        if (size := len(os.fsencode(name))) > LONGEST_NAME - ROOM:
             raise ConfigError(
-                f"--out: a name in it has {len(os.fsencode(name))} bytes, {name[:40]!r}…; wanted at most "
-                f"{LONGEST_NAME - ROOM}. Fix: a shorter one"
+                f"{flag}: a name in it has {size} bytes, {name[:40]!r}…; wanted at most {LONGEST_NAME - ROOM}. "
+                "Fix: a shorter one"
             )
-    if len(os.fsencode(path.absolute())) > LONGEST_PATH:
-        raise ConfigError(f"--out has {len(os.fsencode(path.absolute()))} bytes; wanted at most {LONGEST_PATH}")
+    if (size := len(os.fsencode(path.absolute()))) > LONGEST_PATH:
+        raise ConfigError(f"{flag} has {size} bytes; wanted at most {LONGEST_PATH}. Fix: a shorter one")
     if path.name.startswith((".tmp-", ".replaced-")):
-        raise ConfigError(f"--out {path}: names that begin so are for temporary files. Fix: another name")
-    _check_above(path)
+        raise ConfigError(f"{flag} {path}: names that begin so are for temporary files. Fix: another name")
+    _check_above(path, flag)
+
+
+def check_run_place(path: Path) -> None:
+    """Whether a run can have its folder there: one that does not exist, is empty, or holds a run.
+
+    Raises: ConfigError.
+    """
+    check_place(path)
     if _holds_other_files(path):
         raise ConfigError(f"--out {path} holds files, but no run. Fix: a folder that does not exist yet")
 
 
-def _check_above(path: Path) -> None:
+def _check_above(path: Path, flag: str) -> None:
     """Of what is there already, the innermost folder: it must be one, and writable."""
+    fix = f"Fix: another {flag}"
     for above in (path, *path.absolute().parents):
         try:
             there = above.exists()
-        except OSError as error:  # a loop of links, no permission
-            raise ConfigError(
-                f"--out {path}: {above} cannot be looked at ({error.strerror}). Fix: another --out"
-            ) from error
+        except OSError as error:  # no permission
+            raise ConfigError(f"{flag} {path}: {above} cannot be looked at ({error.strerror}). {fix}") from error
         if there:
             if not above.is_dir():
                 what = "is a file; wanted a folder to create" if above == path else f"cannot be: {above} is a file"
-                raise ConfigError(f"--out {path} {what}")
+                raise ConfigError(f"{flag} {path} {what}. {fix}")
             if not os.access(above, os.W_OK | os.X_OK):
-                raise ConfigError(f"--out {path}: {above} cannot be written by this user. Fix: another --out")
+                raise ConfigError(f"{flag} {path}: {above} cannot be written by this user. {fix}")
             return
 
 

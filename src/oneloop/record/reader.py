@@ -97,7 +97,11 @@ def read_run(path: Path, *, torn: bool = False) -> RunRecord:
 
     Raises: ConfigError when there is no run at `path`, or run.json or config.toml cannot be read.
     """
-    if not torn and not (path / "run.json").is_file():
+    try:
+        there = torn or (path / "run.json").is_file()
+    except (OSError, ValueError):  # no name that a file could have
+        there = False
+    if not there:
         raise ConfigError(f"{path} is not a run folder (no run.json). Fix: the --out folder of a run")
     config = path / "config.toml"
     return RunRecord(

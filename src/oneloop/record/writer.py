@@ -18,7 +18,7 @@ from typing import IO, TYPE_CHECKING, Any
 from oneloop.errors import CheckpointError, ConfigError, DataError, DiskError
 from oneloop.record.atomic import write_text
 from oneloop.record.lines import Lines, Read
-from oneloop.record.place import check_own, check_place, holds_run
+from oneloop.record.place import check_own, check_run_place, holds_run
 from oneloop.record.reader import EVALUATIONS, EVENTS, MEMORY, METRICS, info_of
 from oneloop.record.started import started
 from oneloop.record.steps import StepTables
@@ -75,7 +75,7 @@ class RunFolder:
         Raises: ConfigError when it holds a run and `resume` is false, or when another process is writing to it;
             DiskError when it cannot be written.
         """
-        check_place(path)
+        check_run_place(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
             return cls._opened(path, resume, config_text, facts)
@@ -302,7 +302,7 @@ def check_out(path: Path, *, resume: bool, overwrite: bool) -> None:
 
     Raises: ConfigError.
     """
-    check_place(path)
+    check_run_place(path)
     if holds_run(path):
         check_own(path)
         _locked(path).close()
