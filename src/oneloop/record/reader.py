@@ -121,6 +121,8 @@ def info_of(path: Path) -> dict[str, Any]:
 
 def _parsed(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
     try:
+        if not path.is_file():  # a pipe would be waited for
+            raise ValueError("it is no plain file")
         found = parse(path.read_text(encoding="utf-8"))
         if not isinstance(found, dict):
             raise ValueError(f"it holds a {type(found).__name__}")
