@@ -36,6 +36,15 @@ class Models(Protocol):
 
 
 @runtime_checkable
+class Forgetful(Protocol):
+    """Models whose passes can be made again, smaller, where memory ran out in one."""
+
+    def forget(self) -> None:
+        """Drop the gradient that was added up since the last step."""
+        ...
+
+
+@runtime_checkable
 class World(Protocol):
     """The processes that train together. Every rank holds the whole step's batch; only passes and samples are dealt.
 

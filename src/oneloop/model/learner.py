@@ -32,6 +32,7 @@ from oneloop.model.optimizer import Kind, optimizer_of
 from oneloop.model.sharded import Entered, Root, Unsharded, whole
 from oneloop.objective.logprobs import Entropy
 from oneloop.ports import SingleProcess, World
+from oneloop.room import Room
 
 MOST_SKIPS = 3
 """Optimizer steps in a row with a gradient that is not finite, after which a run stops."""
@@ -114,7 +115,8 @@ class Learner:
         world: World = SingleProcess(),  # noqa: B008
     ) -> None:
         self.model, self.critic, self.optimization = policy.eval(), critic, optimization
-        self.max_tokens, self.dtype, self.device = max_tokens, dtype, policy.device
+        self.dtype, self.device = dtype, policy.device
+        self._room = Room(max_tokens, world.ranks == 1)
         self.updates = 0
         self.skipped_in_a_row = 0
         self._world = world
@@ -183,6 +185,20 @@ class Learner:
         )
         backbone.check_compiled(self.dtype)
         return CausalReader(backbone, temperature, plain)
+
+    @property
+    def max_tokens(self) -> int:
+        """Most tokens of one pass without gradient."""
+        return self._room.tokens
+
+    def check_weights(self) -> None:
+        """Raises: DivergedError for weights that are no numbers: what holds them is worth less than the one before."""
+        for name, parameter in self.named_parameters().items():
+            if not bool(torch.isfinite(parameter.detach()).all()):
+                raise DivergedError(
+                    f"{name} holds numbers that are not finite, and is not saved. Fix: go on from an older checkpoint "
+                    "with a lower --learning-rate"
+                )
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
         plan = self.optimization
@@ -262,7 +278,10 @@ class Learner:
 
     def _by_microbatch(self, batch: Batch, forward: Callable[[Batch], PolicyOutput]) -> PolicyOutput:
         """`forward` over microbatches without gradient, dealt to the ranks, put back in the order of the rows."""
-        pieces, tables = list(batch.microbatch_rows(self.max_tokens)), dict[str, Tensor]()
+        return self._room(partial(self._dealt, batch, forward))
+
+    def _dealt(self, batch: Batch, forward: Callable[[Batch], PolicyOutput], max_tokens: int) -> PolicyOutput:
+        pieces, tables = list(batch.microbatch_rows(max_tokens)), dict[str, Tensor]()
         for rows in self._world.share(pieces):
             # a rank with one fewer goes along with the first once more, and leaves its zeros for whoever has it
             out = forward(batch.rows(pieces[0] if rows is None else rows).trimmed())
@@ -312,6 +331,12 @@ class Learner:
                 parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
                 self._world.add(parameter.grad)
 
+    def forget(self) -> None:
+        """Drop the gradient that was added up, and what the device keeps of memory that was free."""
+        self.optimizer.zero_grad()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
     def _skip(self) -> dict[str, float]:
         """Leave weights and moments as they are; give up when it keeps happening."""
         self.optimizer.zero_grad()
@@ -319,7 +344,8 @@ class Learner:
         if self.skipped_in_a_row >= MOST_SKIPS:
             raise DivergedError(
                 f"the gradient was not finite {MOST_SKIPS} optimizer steps in a row; weights are those before the "
-                "first. Fix: a lower --learning-rate, or look at ratio/max and the rewards of the last steps"
+                "first. Fix: look at the batches in skipped/, which name the first number that is none; a lower "
+                "--learning-rate where it came with training"
             )
         return {"grad_norm": nan, "skipped_steps": 1}
 

@@ -16,7 +16,7 @@ import torch
 from oneloop.algorithms import DPO, KTO
 from oneloop.batch import Batch
 from oneloop.config import Run, not_default
-from oneloop.errors import CheckpointError, OneloopError, RankError, Stopped
+from oneloop.errors import CheckpointError, OneloopError, OutOfMemory, RankError, Stopped
 from oneloop.experience.pack import Row, collate
 from oneloop.loop import train
 from oneloop.model.learner import Learner
@@ -30,6 +30,7 @@ from oneloop.recipes.explain import explain
 from oneloop.recipes.explain import facts as objective_facts
 from oneloop.recipes.given import NOTHING, Given
 from oneloop.recipes.health import Healthy, watch_of
+from oneloop.recipes.held import Held
 from oneloop.recipes.inputs import Inputs
 from oneloop.recipes.machine import machine
 from oneloop.recipes.meter import Meter
@@ -46,11 +47,13 @@ from oneloop.recipes.resolve import (
 from oneloop.recipes.resume import elsewhere, latest, recorded, restore
 from oneloop.recipes.saver import Saver
 from oneloop.recipes.signals import Interrupted, StopRequest, stop_request
+from oneloop.recipes.skipped import Skipped
 from oneloop.recipes.watched import Observer, Silent, Watched
 from oneloop.record.atomic import clean_temporaries, new_folder, write_text
 from oneloop.record.elsewhere import Elsewhere
 from oneloop.record.reader import RunRecord
 from oneloop.record.writer import RunFolder, remove_run
+from oneloop.room import out_of_memory
 from oneloop.together import together
 from oneloop.trace.traced import Traced
 from oneloop.types import Sampling
@@ -94,7 +97,7 @@ def execute(
                 folder.finish("stopped", _amid(second.signum), 128 + second.signum)
                 raise
             except BaseException as error:
-                found = ranks.explained(error)
+                found = _explained(ranks, error)
                 folder.finish("failed", _told_of(found), getattr(found, "exit_code", 1))
                 if found is error:
                     raise
@@ -116,6 +119,17 @@ def _opened(run: Run, algorithm: Algorithm, inputs: Inputs) -> tuple[RunFolder, 
     clean_temporaries(out)
     write_text(out / "objective.txt", explain(algorithm, sampler(run)) + "\n")
     return folder, record
+
+
+def _explained(ranks: Ranks, error: BaseException) -> BaseException:
+    """What is told of a failure: who failed first, and memory that ran out as what it is."""
+    found = ranks.explained(error)
+    if isinstance(found, OneloopError) or not out_of_memory(found):
+        return found
+    told = OutOfMemory(f"memory ran out: {str(found).splitlines()[0] if str(found) else type(found).__name__}")
+    for note in getattr(found, "__notes__", ()):
+        told.add_note(note)
+    return told
 
 
 def _told_of(error: BaseException) -> str:
@@ -162,14 +176,17 @@ def _train(
     if start >= run.steps:
         observer.say(f"{folder.path} has all its {run.steps} steps already; nothing to train")
     else:
+        _stop_if_asked(request, start, world)
         if start == 0:
             observer.say(step_zero(run, algorithm, inputs, parts))
             _before_training(run, parts, watched, best)
+            _stop_if_asked(request, start, world)
         else:
             observer.say(f"resuming at step {start} from {checkpoint}")
         # what leaves the device as a phase begins is in the peak of the one before
         phase = partial(_told, (parts.learner.phase, meter.phase, watched.phase))
         watch = watch_of(run, algorithm, len(inputs.eval_rows or ()), _before(start, record))
+        held = Held(alone=world.ranks == 1)
         try:
             train(
                 algorithm,
@@ -183,23 +200,35 @@ def _train(
                 start=start,
                 world=world,
                 trace=_traced(run, algorithm, inputs, parts, folder, watched, world) if run.trace else Untraced(),
+                unsound=Skipped(folder, watched, parts.text.decode),
                 measures=(
-                    *(partial(_in_phase, phase, "evaluation", measure) for measure in parts.measures),
+                    *(partial(_in_phase, phase, "evaluation", held.measure, measure) for measure in parts.measures),
                     *parts.counts,
                 ),
                 # a step's line stands before its checkpoint, which says how far the files reach
-                hooks=(meter, *best, partial(_in_phase, phase, "saving", saver)),
+                hooks=(meter, *best, partial(_in_phase, phase, "saving", saver), held),
                 phase=phase,
             )
         except Stopped:
             raise
         except Exception as error:
-            found = ranks.explained(error)
+            found = _explained(ranks, error)
             _rescue(saver, found)
             if found is error:
                 raise
             raise found from error
     _save_result(run, parts, folder, observer)
+
+
+def _stop_if_asked(request: StopRequest, start: int, world: World) -> None:
+    """Raises: Stopped, on all ranks, where one of them was asked to stop before anything is trained."""
+    signum = int(world.sum({"signum/max": float(request.signum)})["signum/max"])
+    if signum:
+        raise Stopped(
+            f"stopped by signal {signum} before step {start + 1}, with nothing to save; the same command"
+            + (" and --resume goes on" if start else " starts again"),
+            signum,
+        )
 
 
 def _latest(folder: RunFolder, record: RunRecord | None, world: World) -> tuple[Path | None, Sequence[CheckpointError]]:

@@ -75,6 +75,7 @@ class Saver:
             )
         path = self._folder.path / "unfinished"
         with new_folder(path, learner.writers) as temporary:
+            learner.check_weights()
             save_merged(temporary, learner.model, self._parts.text.tokenizer, learner.writers)
         return (
             f"the weights after {learner.updates} updates, amid step {self._done}, are in {path}: "
@@ -109,6 +110,7 @@ class Saver:
         path, learner = self._path(self._done), self._parts.learner
         writers = learner.writers
         with new_folder(path, writers) as temporary:
+            learner.check_weights()
             save_policy(temporary / "policy", learner.model, self._parts.text.tokenizer, writers)
             if learner.critic is not None:
                 save_critic(temporary / "critic", learner.critic, writers)

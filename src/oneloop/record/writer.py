@@ -18,6 +18,7 @@ from math import isfinite
 from pathlib import Path
 from time import monotonic, time
 from typing import IO, TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from oneloop.errors import ConfigError, DataError
 from oneloop.record.atomic import write_text
@@ -36,7 +37,7 @@ TABLES: dict[str, int | None] = {"rollouts": None, "ratios": 64 * 2**20, "tokens
 """Folders of tables by step, and the most bytes of each; None: every step's completions stay."""
 _BEFORE_A_STEP = {
     "run.json", "config.toml", ".lock", "objective.txt", METRICS, EVENTS, MEMORY, EVALUATIONS, RATIOS, "start",
-    "arrivals",
+    "arrivals", "skipped",
     *TABLES,
 }  # fmt: skip
 """What a run may have written when its first step is not done."""
@@ -148,6 +149,14 @@ class RunFolder:
         except (OSError, DataError) as error:
             what = "what the updates saw was not written"
             self._alert(step, "A_TRACE", f"{what}: {error}", f"free disk space at {self.path}, or --no-trace")
+
+    def skipped(self, step: int, name: str, text: str) -> None:
+        """A file of skipped/, about a batch of which no optimizer step was made. It ends no run."""
+        try:
+            (self.path / "skipped").mkdir(exist_ok=True)
+            write_text(self.path / "skipped" / name, text)
+        except OSError as error:
+            self._alert(step, "A_UNSOUND", f"skipped/{name} was not written: {error}", "free disk space")
 
     def event(self, step: int, code: str, text: str, fix: str = "") -> None:
         """One line in events.jsonl: an alert, or information where the code begins with I_."""
@@ -296,9 +305,22 @@ def _checkpoint(path: Path) -> int:
     return int(json.loads(info.read_text(encoding="utf-8")).get("checkpoint", 0)) if info.exists() else 0
 
 
+_held: WeakSet[IO[str]] = WeakSet()
+
+
+def _let_go() -> None:
+    """A fork shares its parent's locks, and would keep them when the parent is gone."""
+    for lock in list(_held):
+        lock.close()
+
+
+os.register_at_fork(after_in_child=_let_go)
+
+
 def _locked(path: Path) -> IO[str]:
     """The kernel drops the lock when its process ends, in whatever way."""
     lock = (path / ".lock").open("a")
+    _held.add(lock)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
