@@ -47,8 +47,10 @@ class Sends(Silent):
 
 
 def small(out: Path, **changes) -> Run:
-    run = replace(default_run("grpo"), data="task:addition", out=str(out), steps=STEPS, prompts_per_step=2, group_size=2,
-                  max_new_tokens=3, learning_rate=1e-3, data_size=8, eval_size=2, eval_every=1, trace=False)  # fmt: skip
+    run = replace(
+        default_run("grpo"), data="task:addition", out=str(out), steps=STEPS, prompts_per_step=2, group_size=2,
+        max_new_tokens=3, learning_rate=1e-3, data_size=8, eval_size=2, eval_every=1, trace=False,
+    )  # fmt: skip
     return replace(run, **changes)
 
 
@@ -75,9 +77,8 @@ def test_it_saves_and_ends_with_the_step(whole: Path, tmp_path: Path, phase: str
     if phase in ("update", "evaluation"):
         execute(replace(run, resume=True), Silent())
         assert numbers(tmp_path / "run") == numbers(whole)
-        assert (tmp_path / "run/final/model.safetensors").read_bytes() == (
-            whole / "final/model.safetensors"
-        ).read_bytes()
+        ended, wanted = (out / "final" / "model.safetensors" for out in (tmp_path / "run", whole))
+        assert ended.read_bytes() == wanted.read_bytes()
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
