@@ -140,6 +140,11 @@ CODES: dict[str, Entry] = {
         "torch refuses an allocation, once in a run; the second time ends it",
         "a smaller `--max-tokens`; `oneloop plan` names what else helps",
     ),
+    "A_LOST": Entry(
+        "fixed data, a loss that is not 0, and no gradient: the weights are beyond learning",
+        f"`loss` ≥ {_L.lost_loss:g} and `grad_norm` ≤ {_L.lost:g} of the first {_L.window} steps' largest",
+        "a lower `--learning-rate`, from the checkpoint before",
+    ),
     "A_CHECKPOINT": Entry(
         "a damaged checkpoint was passed over on resume", "a hash in `manifest.json` does not hold", "look at the disk"
     ),
