@@ -177,14 +177,15 @@ def test_a_hang_that_nothing_can_end_ends_the_run_also_where_failures_are_let_pa
         free.set()
 
 
-def test_a_thousand_hangs_leave_nothing() -> None:
+def test_many_hangs_leave_nothing() -> None:
+    """`make soak` has a thousand."""
     grader = Guarded(sleeps, "mine", 0.002)
     score = RewardScorer((NamedReward("mine", grader),), "unscored")
     threads, descriptors = threading.active_count(), len(os.listdir("/proc/self/fd")) if sys.platform == "linux" else 0
-    for _ in range(1000):
+    for _ in range(100):
         assert values(score(trajectories("a"))) == [None]
     grader.close()
-    assert threading.active_count() == threads
+    assert threading.active_count() <= threads
     if sys.platform == "linux":
         assert len(os.listdir("/proc/self/fd")) == descriptors
 
