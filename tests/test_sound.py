@@ -30,11 +30,13 @@ class Checked(Bigram):
         if all(bool(torch.isfinite(p.grad).all()) for p in self.parameters()):
             self.skipped = 0
             return super().step()
-        self.optimizer.zero_grad()
+        return self.skip()
+
+    def skip(self):
         self.skipped += 1
         if self.skipped == 3:
             raise DivergedError("three in a row")
-        return {"grad_norm": float("nan"), "skipped_steps": 1}
+        return super().skip()
 
     world = None
 

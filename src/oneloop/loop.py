@@ -12,7 +12,7 @@ from torch import Tensor
 
 from oneloop.algorithms import Algorithm
 from oneloop.batch import Batch, PolicyOutput, added
-from oneloop.ports import Experience, Forgetful, Measure, Models, Recorder, SingleProcess, Trace, Untraced, World
+from oneloop.ports import Careful, Experience, Measure, Models, Recorder, SingleProcess, Trace, Untraced, World
 from oneloop.room import Room
 from oneloop.seeds import named_seed
 from oneloop.sound import Sound, Told, unheard
@@ -60,7 +60,7 @@ def train(
     def halved(text: str) -> None:
         recorder.event(step, "A_ROOM", text, "a smaller --max-tokens from the start, which changes memory alone")
 
-    room = Room(max_tokens, world.ranks == 1 and isinstance(models, Forgetful), halved)
+    room = Room(max_tokens, world.ranks == 1 and isinstance(models, Careful), halved)
     for step in range(start, steps):
         clock, tally = Clock(phase), Tally(world)
         with clock("rollout"):
@@ -112,7 +112,8 @@ def gradient(
     for micro, mine in dealt(world, mini.microbatches(max_tokens)):
         out = models.policy(micro)
         loss = algorithm.loss(out, micro, size).counted(mine)
-        loss.value.backward(sound.gradient(micro, out, loss))  # 1, where everything is finite
+        loss.value.backward()
+        sound.saw(micro, out, loss)
         stats = added(stats, loss.stats)
         if mine:
             saws.append((micro, detached(out)))
@@ -125,7 +126,7 @@ def detached(out: PolicyOutput) -> PolicyOutput:
 
 
 def forget(models: Models) -> None:
-    if isinstance(models, Forgetful):
+    if isinstance(models, Careful):
         models.forget()
 
 

@@ -36,11 +36,18 @@ class Models(Protocol):
 
 
 @runtime_checkable
-class Forgetful(Protocol):
-    """Models whose passes can be made again, smaller, where memory ran out in one."""
+class Careful(Protocol):
+    """Models that can do without a gradient that was added up since the last step."""
 
     def forget(self) -> None:
-        """Drop the gradient that was added up since the last step."""
+        """Drop it: its passes are made again, smaller, because memory ran out in one."""
+        ...
+
+    def skip(self) -> Mapping[str, float]:
+        """Drop it, in the place of `step`: something in its passes was not finite.
+
+        Raises: DivergedError after several in a row.
+        """
         ...
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from math import nan
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from oneloop.batch import Batch, Loss, PolicyOutput
 from oneloop.errors import DivergedError
-from oneloop.ports import Models, World
+from oneloop.ports import Careful, Models, World
 
 
 @dataclass(frozen=True)
@@ -46,9 +45,9 @@ ORDER = ("rewards", "rollout_logprobs", "old_logprobs", "ref_logprobs", "values"
 
 
 class Sound:
-    """Watches the passes of one step. Whatever is not finite makes the gradient NaN, which `Models.step` never takes.
+    """Watches the passes of one step, and takes no optimizer step of what is not finite, on any rank.
 
-    So nothing has to be asked of the device before the optimizer step, and one rank's NaN is every rank's.
+    Nothing is asked of the device before the passes of an optimizer step are through.
 
     Args:
         batch: prepared.
@@ -57,9 +56,7 @@ class Sound:
     def __init__(self, step: int, batch: Batch, world: World, told: Told) -> None:
         self._step, self._batch, self._world, self._told = step, batch, world, told
         parts = {name: value for name in ORDER if (value := getattr(batch, name)) is not None}
-        self._bad = {name: _bad_rows(value, batch.mask) for name, value in parts.items()}
-        bad = [rows.any() for rows in self._bad.values()]
-        self._given = torch.stack(bad).any() if bad else torch.zeros((), dtype=torch.bool, device=batch.mask.device)
+        self._given = {name: _bad_rows(value, batch.mask) for name, value in parts.items()}
         self._passes: list[tuple[Tensor, dict[str, Tensor]]] = []
         self.broken = False
         """Whether an optimizer step was not taken: those that are left would be made of the same numbers."""
@@ -68,14 +65,11 @@ class Sound:
         """The passes of another optimizer step, or of the same once more."""
         self._passes.clear()
 
-    def gradient(self, micro: Batch, out: PolicyOutput, loss: Loss) -> Tensor:
-        """What the loss of a pass is differentiated with: 1; or NaN."""
+    def saw(self, micro: Batch, out: PolicyOutput, loss: Loss) -> None:
         parts = {name: value for name, value in out._asdict().items() if value is not None}
         bad = {name: _bad_rows(value.detach(), micro.mask) for name, value in parts.items()}
         lost = ~torch.isfinite(loss.value.detach())
         self._passes.append((micro.place, {**bad, "loss": lost.expand(len(micro))}))
-        odd = torch.stack([rows.any() for rows in bad.values()]).any() | lost | self._given
-        return torch.where(odd, nan, 1.0).to(loss.value.dtype)
 
     def step(self, update: int, models: Models) -> Mapping[str, float]:
         """`models.step()`; where it is not taken, the reason is told.
@@ -83,7 +77,7 @@ class Sound:
         Raises: DivergedError, with the reason of this last one.
         """
         try:
-            stats = models.step()
+            stats = models.skip() if self._odd() and isinstance(models, Careful) else models.step()
         except DivergedError as error:
             error.add_note(f"the last one: {self._tell(update)}")
             raise
@@ -91,6 +85,12 @@ class Sound:
             self.broken = True
             self._tell(update)
         return stats
+
+    def _odd(self) -> bool:
+        """Whether anything that was seen is not finite, on whichever rank."""
+        flags = [rows.any() for bad in (self._given, *(bad for _, bad in self._passes)) for rows in bad.values()]
+        here = bool(flags) and bool(torch.stack(flags).any())
+        return self._world.sum({"odd/max": float(here)})["odd/max"] > 0
 
     def _tell(self, update: int) -> Unsound:
         mine = self._found()
@@ -103,7 +103,7 @@ class Sound:
     def _found(self) -> tuple[str, int] | None:
         """The first tensor and row that are not finite here."""
         every = torch.arange(len(self._batch), device=self._batch.mask.device)
-        for place, bad in [(every, self._bad), *self._passes]:
+        for place, bad in [(every, self._given), *self._passes]:
             for name, rows in bad.items():
                 if bool(rows.any()):
                     return name, int(place[rows.nonzero()[0, 0]])

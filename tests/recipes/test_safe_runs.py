@@ -68,6 +68,7 @@ def test_an_evaluation_that_fails_in_the_last_step_loses_nothing(tmp_path: Path)
     assert info(out)["status"] == "finished" and (out / "final" / "model.safetensors").is_file()
 
 
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
 @pytest.mark.parametrize("early", [True, False])
 def test_a_reward_that_tries_to_end_the_trainer(tmp_path: Path, early: bool) -> None:
     calls = []
@@ -87,6 +88,7 @@ def test_a_reward_that_tries_to_end_the_trainer(tmp_path: Path, early: bool) -> 
     assert info(out)["status"] == "failed" and list((out / "checkpoints").iterdir())
 
 
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
 @pytest.mark.skipif(sys.platform != "linux", reason="who holds a lock is seen by taking it")
 def test_a_fork_does_not_keep_the_lock(tmp_path: Path) -> None:
     """As one that a reward function, or anything else, has left behind."""

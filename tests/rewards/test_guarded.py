@@ -108,6 +108,7 @@ def test_streams_and_folder_are_as_they_were(tmp_path: Path, capfd) -> None:
     assert capfd.readouterr().out == "still heard\nmine\n"
 
 
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
 def test_a_fork_ends_where_the_function_does(tmp_path: Path) -> None:
     """For each completion by itself too: a copy must not go on with those that are left."""
     log = tmp_path / "log"

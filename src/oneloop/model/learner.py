@@ -307,7 +307,7 @@ class Learner:
         self._add_gradients(parameters)
         norm = float(whole(nn.utils.clip_grad_norm_(parameters, self.optimization.max_grad_norm)))
         if not isfinite(norm):
-            return self._skip()
+            return self.skip()
         self.skipped_in_a_row = 0
         factor = self.optimization.factor(self.updates)
         for group in self.optimizer.param_groups:
@@ -337,13 +337,13 @@ class Learner:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _skip(self) -> dict[str, float]:
+    def skip(self) -> dict[str, float]:
         """Leave weights and moments as they are; give up when it keeps happening."""
         self.optimizer.zero_grad()
         self.skipped_in_a_row += 1
         if self.skipped_in_a_row >= MOST_SKIPS:
             raise DivergedError(
-                f"the gradient was not finite {MOST_SKIPS} optimizer steps in a row; weights are those before the "
+                f"numbers were not finite in {MOST_SKIPS} optimizer steps in a row; weights are those before the "
                 "first. Fix: look at the batches in skipped/, which name the first number that is none; a lower "
                 "--learning-rate where it came with training"
             )
