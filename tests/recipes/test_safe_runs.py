@@ -216,7 +216,8 @@ def test_memory_that_runs_out_twice_is_told_with_three_settings(tmp_path: Path, 
 
 
 def test_advice_is_what_saves_most_by_the_plan() -> None:
-    told = advice(replace(default_run("sft"), data="task:addition", prompts_per_step=64, max_tokens=4096))
+    run = replace(default_run("sft"), data="task:addition", data_size=8, prompts_per_step=4, max_tokens=64)
+    told = advice(run)
     settings = told.removeprefix("Fix, by `oneloop plan`: ").partition(";")[0].split(", or ")
     saved = [float(one.partition("−")[2].partition(" ")[0]) for one in settings]
     assert len(settings) == 3 and saved == sorted(saved, reverse=True) and saved[2] > 0 and "--resume" in told
