@@ -29,7 +29,7 @@ from oneloop.forward.reader import (
 from oneloop.model.idle import Guest
 from oneloop.model.lora import adapters_off, has_adapters
 from oneloop.model.optimizer import Kind, optimizer_of
-from oneloop.model.sharded import Entered, Root, Unsharded, whole
+from oneloop.model.sharded import Entered, Root, Unsharded, own, whole
 from oneloop.objective.logprobs import Entropy
 from oneloop.ports import SingleProcess, World
 from oneloop.room import Room
@@ -95,6 +95,7 @@ class Learner:
             they are used, or until `phase` tells of one without them.
         shard: cuts models over the ranks, once they have been tried out; None: each rank holds a replica.
         world: the ranks. Passes without gradient are dealt to them, and gradients are added up.
+        told: that memory ran out in a pass without gradient, which was made again in smaller ones.
     """
 
     def __init__(
@@ -113,10 +114,11 @@ class Learner:
         offload_idle: bool = False,
         shard: Entered | None = None,
         world: World = SingleProcess(),  # noqa: B008
+        told: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.model, self.critic, self.optimization = policy.eval(), critic, optimization
         self.dtype, self.device = dtype, policy.device
-        self._room = Room(max_tokens, world.ranks == 1)
+        self._room = Room(max_tokens, world.ranks == 1, told)
         self.updates = 0
         self.skipped_in_a_row = 0
         self._world = world
@@ -192,9 +194,12 @@ class Learner:
         return self._room.tokens
 
     def check_weights(self) -> None:
-        """Raises: DivergedError for weights that are no numbers: what holds them is worth less than the one before."""
+        """Raises: DivergedError for weights that are no numbers: a checkpoint of them is worth less than the one before.
+
+        Of shares, each rank looks at its own.
+        """
         for name, parameter in self.named_parameters().items():
-            if not bool(torch.isfinite(parameter.detach()).all()):
+            if not bool(torch.isfinite(own(parameter.detach())).all()):
                 raise DivergedError(
                     f"{name} holds numbers that are not finite, and is not saved. Fix: go on from an older checkpoint "
                     "with a lower --learning-rate"

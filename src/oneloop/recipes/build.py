@@ -130,6 +130,7 @@ def assemble(
         offload_idle=offloads(run),
         shard=sharding,
         world=world,
+        told=say,
     )
     compiling = f"--compile: layers tried out and compiled in {perf_counter() - begin:.0f} s" if run.compile else ""
     if run.device == "cpu":

@@ -16,6 +16,7 @@ from oneloop.recipes.build import Parts
 from oneloop.recipes.signals import StopRequest
 from oneloop.record.atomic import new_folder
 from oneloop.record.writer import RunFolder
+from oneloop.together import together
 
 
 class Saver:
@@ -75,7 +76,7 @@ class Saver:
             )
         path = self._folder.path / "unfinished"
         with new_folder(path, learner.writers) as temporary:
-            learner.check_weights()
+            together(learner.writers, learner.check_weights)
             save_merged(temporary, learner.model, self._parts.text.tokenizer, learner.writers)
         return (
             f"the weights after {learner.updates} updates, amid step {self._done}, are in {path}: "
@@ -110,7 +111,7 @@ class Saver:
         path, learner = self._path(self._done), self._parts.learner
         writers = learner.writers
         with new_folder(path, writers) as temporary:
-            learner.check_weights()
+            together(writers, learner.check_weights)
             save_policy(temporary / "policy", learner.model, self._parts.text.tokenizer, writers)
             if learner.critic is not None:
                 save_critic(temporary / "critic", learner.critic, writers)
