@@ -105,3 +105,27 @@ def test_half_once() -> None:
         Room(400)(passes)
     with pytest.raises(RuntimeError):
         Room(100, halves=False)(passes)
+
+
+def test_passes_without_gradient_too() -> None:
+    """Of the learner, which cuts them itself: the same log-probs, and it is told."""
+    from oneloop.experience.pack import Row, collate
+    from oneloop.model.learner import Learner, Optimization
+    from oneloop.model.load import load_policy
+
+    plan = Optimization(learning_rate=1e-3, critic_learning_rate=1e-3, total_updates=1)
+    said: list[str] = []
+    learner = Learner(load_policy("scratch:tiny"), optimization=plan, max_tokens=64, told=said.append)
+    batch = collate([Row(prompt=(1, 2), actions=(3, 4, 5, 6, row), group=row, reward=0.0) for row in range(12)])
+    with torch.no_grad():
+        wanted, forward, sizes = learner.policy(batch).logprobs, learner._forward, []
+
+        def full(micro, entropy):
+            sizes.append(int(micro.lengths.sum()))
+            if len(sizes) == 2:
+                raise CPU
+            return forward(micro, entropy)
+
+        learner._forward = full
+        torch.testing.assert_close(learner.policy(batch).logprobs, wanted, rtol=0, atol=1e-6)
+    assert "at most 32 tokens" in said[0] and learner.max_tokens == 32 and max(sizes[2:]) <= 32 < sizes[0]

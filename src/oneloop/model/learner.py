@@ -194,7 +194,7 @@ class Learner:
         return self._room.tokens
 
     def check_weights(self) -> None:
-        """Raises: DivergedError for weights that are no numbers: a checkpoint of them is worth less than the one before.
+        """Raises: DivergedError for weights that are no numbers: a checkpoint of them is worth nothing.
 
         Of shares, each rank looks at its own.
         """
