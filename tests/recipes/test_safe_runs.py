@@ -125,19 +125,20 @@ def test_rewards_whose_sum_overflows(tmp_path: Path) -> None:
 
 
 def poisoned(monkeypatch, value: float, steps: set[int]) -> list[str]:
-    """From those steps on the pass has that in its log-probs; returns the weights' hash before each step."""
-    forward, step, hashes = Learner._forward, Learner.step, list[str]()
+    """In those steps the pass has that in its log-probs; returns the weights' hash at the end of each step's passes."""
+    forward, step, skip, hashes = Learner._forward, Learner.step, Learner.skip, list[str]()
 
     def bad(self, batch, entropy):
         out = forward(self, batch, entropy)
         return out._replace(logprobs=out.logprobs * value) if len(hashes) in steps and torch.is_grad_enabled() else out
 
-    def seen(self):
+    def seen(taken, self):
         hashes.append(digest(self.model))
-        return step(self)
+        return taken(self)
 
     monkeypatch.setattr(Learner, "_forward", bad)
-    monkeypatch.setattr(Learner, "step", seen)
+    monkeypatch.setattr(Learner, "step", lambda self: seen(step, self))
+    monkeypatch.setattr(Learner, "skip", lambda self: seen(skip, self))
     return hashes
 
 
@@ -216,15 +217,14 @@ def test_memory_that_runs_out_twice_is_told_with_three_settings(tmp_path: Path, 
 
 
 def test_advice_is_what_saves_most_by_the_plan() -> None:
-    run = replace(default_run("sft"), data="task:addition", data_size=8, prompts_per_step=4, max_tokens=64)
-    told = advice(run)
+    told = advice(replace(default_run("sft"), data="task:addition", data_size=8, prompts_per_step=4, max_tokens=64))
     settings = told.removeprefix("Fix, by `oneloop plan`: ").partition(";")[0].split(", or ")
-    saved = [float(one.partition("−")[2].partition(" ")[0]) for one in settings]
-    assert len(settings) == 3 and saved == sorted(saved, reverse=True) and saved[2] > 0 and "--resume" in told
+    saved = [float(one.partition("−")[2].partition(" ")[0]) for one in settings if "−" in one]
+    assert len(settings) == 3 and saved and saved == sorted(saved, reverse=True) and "--resume" in told
 
 
 def test_the_same_run_with_half_the_tokens(tmp_path: Path, monkeypatch) -> None:
-    whole = execute(small("grpo", tmp_path / "whole"), Silent())
+    whole = execute(small("sft", tmp_path / "whole", steps=1, prompts_per_step=8), Silent())
     forward, calls = Learner._forward, []
 
     def full(self, batch, entropy):
@@ -235,9 +235,10 @@ def test_the_same_run_with_half_the_tokens(tmp_path: Path, monkeypatch) -> None:
         return forward(self, batch, entropy)
 
     monkeypatch.setattr(Learner, "_forward", full)
-    halved = execute(small("grpo", tmp_path / "halved", max_tokens=40), Silent())
-    one, two = (AutoModelForCausalLM.from_pretrained(out / "final").state_dict() for out in (whole, halved))
-    assert all(torch.allclose(one[name], two[name], rtol=0, atol=1e-6) for name in one)
+    halved = execute(small("sft", tmp_path / "halved", steps=1, prompts_per_step=8, max_tokens=60), Silent())
+    one, two = (json.loads((out / "metrics.jsonl").read_text()) for out in (whole, halved))
+    assert all(two[name] == pytest.approx(one[name], rel=1e-6) for name in ("loss", "grad_norm"))
+    assert (0, "A_ROOM") in events(halved)
 
 
 def test_advice_without_a_plan_names_the_usual(tmp_path: Path) -> None:
