@@ -7,7 +7,7 @@ VLLM := .venv-vllm
 # one thread: a model this small gains nothing from a second one, and everyone gets the same numbers
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test lint mutants bench bench-quick bench-step bench-lab bench-peers papers web web-test vllm test-vllm \
+.PHONY: demo test lint mutants soak bench bench-quick bench-step bench-lab bench-peers papers web web-test vllm test-vllm \
 	recorded clean
 
 demo: $(VENV)/installed
@@ -52,6 +52,10 @@ test-vllm: $(VENV)/installed $(VLLM)/installed
 # small changes to the source that a test must notice, one at a time; takes minutes
 mutants: $(VENV)/installed
 	$(BIN)/python tests/mutants/run.py
+
+# whether 5,000 steps grow in memory, and 1,000 hanging rewards leave anything; about ten minutes
+soak: $(VENV)/installed
+	$(BIN)/python benchmarks/single/soak.py
 
 # beside TRL, transformers and vLLM, which get environments of their own; takes hours
 bench: $(VENV)/installed bench-peers

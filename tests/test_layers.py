@@ -7,7 +7,7 @@ import pytest
 
 SRC = Path(__file__).parents[1] / "src" / "oneloop"
 
-PLAIN = {"types", "errors", "seeds", "methods", "secrets", "together", "pipes"}
+PLAIN = {"types", "errors", "finite", "seeds", "methods", "secrets", "together", "pipes"}
 ADAPTERS = {"forward", "model", "rollout", "parallel", "environments", "rewards", "tasks", "data", "record"}
 MAY_IMPORT = {
     "types": {"errors"},
@@ -16,14 +16,16 @@ MAY_IMPORT = {
     "secrets": set(),
     "pipes": set(),
     "together": {"errors"},
+    "room": set(),
     "batch": PLAIN,
     "objective": {"batch", "errors"},
     "ports": {"batch", *PLAIN},
     "algorithms": {"batch", "objective", "ports", "errors"},
-    "loop": {"batch", "algorithms", "ports", *PLAIN},
+    "sound": {"batch", "ports", "errors"},
+    "loop": {"batch", "algorithms", "ports", "room", "sound", *PLAIN},
     "experience": {"batch", "objective", "algorithms", "ports", "together", *PLAIN},
     "forward": {"batch", "objective", "ports", *PLAIN},
-    "model": {"batch", "objective", "ports", "forward", *PLAIN},
+    "model": {"batch", "objective", "ports", "forward", "room", *PLAIN},
     "rollout": {"batch", "objective", "ports", "forward", *PLAIN},
     "parallel": {"batch", "ports", "together", "forward", "model", *PLAIN},
     "trace": {"batch", "objective", "algorithms", "ports", *PLAIN},
@@ -33,7 +35,8 @@ MAY_IMPORT = {
     "data": {"tasks", *PLAIN},
     "record": PLAIN,
     "health": PLAIN,
-    "config": {"errors"},
+    "finite": {"errors"},
+    "config": {"errors", "finite"},
     "methods": {"config", "errors"},
     "toml": {"config", "errors"},
     "lab": {"record", "health", *PLAIN},
@@ -43,6 +46,8 @@ MAY_IMPORT = {
         "algorithms",
         "ports",
         "loop",
+        "room",
+        "sound",
         "together",
         "experience",
         "config",
@@ -75,7 +80,7 @@ MAY_IMPORT = {
 }
 NO_TORCH = (
     "types", "errors", "seeds", "methods", "secrets", "together", "pipes", "rewards", "environments", "tasks", "data",
-    "record", "health", "lab", "config", "toml",
+    "record", "health", "lab", "config", "toml", "finite",
 )  # fmt: skip
 OBJECTIVE_MAY_USE = {"torch", "jaxtyping", "oneloop", "collections", "dataclasses", "math", "typing"}
 

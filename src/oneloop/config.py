@@ -10,6 +10,7 @@ import tomli_w
 from tyro.conf import Positional
 
 from oneloop.errors import ConfigError
+from oneloop.finite import check_finite
 
 MARK = "python:"
 """How a setting begins that describes what Python handed over in the place of words."""
@@ -198,6 +199,7 @@ class Run:
     """Loggers that are told too, beside the files of the run folder: tensorboard, wandb, trackio."""
 
     def __post_init__(self) -> None:
+        check_finite(self)
         for name in _POSITIVE:
             _wanted(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         for name in _NOT_NEGATIVE:

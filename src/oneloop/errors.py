@@ -36,6 +36,10 @@ class DivergedError(OneloopError, ArithmeticError):
     """Gradients were not finite several times in a row."""
 
 
+class OutOfMemory(OneloopError, RuntimeError):
+    """Memory of the device or of the machine ran out, with passes as small as they may be."""
+
+
 class CheckpointError(OneloopError, RuntimeError):
     """A checkpoint that is torn, incomplete or belongs to another run."""
 

@@ -115,9 +115,9 @@ def test_a_run_that_diverges_goes_on_from_before_the_first_bad_gradient(tmp_path
 
     with pytest.raises(DivergedError) as failure:
         execute(small(tmp_path / "run", steps=9, minibatch=1), Poisoner())
-    assert "1 finished steps are saved" in failure.value.__notes__[0]
-    state = json.loads((tmp_path / "run" / "checkpoints" / "step_000001" / "resume" / "state.json").read_text())
-    assert state["learner"]["skipped_in_a_row"] == 0, "the count of a step that is done again"
+    assert "3 finished steps are saved" in failure.value.__notes__[-1], "two were skipped, and are over"
+    state = json.loads((tmp_path / "run" / "checkpoints" / "step_000003" / "resume" / "state.json").read_text())
+    assert state["learner"]["skipped_in_a_row"] == 2, "the count of a step that is done again"
 
 
 def test_a_failure_before_anything_was_trained_saves_nothing(tmp_path) -> None:

@@ -53,6 +53,7 @@ def main(arguments: list[str]) -> int:
     _refuse_scores(options.model)
     from oneloop.model.chat import templated
     from oneloop.model.load import load_policy, load_tokenizer
+    from oneloop.model.sound import check_vocabulary
     from oneloop.model.text import Text, end_ids
     from oneloop.rollout.engine import Engine
     from oneloop.seeds import named_seed
@@ -65,6 +66,7 @@ def main(arguments: list[str]) -> int:
     )
     tokenizer = templated(load_tokenizer(options.model), options.chat_template, options.chat_template_kwargs)
     model = load_policy(options.model, seed=options.seed)
+    check_vocabulary(model, tokenizer, options.model)
     model.to(options.device)  # pyright: ignore[reportArgumentType]
     text = Text(tokenizer, end_ids(model, tokenizer))
     engine, chat = Engine(model, text.end_ids), not options.raw and bool(getattr(tokenizer, "chat_template", None))

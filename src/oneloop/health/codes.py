@@ -129,6 +129,22 @@ CODES: dict[str, Entry] = {
         "`skipped_steps` > 0: no action token to learn from, or a gradient that was not finite",
         "look at `completions/clipped_ratio`, `grad_norm` and the rollouts of the step",
     ),
+    "A_UNSOUND": Entry(
+        "something that an optimizer step would be made of is not finite: the step is skipped, the weights stay",
+        "NaN or infinity in rewards, log-probs, values, advantages, a loss or a gradient; the third such step in a row "
+        "ends the run",
+        "look at `skipped/` in the run folder: the batch, with the first bad tensor, row and rank",
+    ),
+    "A_ROOM": Entry(
+        "memory ran out in a pass, which was made again at half the size: the same gradient",
+        "torch refuses an allocation, once in a run; the second time ends it",
+        "a smaller `--max-tokens`; `oneloop plan` names what else helps",
+    ),
+    "A_LOST": Entry(
+        "fixed data, a loss that is not 0, and no gradient: the weights are beyond learning",
+        f"`loss` ≥ {_L.lost_loss:g} and `grad_norm` ≤ {_L.lost:g} of the first {_L.window} steps' largest",
+        "a lower `--learning-rate`, from the checkpoint before",
+    ),
     "A_CHECKPOINT": Entry(
         "a damaged checkpoint was passed over on resume", "a hash in `manifest.json` does not hold", "look at the disk"
     ),

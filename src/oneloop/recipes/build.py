@@ -35,6 +35,7 @@ from oneloop.model.load import load_critic, load_policy, load_reward_model, load
 from oneloop.model.lora import counts
 from oneloop.model.reward import LearnedReward
 from oneloop.model.save import separate_critic, shared_critic
+from oneloop.model.sound import check_vocabulary
 from oneloop.model.text import Text, end_ids, ignored_sampling, name_ends
 from oneloop.objective.preference import RewardHead
 from oneloop.parallel.fsdp import Copied, Sharding
@@ -104,6 +105,7 @@ def assemble(
         same_vocabulary("--teacher", run.teacher, tokenizer, run)
     load = load_reward_model if scores(algorithm) else load_policy
     policy = trained(run, partial(load, seed=run.seed), checkpoint and checkpoint / "policy", device)
+    check_vocabulary(policy, tokenizer, run.model)
     check_replicas(world, policy.parameters())
     text = Text(tokenizer, end_ids(policy, tokenizer))
     if tokenizer.chat_template is not None:
@@ -128,6 +130,7 @@ def assemble(
         offload_idle=offloads(run),
         shard=sharding,
         world=world,
+        told=say,
     )
     compiling = f"--compile: layers tried out and compiled in {perf_counter() - begin:.0f} s" if run.compile else ""
     if run.device == "cpu":

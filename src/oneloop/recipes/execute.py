@@ -7,19 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from oneloop.algorithms import DPO, KTO
-from oneloop.batch import Batch
 from oneloop.config import Run, not_default
-from oneloop.errors import CheckpointError, DiskError, OneloopError, RankError, Stopped
-from oneloop.experience.pack import Row, collate
+from oneloop.errors import CheckpointError, DiskError, OneloopError, OutOfMemory, RankError, Stopped
 from oneloop.loop import train
-from oneloop.model.learner import Learner
 from oneloop.model.save import save_merged, save_policy
 from oneloop.model.spelling import Spelling
 from oneloop.parallel.launch import ALONE, Ranks
@@ -30,6 +23,7 @@ from oneloop.recipes.explain import explain
 from oneloop.recipes.explain import facts as objective_facts
 from oneloop.recipes.given import NOTHING, Given
 from oneloop.recipes.health import Healthy, watch_of
+from oneloop.recipes.held import Held
 from oneloop.recipes.inputs import Inputs
 from oneloop.recipes.machine import machine
 from oneloop.recipes.meter import Meter
@@ -42,19 +36,20 @@ from oneloop.recipes.resolve import (
     reference_from,
     resolved,
     sampler,
-    scores,
 )
 from oneloop.recipes.resume import elsewhere, finished, latest, recorded, restore
 from oneloop.recipes.saver import Saver
 from oneloop.recipes.signals import Interrupted, StopRequest, stop_request
+from oneloop.recipes.skipped import Skipped
+from oneloop.recipes.step_zero import step_zero
 from oneloop.recipes.watched import Observer, Silent, Watched
 from oneloop.record.atomic import clean_temporaries, new_folder, write_text
 from oneloop.record.elsewhere import Elsewhere
 from oneloop.record.reader import METRICS, RunRecord
 from oneloop.record.writer import RunFolder, remove_run
+from oneloop.room import out_of_memory
 from oneloop.together import Crew, by_first, together
 from oneloop.trace.traced import Traced
-from oneloop.types import Sampling
 
 
 def execute(
@@ -98,7 +93,7 @@ def execute(
                 folder.finish("stopped", _amid(second.signum), 128 + second.signum)
                 raise
             except BaseException as error:
-                found = ranks.explained(error)
+                found = _explained(ranks, error)
                 folder.finish("failed", _told_of(found), getattr(found, "exit_code", 1))
                 if found is error:
                     raise
@@ -120,6 +115,17 @@ def _opened(run: Run, algorithm: Algorithm, inputs: Inputs) -> tuple[RunFolder, 
     clean_temporaries(out)
     write_text(out / "objective.txt", explain(algorithm, sampler(run)) + "\n")
     return folder, record
+
+
+def _explained(ranks: Ranks, error: BaseException) -> BaseException:
+    """What is told of a failure: who failed first, and memory that ran out as what it is."""
+    found = ranks.explained(error)
+    if isinstance(found, OneloopError) or not out_of_memory(found):
+        return found
+    told = OutOfMemory(f"memory ran out: {str(found).splitlines()[0] if str(found) else type(found).__name__}")
+    for note in getattr(found, "__notes__", ()):
+        told.add_note(note)
+    return told
 
 
 def _told_of(error: BaseException) -> str:
@@ -170,14 +176,17 @@ def _train(
     if start >= run.steps:
         observer.say(f"{folder.path} has all its {run.steps} steps already; its model is written once more")
     else:
+        _stop_if_asked(request, start, world)
         if start == 0:
             observer.say(step_zero(run, algorithm, inputs, parts))
             _before_training(run, parts, watched, best)
+            _stop_if_asked(request, start, world)
         else:
             observer.say(f"resuming at step {start} from {checkpoint}")
         # what leaves the device as a phase begins is in the peak of the one before
         phase = partial(_told, (parts.learner.phase, meter.phase, watched.phase))
         watch = watch_of(run, algorithm, len(inputs.eval_rows or ()), _before(start, record))
+        held = Held(alone=world.ranks == 1)
         try:
             train(
                 algorithm,
@@ -191,23 +200,35 @@ def _train(
                 start=start,
                 world=world,
                 trace=_traced(run, algorithm, inputs, parts, folder, watched, world) if run.trace else Untraced(),
+                unsound=Skipped(folder, watched, parts.text.decode),
                 measures=(
-                    *(partial(_in_phase, phase, "evaluation", measure) for measure in parts.measures),
+                    *(partial(_in_phase, phase, "evaluation", held.measure, measure) for measure in parts.measures),
                     *parts.counts,
                 ),
                 # a step's line stands before its checkpoint, which says how far the files reach
-                hooks=(meter, *best, partial(_in_phase, phase, "saving", saver)),
+                hooks=(meter, *best, partial(_in_phase, phase, "saving", saver), held),
                 phase=phase,
             )
         except Stopped:
             raise
         except Exception as error:
-            found = ranks.explained(error)
+            found = _explained(ranks, error)
             _rescue(saver, found)
             if found is error:
                 raise
             raise found from error
     _save_result(run, parts, folder, observer)
+
+
+def _stop_if_asked(request: StopRequest, start: int, world: World) -> None:
+    """Raises: Stopped, on all ranks, where one of them was asked to stop before anything is trained."""
+    signum = int(world.sum({"signum/max": float(request.signum)})["signum/max"])
+    if signum:
+        raise Stopped(
+            f"stopped by signal {signum} before step {start + 1}, with nothing to save; the same command"
+            + (" and --resume goes on" if start else " starts again"),
+            signum,
+        )
 
 
 def _latest(
@@ -320,60 +341,3 @@ def batch_arithmetic(run: Run, algorithm: Algorithm, inputs: Inputs) -> list[str
         f"{run.steps} steps over {len(inputs.rows)} rows",
         f"models in memory: {', '.join(models_in_memory(run, algorithm))}",
     ]
-
-
-PROBED, PROBED_TOKENS = 4, 8
-"""Prompts that are answered before step 0, and the length of their answers."""
-SAME_WEIGHTS, SAME_PASS = 1e-3, 1e-6
-"""How far log-probs may lie apart, in nats: of the sampler and the trainer in float32; of one pass on equal models."""
-
-
-@torch.no_grad()
-def step_zero(run: Run, algorithm: Algorithm, inputs: Inputs, parts: Parts) -> str:
-    """Check what must hold before the first update: π_θ = μ, so that the ratio is 1; π_θ = π_ref; DPO loss ln 2.
-
-    Raises: OneloopError naming the number that is off.
-    """
-    if inputs.kind == "demonstrations" or scores(algorithm):
-        return "step 0 checks: none apply"
-    batch, learner = _probe(run, inputs, parts).to(parts.learner.device), parts.learner
-    facts: list[tuple[str, float, float]] = []
-    logprobs = learner.policy(batch).logprobs
-    if batch.rollout_logprobs is not None:
-        gap = float((logprobs - batch.rollout_logprobs)[batch.mask].abs().max())
-        # elsewhere, or in half precision, sampler and trainer round apart; rollout/logprob_gap follows it
-        facts.append(("ratio − 1", math.expm1(gap), SAME_WEIGHTS if run.samples_exactly else math.inf))
-    if "reference" in algorithm.needs and not run.teacher:
-        reference = learner.reference(batch) if batch.ref_logprobs is None else batch.ref_logprobs
-        facts.append(("log π_θ − log π_ref", float((logprobs - reference)[batch.mask].abs().max()), SAME_PASS))
-    if replace(algorithm, epochs=DPO.epochs) == DPO:
-        facts.append(("DPO loss − ln 2", abs(_loss(algorithm, batch, learner) - math.log(2)), SAME_PASS))
-    if replace(algorithm, epochs=KTO.epochs) == KTO:  # σ(0) for good and bad answers alike
-        facts.append(("KTO loss − 1/2", abs(_loss(algorithm, batch, learner) - 0.5), SAME_PASS))
-    for name, value, most in facts:
-        if not value <= most:
-            raise OneloopError(f"step 0: {name} is {value:.3g} and must be 0: the models are not what they say")
-    return "step 0 checks: " + (", ".join(f"{name} = {value:.1g}" for name, value, _ in facts) or "none apply")
-
-
-def _probe(run: Run, inputs: Inputs, parts: Parts) -> Batch:
-    """The first step's pairs, or answers to a few prompts. Neither changes what the run will draw."""
-    if parts.engine is None:
-        before = parts.experience.state()
-        batch = parts.experience.batch(0)
-        parts.experience.restore(before)
-        return batch
-    sampling = Sampling(max_new_tokens=min(run.max_new_tokens, PROBED_TOKENS), temperature=run.temperature)
-    context = getattr(parts.learner.model.config, "max_position_embeddings", math.inf)
-    every = (parts.text.prompt(row["prompt"], row.get("tools"))[0] for row in inputs.rows)
-    prompts = list(islice((ids for ids in every if len(ids) + sampling.max_new_tokens <= context), PROBED))
-    answers = parts.engine.generate(prompts, sampling, range(len(prompts)))
-    return collate([
-        Row(prompt=ids, actions=answer.tokens, group=number, reward=1.0, logprobs=answer.logprobs)
-        for number, (ids, answer) in enumerate(zip(prompts, answers, strict=True))
-    ])  # fmt: skip
-
-
-def _loss(algorithm: Algorithm, batch: Batch, learner: Learner) -> float:
-    batch = algorithm.prepare(batch, learner)
-    return float(algorithm.loss(learner.policy(batch), batch, batch.size).value)

@@ -12,7 +12,8 @@ from oneloop.data import Loaded
 from oneloop.errors import ConfigError, DataError
 from oneloop.recipes.given import function_name
 from oneloop.rewards import Limits, NamedReward, Pool, RewardScorer
-from oneloop.rewards.adapters import NATIVE, alternatives, missing
+from oneloop.rewards.adapters import NATIVE, alternatives, missing, signature_of
+from oneloop.rewards.guarded import Guarded
 from oneloop.rewards.shipped import SHIPPED, shipped
 from oneloop.tasks.named import is_task, named_task
 
@@ -29,7 +30,7 @@ class Graders:
         self, limits: Limits | None = None, functions: Mapping[str, Callable[..., Any]] = MappingProxyType({})
     ) -> None:
         self._limits, self._functions = limits or Limits(), functions
-        self._pools, self._shipped = dict[str, Pool](), dict[str, Any]()
+        self._pools, self._shipped, self._given = dict[str, Pool](), dict[str, Any](), dict[str, Any]()
 
     def named(self, specs: Sequence[str], source: str, setting: str = "reward") -> tuple[NamedReward, ...]:
         """The functions in order; without any, the grader of the task that the data comes from.
@@ -50,7 +51,8 @@ class Graders:
 
     def _of(self, spec: str) -> NamedReward:
         if spec in self._functions:
-            return NamedReward(name=function_name(self._functions[spec]), function=self._functions[spec])
+            name = function_name(self._functions[spec])
+            return NamedReward(name=name, function=self._guarded(spec, name))
         name = spec.partition("?")[0]
         if name in SHIPPED:
             if spec not in self._shipped:
@@ -61,6 +63,14 @@ class Graders:
         if spec not in self._pools:
             self._pools[spec] = Pool(spec, self._limits)
         return NamedReward(name=self._pools[spec].name, function=self._pools[spec])
+
+    def _guarded(self, spec: str, name: str) -> Any:
+        function = self._functions[spec]
+        if signature_of(function).ours:
+            return function
+        if spec not in self._given:
+            self._given[spec] = Guarded(function, name, self._limits.timeout)
+        return self._given[spec]
 
 
 def training_rewards(run: Run, graders: Graders) -> tuple[NamedReward, ...]:

@@ -18,7 +18,7 @@ from oneloop.recipes.signals import StopRequest
 from oneloop.record.atomic import new_folder
 from oneloop.record.checkpoints import check_room, checkpoint_path, thin_out
 from oneloop.record.writer import RunFolder
-from oneloop.together import by_first
+from oneloop.together import by_first, together
 
 EVERY, SHARE = 900.0, 20
 """Without --save-every: seconds between checkpoints, and that at most one part in so many goes to saving."""
@@ -108,6 +108,7 @@ class Saver:
         learner = self._parts.learner
         path = Path(learner.writers.agree(str(path)))
         with new_folder(path, learner.writers) as temporary:
+            together(learner.writers, learner.check_weights)
             save_merged(temporary, learner.model, self._parts.text.tokenizer, learner.writers)
         return (
             f"the weights after {learner.updates} updates, amid step {self._done}, are in {path}: "
@@ -169,6 +170,7 @@ class Saver:
         writers = learner.writers
         by_first(writers, lambda: self._check_room(BEFORE_EACH))
         with new_folder(path, writers) as temporary:
+            together(writers, learner.check_weights)
             save_policy(temporary / "policy", learner.model, self._parts.text.tokenizer, writers)
             if learner.critic is not None:
                 save_critic(temporary / "critic", learner.critic, writers)

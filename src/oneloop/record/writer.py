@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
-from datetime import UTC, datetime
 from math import isfinite
 from pathlib import Path
 from time import monotonic, time
@@ -18,6 +16,7 @@ from typing import IO, TYPE_CHECKING, Any
 from oneloop.errors import CheckpointError, ConfigError, DataError, DiskError
 from oneloop.record.atomic import write_text
 from oneloop.record.lines import Lines, Read
+from oneloop.record.lock import locked
 from oneloop.record.place import check_own, check_run_place, holds_run
 from oneloop.record.reader import EVALUATIONS, EVENTS, MEMORY, METRICS, info_of
 from oneloop.record.started import started
@@ -37,7 +36,7 @@ TABLES: dict[str, int | None] = {"rollouts": None, "ratios": 64 * 2**20, "tokens
 """Folders of tables by step, and the most bytes of each; None: every step's completions stay."""
 _BEFORE_A_STEP = {
     "run.json", "config.toml", ".lock", RESERVE, "objective.txt", METRICS, EVENTS, MEMORY, EVALUATIONS, RATIOS,
-    "start", "arrivals", "best", "tensorboard", "wandb", "wandb.json", "vllm.log",
+    "start", "arrivals", "skipped", "best", "tensorboard", "wandb", "wandb.json", "vllm.log",
     *TABLES,
 }  # fmt: skip
 """What a run may have written when its first step is not done."""
@@ -89,7 +88,7 @@ class RunFolder:
     @classmethod
     def _opened(cls, path: Path, resume: bool, config_text: str, facts: Mapping[str, Any]) -> RunFolder:
         # the lock comes before the question whether there is a run: a living one must never be told "rm -r"
-        lock = _locked(path)
+        lock = locked(path)
         try:
             check_own(path)
             if not resume:
@@ -166,6 +165,14 @@ class RunFolder:
         except (OSError, DataError) as error:
             what = "what the updates saw was not written"
             self.event(step, "A_TRACE", f"{what}: {error}", f"free disk space at {self.path}, or --no-trace")
+
+    def skipped(self, step: int, name: str, text: str) -> None:
+        """A file of skipped/, about a batch of which no optimizer step was made. It ends no run."""
+        try:
+            (self.path / "skipped").mkdir(exist_ok=True)
+            write_text(self.path / "skipped" / name, text)
+        except OSError as error:
+            self.event(step, "A_UNSOUND", f"skipped/{name} was not written: {error}", "free disk space")
 
     def event(self, step: int, code: str, text: str, fix: str = "") -> None:
         """One line in events.jsonl: an alert, or information where the code begins with I_.
@@ -305,7 +312,7 @@ def check_out(path: Path, *, resume: bool, overwrite: bool) -> None:
     check_run_place(path)
     if holds_run(path):
         check_own(path)
-        _locked(path).close()
+        locked(path).close()
         if not resume and not overwrite:
             _check_no_run(path)
 
@@ -358,7 +365,7 @@ def remove_run(path: Path) -> None:
         return
     if not (path / "run.json").is_file():
         raise ConfigError(f"{path} is not a run folder (no run.json); it is left as it is")
-    with _locked(path):
+    with locked(path):
         shutil.rmtree(path)
 
 
@@ -366,31 +373,3 @@ def _checkpoint(path: Path) -> int:
     """What an earlier process noted with `saved`."""
     noted = info_of(path).get("checkpoint", 0)
     return noted if isinstance(noted, int) else 0
-
-
-def _locked(path: Path) -> IO[str]:
-    """The kernel drops the lock when its process ends, in whatever way."""
-    lock = (path / ".lock").open("a")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.close()
-        raise ConfigError(
-            f"--out {path} is being written by {_owner(path)}. Fix: wait for it, stop it, or another --out"
-        ) from None
-    except OSError as error:
-        lock.close()
-        raise ConfigError(
-            f"--out {path} cannot be locked ({error}). Fix: an --out on a file system with flock, such as a local disk"
-        ) from error
-    return lock
-
-
-def _owner(path: Path) -> str:
-    """Who holds the lock, as run.json says."""
-    info = info_of(path)
-    try:
-        since = datetime.fromtimestamp(info["started"], UTC).isoformat(sep=" ", timespec="seconds")
-        return f"process {info['pid']} on {info['host']} since {since}"
-    except (KeyError, TypeError, ValueError, OverflowError, OSError):
-        return "another process, which has only just started"

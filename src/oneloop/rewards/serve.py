@@ -41,7 +41,7 @@ def main(spec: str, parent: int, requests: int, answers: int, traces: int, memor
     faulthandler.register(signal.SIGUSR1, traces, all_threads=False)  # where it hangs, asked before it is killed
     channel = _Channel(requests, answers)
     reward = _loaded(spec, channel)
-    signature, process = reward.grader.signature, os.getpid()
+    signature = reward.grader.signature
     channel.send({"ready": asdict(signature), "name": reward.name})
     while True:
         request = channel.requests.get()
@@ -49,8 +49,6 @@ def main(spec: str, parent: int, requests: int, answers: int, traces: int, memor
             grade(reward.function, signature, Asked(**json.loads(request)), channel.tell, apart=True)
         except BaseException as error:
             channel.send({"failure": f"could not be called: {described(error)}"})
-        if os.getpid() != process:  # a fork that the function did not end
-            os._exit(0)
         channel.send({"end": True})
 
 
@@ -72,7 +70,7 @@ class _Channel:
 
     def __init__(self, requests: int, answers: int) -> None:
         self.requests: SimpleQueue[bytes] = SimpleQueue()
-        self._answers, self._lock = answers, Lock()
+        self._answers, self._lock, self._process = answers, Lock(), os.getpid()
         Thread(target=self._listen, args=(requests,), daemon=True).start()
 
     def _listen(self, requests: int) -> None:
@@ -81,6 +79,8 @@ class _Channel:
         _end()
 
     def send(self, message: Mapping[str, Any]) -> None:
+        if os.getpid() != self._process:  # a fork that the function did not end
+            os._exit(0)
         with self._lock:
             send(self._answers, message)
 
