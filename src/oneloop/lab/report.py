@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from oneloop.errors import ConfigError
+from oneloop.errors import ConfigError, DataError
 from oneloop.lab.about import about, labels
 from oneloop.lab.answers import Refusal
 from oneloop.lab.catalog import Catalog
@@ -57,7 +57,7 @@ def write_report(
         key = ids[path.resolve()]
         try:
             holding.run(key, name, str(path))
-        except (OSError, Refusal) as error:  # a link, a pipe or a folder where a file was
+        except (OSError, Refusal, DataError) as error:  # a link, a pipe or a folder where a file was
             raise ConfigError(f"{path} cannot be shown: {error}. Fix: put the file back as the run wrote it") from error
         metrics = record.lines(METRICS)
         facts.append(without_folders(about(catalog.get(key)[1], key, name, metrics)))
