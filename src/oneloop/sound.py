@@ -67,6 +67,8 @@ class Sound:
 
     def saw(self, micro: Batch, out: PolicyOutput, loss: Loss) -> None:
         parts = {name: value for name, value in out._asdict().items() if value is not None}
+        if parts.keys() == {"logprobs", "entropy", "scores"}:  # a reward model has no log-probs: they are NaN
+            parts = {"scores": parts["scores"]}
         bad = {name: _bad_rows(value.detach(), micro.mask) for name, value in parts.items()}
         lost = ~torch.isfinite(loss.value.detach())
         self._passes.append((micro.place, {**bad, "loss": lost.expand(len(micro))}))
