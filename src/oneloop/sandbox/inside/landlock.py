@@ -51,5 +51,6 @@ def ruleset(rules: Mapping[str, int]) -> int:
 
 
 def restrict(made: int) -> None:
-    """Hold this process to the rules, for good. It must have given up new privileges."""
+    """Hold this process to the rules, for good, and close them. It must have given up new privileges."""
     kernel.syscall("landlock_restrict_self", kernel.LANDLOCK_RESTRICT_SELF, made, 0)
+    os.close(made)
