@@ -1,17 +1,15 @@
-"""The caller's side of the starter: launched at the first run, again after a fork, gone with the caller."""
+"""The caller's side of the starter, the process that all confined ones are forks of."""
 
 from __future__ import annotations
 
-import atexit
 import json
 import os
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 from oneloop.errors import SandboxError
@@ -43,8 +41,9 @@ class Starter:
                 cwd="/",
             )
         try:
+            setup = {"tier": tier, "caller": os.getpid(), "roles": _roles(), "folder": tempfile.gettempdir()}
             self._control.settimeout(_START_SECONDS)
-            self._control.send(json.dumps({"tier": tier, "caller": os.getpid(), "roles": _roles()}).encode())
+            self._control.send(json.dumps(setup).encode())
             answer = self._control.recv(1 << 16)
             self._control.settimeout(None)
         except OSError as error:
@@ -76,53 +75,10 @@ class Starter:
 
 
 def _roles() -> list[str]:
-    """Full names of the modules that may run inside."""
+    """Full names of the modules that may run inside: those with a `main`."""
     return [
         f"oneloop.{room.replace('/', '.')}.inside.{path.stem}"
         for room in _ROOMS
         for path in sorted((_ONELOOP / room / "inside").glob("*.py"))
-        if path.stem not in ("__init__", "starter")
+        if "\ndef main(" in path.read_text(encoding="utf-8")
     ]
-
-
-_lock = Lock()
-_starter: Starter | None = None
-
-
-def request(message: Mapping[str, Any], descriptors: Sequence[int]) -> None:
-    """Ask this process's starter, and once more a new one where it has died."""
-    global _starter
-    with _lock:
-        for attempt in range(2):
-            if _starter is None:
-                _starter = Starter("unsafe")
-            try:
-                _starter.ask(message, descriptors)
-                return
-            except OSError as error:
-                _starter.close()
-                _starter = None
-                if attempt:
-                    raise SandboxError(f"the starter of confined processes dies again and again: {error}") from error
-
-
-def close() -> None:
-    """End the starter of this process; the next run starts another one."""
-    global _starter
-    with _lock:
-        if _starter is not None:
-            _starter.close()
-            _starter = None
-
-
-def _forked() -> None:
-    global _lock, _starter
-    _lock = Lock()
-    if _starter is not None:
-        with suppress(OSError):
-            _starter.forget()
-        _starter = None
-
-
-atexit.register(close)
-os.register_at_fork(after_in_child=_forked)
