@@ -36,6 +36,7 @@ class Starter:
             self._process = subprocess.Popen(
                 [sys._base_executable, *_FLAGS, str(_ONELOOP / "sandbox/inside/starter.py")],  # pyright: ignore
                 stdin=theirs,
+                stdout=subprocess.DEVNULL,
                 env={**_ENVIRONMENT, "PYTHONHASHSEED": "0"},
                 start_new_session=True,
                 cwd="/",

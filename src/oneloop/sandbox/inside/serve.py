@@ -69,7 +69,13 @@ def serve() -> Callable[[], None]:
 
 def _forget_the_caller() -> None:
     """What it ignores, blocks, or hides from others by its umask, neither the starter nor a run does."""
-    for kind in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT}:
+    for kind in signal.valid_signals() - {
+        signal.SIGKILL,
+        signal.SIGSTOP,
+        signal.SIGPIPE,
+        signal.SIGXFSZ,
+        signal.SIGINT,
+    }:
         signal.signal(kind, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
