@@ -80,7 +80,7 @@ class Bare:
         return "scratch" if _fills(self._scratch[pid], limits["files"], limits["scratch_mb"] << 20) else None
 
     def reaped(self, pid: int) -> None:
-        """Remove its folder, if it is not empty in a process of its own: a disk may be slow, others wait for nothing."""
+        """Remove its folder; one that is not empty in a process of its own, as a disk may be slow and others wait."""
         folder = self._scratch.pop(pid)
         with suppress(OSError):
             os.rmdir(folder)
