@@ -41,7 +41,8 @@ def test_what_it_sees_of_itself(starter: Starter) -> None:
         """
         import os, sys
         say([dict(os.environ), os.getcwd(), os.listdir(), sys.version_info[:3], sys.flags.no_site,
-             [n for n in range(256) if not error(os.fstat, n)], os.umask(0), sorted(m for m in sys.modules if "oneloop" in m),
+             [n for n in range(256) if not error(os.fstat, n)], os.umask(0),
+             sorted(m for m in sys.modules if "oneloop" in m),
              error(__import__, "oneloop"), error(__import__, "torch"), sys.stdin.read(), os.getuid(), os.getgroups()])
         """,
     )
@@ -152,7 +153,8 @@ def test_it_may_signal_and_ask_about_itself(starter: Starter) -> None:
         signal.signal(signal.SIGALRM, lambda number, frame: seen.append(number))
         time.sleep(0.05)
         resource.setrlimit(resource.RLIMIT_NOFILE, (20, 20))
-        say([seen, len(os.sched_getaffinity(0)) > 0, resource.getrlimit(resource.RLIMIT_NOFILE), time.process_time() > 0])
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+        say([seen, len(os.sched_getaffinity(0)) > 0, limit, time.process_time() > 0])
         """,
     )
     assert ran.answer == [[10, 10, 14], True, [20, 20], True]
@@ -184,7 +186,8 @@ def test_nothing_else_can_be_written_or_changed(starter: Starter) -> None:
         """
         import os, sys
         library = os.path.dirname(os.__file__)
-        tried = [error(open, place + "/new", "w") for place in ("/", "/tmp", "/dev", "/dev/shm/..", "/etc", "..", library)]
+        places = ("/", "/tmp", "/dev", "/dev/shm/..", "/etc", "..", library)
+        tried = [error(open, place + "/new", "w") for place in places]
         tried += [error(open, os.__file__, "a"), error(os.unlink, os.__file__), error(os.rename, os.__file__, "x"),
                   error(os.mkdir, library + "/new"), error(os.mkdir, "/new"), error(os.rmdir, library)]
         say([tried, error(os.mknod, "node"), error(os.chroot, "."), error(os.chown, ".", 0, 0)])
@@ -229,7 +232,9 @@ def test_stdin_is_a_file_that_nobody_can_change(starter: Starter) -> None:
 def test_two_runs_do_not_meet(starter: Starter) -> None:
     """One waits while the other looks for it and leaves what it can."""
     with begin(starter, "oneloop.sandbox.inside.text", Limits(), None) as first:
-        first.channel.sendall(b"import os; open('mine', 'w'); channel.sendall(b'%d' % os.getpid()); import time; time.sleep(60)")
+        first.channel.sendall(
+            b"import os; open('mine', 'w'); channel.sendall(b'%d' % os.getpid()); import time; time.sleep(60)"
+        )
         first.channel.shutdown(socket.SHUT_WR)
         pid = int(first.channel.recv(99))
         ran = confined(
