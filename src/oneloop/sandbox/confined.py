@@ -84,7 +84,7 @@ class Confined:
         wall = not _readable(self._status, deadline - monotonic())
         if wall:
             with suppress(OSError):
-                self._status.send(b"kill")
+                self._status.shutdown(socket.SHUT_WR)
             if not _readable(self._status, _KILL_SECONDS):
                 raise SandboxError("the starter of confined processes does not answer")
         try:
