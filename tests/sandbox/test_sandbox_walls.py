@@ -5,6 +5,7 @@ import resource
 import socket
 import subprocess
 import sys
+import zoneinfo
 
 import pytest
 from confined_text import confined
@@ -260,3 +261,17 @@ def test_the_caller_is_left_as_it_was(starter: Starter) -> None:
     before = state()
     confined(starter, "say(1)")
     assert state() == before
+
+
+def test_time_and_types_of_files_are_the_same_everywhere(starter: Starter) -> None:
+    ran = confined(
+        starter,
+        """
+        import datetime, mimetypes, time, zoneinfo
+        say([time.tzname, str(datetime.datetime.fromtimestamp(0)), mimetypes.guess_type("a.png")[0],
+             error(zoneinfo.ZoneInfo, "Europe/Paris")])
+        """,
+    )
+    *rest, zone = ran.answer
+    assert rest == [["UTC", "UTC"], "1970-01-01 00:00:00", "image/png"]
+    assert zone is None or not any(map(os.path.isdir, zoneinfo.TZPATH))
