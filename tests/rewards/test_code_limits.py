@@ -46,6 +46,12 @@ ROWS = (
         0.0,
         "f",
     ),
+    Row(
+        "prints too much beside what is right",
+        "import sys\nprint(1)\nsys.stderr.write('x' * (2 << 20))",
+        [{"input": "", "output": "1"}],
+        0.0,
+    ),
     Row("tests that hang", "def f(a):\n    return a", "assert f(1)\nwhile True: pass\nassert f(1)", 0.0, 0.5),
     Row("tests that exit", "def f(a):\n    return a", "assert f(1)\nimport os\nos._exit(0)\nassert f(1)", 0.0, 0.5),
     Row(
