@@ -99,7 +99,8 @@ class Run:
         if sum(os.fstat(descriptor).st_size for descriptor in self.printed) > self.limits["output_mb"] << 20:
             return "output"
         # the processor clock of another process: see clock_getcpuclockid(3)
-        return "cpu" if time.clock_gettime(~self.pid << 3 | 2) > self.limits["seconds"] else None
+        with suppress(OSError):
+            return "cpu" if time.clock_gettime(~self.pid << 3 | 2) > self.limits["seconds"] else None
 
 
 class Starter:
