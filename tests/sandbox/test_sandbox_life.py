@@ -114,6 +114,23 @@ def test_nothing_is_left(starter: Starter) -> None:
     assert holdings(starter) == before
 
 
+def test_each_run_has_namespaces_of_its_own(starter: Starter) -> None:
+    if starter.tier is not Tier.NAMESPACES or os.geteuid() != 0:
+        pytest.skip("only root may look, and only this tier has them")
+
+    def spaces(pid: int | str) -> dict[str, str]:
+        return {kind: os.readlink(f"/proc/{pid}/ns/{kind}") for kind in ("user", "pid", "net", "mnt", "ipc", "uts")}
+
+    kept = below(starter._process.pid)
+    runs = [sleeping(starter) for _ in range(2)]
+    first, second = (spaces(pid) for pid in below(starter._process.pid) - kept)
+    for run in runs:
+        run.close()
+    ours = spaces("self")
+    assert not [kind for kind, space in ours.items() if space in (first[kind], second[kind])]
+    assert {kind for kind in ours if first[kind] != second[kind]} == {"user", "pid", "mnt", "ipc"}
+
+
 def test_a_run_that_is_let_go_of_is_killed(starter: Starter) -> None:
     before = below(starter._process.pid)
     run = sleeping(starter)
