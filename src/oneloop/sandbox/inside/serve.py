@@ -112,6 +112,7 @@ class Starter:
         """By the descriptor that says that it has ended."""
         self._wishes: dict[int, Run] = {}
         """By the descriptor on which the caller wishes it dead, until it does."""
+        # answers come in the order of registering: requests first, before a run that has ended gives its numbers back
         self._poll = select.poll()
         for descriptor in (control.fileno(), caller):
             self._poll.register(descriptor, select.POLLIN)
