@@ -30,7 +30,8 @@ MAY_IMPORT = {
     "parallel": {"batch", "ports", "together", "forward", "model", *PLAIN},
     "trace": {"batch", "objective", "algorithms", "ports", *PLAIN},
     "environments": PLAIN,
-    "rewards": PLAIN,
+    "sandbox": {"errors"},
+    "rewards": {"sandbox", *PLAIN},
     "tasks": PLAIN,
     "data": {"tasks", *PLAIN},
     "record": PLAIN,
@@ -79,8 +80,8 @@ MAY_IMPORT = {
     "__main__": {"cli"},
 }
 NO_TORCH = (
-    "types", "errors", "seeds", "methods", "secrets", "together", "pipes", "rewards", "environments", "tasks", "data",
-    "record", "health", "lab", "config", "toml", "finite",
+    "types", "errors", "seeds", "methods", "secrets", "together", "pipes", "sandbox", "rewards", "environments", "tasks",
+    "data", "record", "health", "lab", "config", "toml", "finite",
 )  # fmt: skip
 OBJECTIVE_MAY_USE = {"torch", "jaxtyping", "oneloop", "collections", "dataclasses", "math", "typing"}
 

@@ -13,8 +13,9 @@ from oneloop.errors import ConfigError, DataError
 from oneloop.recipes.given import function_name
 from oneloop.rewards import Limits, NamedReward, Pool, RewardScorer
 from oneloop.rewards.adapters import NATIVE, alternatives, missing, signature_of
+from oneloop.rewards.code import UnitTests
 from oneloop.rewards.guarded import Guarded
-from oneloop.rewards.shipped import SHIPPED, shipped
+from oneloop.rewards.shipped import SHIPPED, shipped, short_name
 from oneloop.tasks.named import is_task, named_task
 
 
@@ -53,11 +54,12 @@ class Graders:
         if spec in self._functions:
             name = function_name(self._functions[spec])
             return NamedReward(name=name, function=self._guarded(spec, name))
-        name = spec.partition("?")[0]
+        short = short_name(spec)
+        name = short.partition("?")[0]
         if name in SHIPPED:
-            if spec not in self._shipped:
-                self._shipped[spec] = shipped(spec, self._limits)
-            return NamedReward(name=name, function=self._shipped[spec])
+            if short not in self._shipped:
+                self._shipped[short] = shipped(short, self._limits)
+            return NamedReward(name=name, function=self._shipped[short])
         if is_task(spec):
             return NamedReward(name=name.partition(":")[2], function=named_task(spec, "--reward").reward)
         if spec not in self._pools:
@@ -103,6 +105,9 @@ def check_columns(rewards: Sequence[NamedReward], data: Loaded) -> None:
 
 
 def form_of(reward: NamedReward) -> str:
+    """What there is to say of it before the run."""
+    if isinstance(reward.function, UnitTests):
+        return f"reward {reward.name}: programs are isolated by {reward.function.isolation}"
     form = reward.grader.signature.form
     once = "once per completion" if form.each else "once per batch"
     return "" if form is NATIVE else f"reward {reward.name}: called in {form.name}'s form, {form.call}, {once}"
