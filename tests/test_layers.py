@@ -80,8 +80,8 @@ MAY_IMPORT = {
     "__main__": {"cli"},
 }
 NO_TORCH = (
-    "types", "errors", "seeds", "methods", "secrets", "together", "pipes", "sandbox", "rewards", "environments", "tasks",
-    "data", "record", "health", "lab", "config", "toml", "finite",
+    "types", "errors", "seeds", "methods", "secrets", "together", "pipes", "sandbox", "rewards", "environments",
+    "tasks", "data", "record", "health", "lab", "config", "toml", "finite",
 )  # fmt: skip
 OBJECTIVE_MAY_USE = {"torch", "jaxtyping", "oneloop", "collections", "dataclasses", "math", "typing"}
 
