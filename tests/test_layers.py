@@ -27,7 +27,8 @@ MAY_IMPORT = {
     "parallel": {"batch", "ports", "together", "forward", "model", *PLAIN},
     "trace": {"batch", "objective", "algorithms", "ports", *PLAIN},
     "environments": PLAIN,
-    "rewards": PLAIN,
+    "sandbox": {"errors"},
+    "rewards": {"sandbox", *PLAIN},
     "tasks": PLAIN,
     "data": {"tasks", *PLAIN},
     "record": PLAIN,
@@ -73,8 +74,8 @@ MAY_IMPORT = {
     "__main__": {"cli"},
 }
 NO_TORCH = (
-    "types", "errors", "seeds", "methods", "together", "pipes", "rewards", "environments", "tasks", "data", "record",
-    "health", "lab", "config", "toml",
+    "types", "errors", "seeds", "methods", "together", "pipes", "sandbox", "rewards", "environments", "tasks", "data",
+    "record", "health", "lab", "config", "toml",
 )  # fmt: skip
 OBJECTIVE_MAY_USE = {"torch", "jaxtyping", "oneloop", "collections", "dataclasses", "math", "typing"}
 

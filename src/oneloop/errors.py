@@ -28,6 +28,10 @@ class RewardError(OneloopError, RuntimeError):
     """A reward function that raised or broke its contract; never read as a reward of 0."""
 
 
+class SandboxError(OneloopError, RuntimeError):
+    """The machine could not run a confined process; says nothing about the program that was to run there."""
+
+
 class EngineError(OneloopError, RuntimeError):
     """What samples outside of this process cannot be mended: it died, stalls, or answers what is no completion."""
 
