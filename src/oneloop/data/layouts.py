@@ -255,7 +255,7 @@ def detect(source: str, names: Collection[str], row: Row, kind: Kind, reading: R
 
 
 def _reason(source: str, chosen: Layout, fitting: Sequence[Layout], row: Row) -> str:
-    form = "messages" if any(isinstance(row.get(name), list) for name in chosen.needs) else "text"
+    form = "messages" if any(isinstance(row.get(name), list) for name in set(chosen.needs) - _FOREIGN) else "text"
     said = f"{source}: {chosen.kind} in the layout {chosen.name!r} ({form}), because of {_columns(chosen.needs)}"
     said += "".join(f"; {old} is read as {new}" for new, old in chosen.rename.items())
     if chosen.make is _implicit:
@@ -266,8 +266,8 @@ def _reason(source: str, chosen: Layout, fitting: Sequence[Layout], row: Row) ->
     return said
 
 
-_FOREIGN = frozenset({"reward_model", "test", "test_list"})
-"""Columns that only other tools write."""
+_FOREIGN = frozenset({"reward_model", "test", "test_list", "input_output", "public_test_cases"})
+"""Columns that only other tools write; none of them holds text or messages to learn from."""
 
 
 def _mismatch(source: str, names: Collection[str], fitting: Sequence[Layout], kind: Kind, reading: Reading) -> str:

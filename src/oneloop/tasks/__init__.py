@@ -12,6 +12,7 @@ TASKS: dict[str, Task] = {
     "flawed_chain_sum": ChainSum(flawed=0.5),
     "countdown": Countdown(),
     "tiny_code": TinyCode(),
+    "flawed_tiny_code": TinyCode(flawed=0.5),
 }
 
 __all__ = ["TASKS", "Addition", "ChainSum", "Countdown", "Task", "TinyCode"]

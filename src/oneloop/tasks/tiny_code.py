@@ -83,28 +83,36 @@ class TinyCode:
 
     Args:
         steps: fewest and most steps before the last one.
+        flawed: share of demonstrations that fail a test of their row.
         reward: runs the tests.
     """
 
     steps: tuple[int, int] = (1, 3)
+    flawed: float = 0.0
     reward: UnitTests = field(default_factory=UnitTests)
 
     def __post_init__(self) -> None:
         fewest, most = self.steps
         if not 1 <= fewest <= most <= 6:
             raise ConfigError(f"TinyCode(steps={self.steps}): wanted fewest and most steps from 1 to 6, as (1, 3)")
+        if not 0 <= self.flawed <= 1:
+            raise ConfigError(f"TinyCode(flawed={self.flawed}): wanted a share between 0 and 1")
 
     def prompts(self, count: int, seed: int, split: Split) -> list[Row]:
         """Rows with `prompt`, `tests`, `entry_point` and `answer`, one of the right programs."""
         return [_public(row) for row in self._rows(count, seed, split)]
 
     def demonstrations(self, count: int, seed: int, split: Split) -> list[Row]:
-        return [row | {"completion": row["answer"]} for row in self.prompts(count, seed, split)]
+        rng = Random(f"{seed}-{split}-flaws")
+        return [
+            _public(row) | {"completion": (_wrong if rng.random() < self.flawed else _right)(row, rng)}
+            for row in self._rows(count, seed, split)
+        ]
 
     def preferences(self, count: int, seed: int, split: Split) -> list[Row]:
         rng = Random(f"{seed}-{split}-wrong")
         return [
-            _public(row) | {"chosen": _program(row["plan"]), "rejected": _wrong(row["plan"], row["tests"], rng)}
+            _public(row) | {"chosen": _right(row, rng), "rejected": _wrong(row, rng)}
             for row in self._rows(count, seed, split)
         ]
 
@@ -146,8 +154,13 @@ def _program(plan: _Plan) -> str:
     return f"def f(x):\n{''.join(lines)} return {plan[-1].code}"
 
 
-def _wrong(plan: _Plan, tests: Sequence[Row], rng: Random) -> str:
+def _right(row: Row, rng: Random) -> str:
+    return _program(row["plan"])
+
+
+def _wrong(row: Row, rng: Random) -> str:
     """A program that breaks off, one that leaves out a step, or one with another step in the place of one."""
+    plan: _Plan = row["plan"]
     while True:
         kind = rng.random()
         if kind < 0.2:
@@ -155,5 +168,5 @@ def _wrong(plan: _Plan, tests: Sequence[Row], rng: Random) -> str:
         place = rng.randrange(len(plan) - 1)
         other = () if kind < 0.5 else (rng.choice(rng.choice(_FAMILIES)),)
         changed = (*plan[:place], *other, *plan[place + 1 :])
-        if _fails(changed, tests):
+        if _fails(changed, row["tests"]):
             return _program(changed)
