@@ -44,7 +44,7 @@ class Confined:
 
     def __init__(self, channel: socket.socket, status: socket.socket, printed: tuple[int, int], limits: Limits) -> None:
         self.channel, self._status, self._limits = channel, status, limits
-        self._stdout, self._exit = printed[0], None
+        self._printed, self._exit = printed, None
         self._close = weakref.finalize(self, _close, channel, status, printed)
 
     def wait(self, deadline: float) -> Exit:
@@ -62,8 +62,11 @@ class Confined:
             self.wait(0.0)
 
     def stdout(self) -> bytes:
-        """What it has printed, at most `output_mb`; stderr counts for the limit and is thrown away."""
-        return os.pread(self._stdout, self._limits.output_mb << 20, 0)
+        """What it has printed, at most `output_mb`."""
+        return os.pread(self._printed[0], self._limits.output_mb << 20, 0)
+
+    def stderr(self) -> bytes:
+        return os.pread(self._printed[1], self._limits.output_mb << 20, 0)
 
     def close(self) -> None:
         """Kill it and let go of all descriptors."""
@@ -81,7 +84,7 @@ class Confined:
         wall = not _readable(self._status, deadline - monotonic())
         if wall:
             with suppress(OSError):
-                self._status.send(b"kill")
+                self._status.shutdown(socket.SHUT_WR)
             if not _readable(self._status, _KILL_SECONDS):
                 raise SandboxError("the starter of confined processes does not answer")
         try:

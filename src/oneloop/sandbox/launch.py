@@ -35,7 +35,8 @@ class Starter:
         with theirs:
             self._process = subprocess.Popen(
                 [sys._base_executable, *_FLAGS, str(_ONELOOP / "sandbox/inside/starter.py")],  # pyright: ignore
-                stdin=theirs,
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
                 env={**_ENVIRONMENT, "PYTHONHASHSEED": "0"},
                 start_new_session=True,
                 cwd="/",

@@ -9,6 +9,7 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 from oneloop.sandbox.confined import begin
 from oneloop.sandbox.launch import Starter
@@ -55,7 +56,7 @@ def _state(file: Path) -> tuple[str, int, float] | None:
     return file.read_text(), status.st_mode, status.st_mtime
 
 
-def _listening(stack: ExitStack, family: int, address: object) -> object:
+def _listening(stack: ExitStack, family: int, address: Any) -> Any:
     server = stack.enter_context(socket.socket(family))
     server.bind(address)
     server.listen()

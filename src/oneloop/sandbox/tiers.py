@@ -106,9 +106,10 @@ def _advice(reasons: list[str]) -> str:
         [
             "code rewards run programs that nobody trusts, and nothing here can isolate them:",
             *reasons,
-            "Either is enough. Namespaces: as a user, kernel.unprivileged_userns_clone=1 and, on Ubuntu,",
-            "kernel.apparmor_restrict_unprivileged_userns=0; in a container, --cap-add SYS_ADMIN. Landlock: Linux 5.13 or",
-            "newer with `landlock` in the boot parameter lsm=; default containers of such machines allow it.",
+            "Either is enough. Namespaces need Linux 5.14 and leave to make them: for users the settings",
+            "kernel.unprivileged_userns_clone=1 and, on Ubuntu, kernel.apparmor_restrict_unprivileged_userns=0; in a",
+            "container a seccomp profile that allows unshare and mount. Landlock needs Linux 5.13 that was booted with",
+            "`landlock` in lsm=; default containers allow it.",
             f"{UNSAFE_VARIABLE}=1 runs them without isolation: they can then read and delete what you can.",
         ]
     )

@@ -66,15 +66,15 @@ def attempts(targets: dict[str, Any]) -> dict[str, Callable[[], Any]]:
     """By what it would be if it succeeded: raises, or gives False, where it does not."""
     pid, file, folder = targets["pid"], targets["file"], targets["folder"]
     tried: dict[str, Callable[[], Any]] = {
-        "reads a file outside": lambda: open(file).read() == targets["text"],
-        "writes a file outside": lambda: open(folder + "/new", "w"),
+        "reads a file outside": lambda: _read(file) == targets["text"].encode(),
+        "writes a file outside": lambda: os.open(folder + "/new", os.O_CREAT | os.O_WRONLY),
         "empties a file outside": lambda: os.truncate(file, 0),
         "removes a file outside": lambda: os.unlink(file),
         "renames a file outside": lambda: os.rename(file, file + "2"),
         "links a file outside": lambda: os.link(file, "link"),
         "lists a folder outside": lambda: os.listdir(folder),
-        "reads accounts": lambda: open("/etc/passwd").read(),
-        "reads another process's environment": lambda: open(f"/proc/{pid}/environ", "rb").read(),
+        "reads accounts": lambda: _read("/etc/passwd"),
+        "reads another process's environment": lambda: _read(f"/proc/{pid}/environ"),
         "lists processes": lambda: set(filter(str.isdigit, os.listdir("/proc"))) != {str(os.getpid())},
         "opens a kernel log": lambda: os.open("/dev/kmsg", os.O_RDONLY),
         "connects over TCP": lambda: socket.create_connection(("127.0.0.1", targets["port"]), 1.0),
@@ -94,6 +94,11 @@ def attempts(targets: dict[str, Any]) -> dict[str, Callable[[], Any]]:
     for name, (*numbers, arguments) in _CALLS.items():
         tried[f"may call {name}"] = lambda numbers=numbers, arguments=arguments: _call(numbers, arguments, pid)
     return tried
+
+
+def _read(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
 
 
 def _forks() -> None:
@@ -128,7 +133,7 @@ def needs() -> dict[str, Callable[[], Any]]:
         "import the library": lambda: [import_module(name) for name in ("colorsys", "hashlib", "sqlite3", "zlib")],
         "start threads": _threads,
         "run asyncio": lambda: asyncio.run(asyncio.sleep(0)),
-        "read random bytes": lambda: open("/dev/urandom", "rb").read(8),
+        "read random bytes": lambda: os.read(os.open("/dev/urandom", os.O_RDONLY), 8),
     }
 
 

@@ -1,7 +1,7 @@
 """The lower tiers: processes of this machine, each with a scratch folder on its disk.
 
-`Landlocked` is for where the kernel gives out no namespaces, as in most containers: Landlock and seccomp hold the process.
-`Bare` has neither, and is unsafe.
+`Landlocked` is for where the kernel gives out no namespaces, as in most containers: Landlock and seccomp hold the
+process. `Bare` has neither, and is unsafe.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Bare:
 
     counts_threads = False
     """Whether the kernel can count the threads of a run by themselves."""
-    keep: frozenset[int] | set[int] = frozenset()
+    keep: frozenset[int] = frozenset()
     """Descriptors that a run may not close before it is sealed."""
 
     def __init__(self, folder: str) -> None:
@@ -112,7 +112,7 @@ class Landlocked(Bare):
 
     def seal(self) -> None:
         landlock.restrict(self._rules)
-        seccomp.install(guarded=False)
+        seccomp.install(seccomp.compiled(os.getpid(), guarded=False))
 
 
 def _standard(root: str) -> list[str]:
@@ -131,7 +131,7 @@ def _anybody_reads(folders: list[str]) -> bool:
     return os.waitpid(pid, 0)[1] == 0
 
 
-def _read_by_descriptor() -> set[int]:
+def _read_by_descriptor() -> frozenset[int]:
     """Name the folders of the library by open descriptors: the way to them may be root's alone, they are not."""
     kept = set()
     for place, folder in enumerate(library(), _LIBRARY_AT):
@@ -144,7 +144,7 @@ def _read_by_descriptor() -> set[int]:
         for module in list(sys.modules.values()):
             if isinstance(paths := getattr(module, "__path__", None), list):
                 paths[:] = [path.replace(folder + "/", by + "/") for path in paths]
-    return kept
+    return frozenset(kept)
 
 
 def _threads(pid: int) -> int:
@@ -155,18 +155,22 @@ def _threads(pid: int) -> int:
 
 
 def _fills(folder: str, files: int, size: int) -> bool:
-    """Whether there is more in a folder than that; never looks at more."""
+    """Whether there is more in a folder than that; never looks at more. What cannot be looked at is too much."""
     left = [folder]
     while left:
-        with suppress(OSError), os.scandir(left.pop()) as entries:
-            for entry in entries:
-                files -= 1
-                with suppress(OSError):
+        try:
+            with os.scandir(left.pop()) as entries:
+                for entry in entries:
+                    files -= 1
                     size -= entry.stat(follow_symlinks=False).st_blocks * 512
+                    if files < 0 or size < 0:
+                        return True
                     if entry.is_dir(follow_symlinks=False):
                         left.append(entry.path)
-                if files < 0 or size < 0:
-                    return True
+        except (FileNotFoundError, NotADirectoryError):  # it is at work there
+            continue
+        except OSError:  # permissions taken away, or a path that is too long
+            return True
     return False
 
 

@@ -1,12 +1,15 @@
 """The better tier: a machine of its own, with no network, no other process, and a root folder in memory.
 
 The starter lives in namespaces of its own, as an id that is not root, with a root folder that holds the Python library
-read-only and little else. Each run gets process ids, mounts (scratch, /proc), IPC and a user namespace of its own on top.
+read-only and little else. Each run gets process ids, mounts (scratch, /proc), IPC and a user namespace of its own on
+top. Landlock, where there is one, closes once more what is out of reach already, and all of /proc but the links to a
+process's own descriptors.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import signal
 from typing import Any
 
@@ -38,11 +41,11 @@ class Namespaces:
     """
 
     counts_threads = True
-    keep: frozenset[int] | set[int] = frozenset()
+    keep: frozenset[int] = frozenset()
 
     def __init__(self) -> None:
         release = os.uname().release
-        if tuple(int(part) for part in release.split("-")[0].split(".")[:2]) < _OLDEST:
+        if tuple(int(part) for part in re.findall(r"\d+", release)[:2]) < _OLDEST:
             raise OSError(f"Linux {release} is older than {_OLDEST[0]}.{_OLDEST[1]}")
         if os.geteuid() == 0 and _own_mounts():  # it is root who may enter the folder of the interpreter
             _new_root()
@@ -54,12 +57,13 @@ class Namespaces:
             _new_root()
         _go_on_as_first_process()
         self._own = os.open("/proc/thread-self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+        self._filter = seccomp.compiled(pid=1, guarded=True)
         self._rules = None
         if landlock.version():
-            paths = {path: landlock.READ for path in (*library(), "/proc")}
+            paths = dict.fromkeys(library(), landlock.READ)
             paths |= dict.fromkeys(_DEVICES, landlock.USE) | {_PLACE: landlock.CHANGE}
             self._rules = landlock.ruleset(paths)
-            self.keep = {self._rules}
+            self.keep = frozenset({self._rules})
 
     def fork(self) -> int:
         kernel.unshare(kernel.NEWPID)
@@ -85,7 +89,7 @@ class Namespaces:
     def seal(self) -> None:
         if self._rules is not None:
             landlock.restrict(self._rules)
-        seccomp.install(guarded=True)
+        seccomp.install(self._filter)
 
     def kill(self, pid: int) -> None:
         os.kill(pid, signal.SIGKILL)

@@ -53,7 +53,9 @@ setxattr 188 5  lsetxattr 189 6  fsetxattr 190 7  removexattr 197 14  lremovexat
 """
 _PROCESSES = "fork 57 -  vfork 58 -  execve 59 221  execveat 322 281  tkill 200 130  socket 41 198"
 _CLONE, _SENDTO = "clone 56 220", "sendto 44 206"
-_OF_ITSELF = "kill 62 129  tgkill 234 131  prlimit64 302 261  sched_getaffinity 204 123  getpgid 121 155  getsid 124 156"
+_OF_ITSELF = (
+    "kill 62 129  tgkill 234 131  prlimit64 302 261  sched_getaffinity 204 123  getpgid 121 155  getsid 124 156"
+)
 """Their first argument names a process."""
 _CLOCKS = "clock_gettime 228 113  clock_getres 229 114  clock_nanosleep 230 115"
 """Large clock numbers are clocks of a process."""
@@ -80,20 +82,25 @@ _Code = list[tuple[int, int, int, int]]
 """Instructions: code, how many to leap where it holds and where not, constant."""
 
 
-def install(guarded: bool) -> None:
-    """Hold this process to the list, for good. It must have given up new privileges.
+def compiled(pid: int, guarded: bool) -> bytes:
+    """The filter of this machine for a process.
 
     Args:
+        pid: its own, the only one that its calls may name.
         guarded: whether the files of others are out of reach by their name, and not by Landlock alone.
     """
-    code = b"".join(struct.pack("=HBBI", *each) for each in program(os.uname().machine, os.getpid(), guarded))
+    return b"".join(struct.pack("=HBBI", *each) for each in program(os.uname().machine, pid, guarded))
+
+
+def install(code: bytes) -> None:
+    """Hold this process to a filter, for good. It must have given up new privileges."""
     buffer = ctypes.create_string_buffer(code, len(code))
     head = struct.pack("@HP", len(code) // 8, ctypes.addressof(buffer))
     kernel.syscall("seccomp", kernel.SECCOMP, _SET_MODE_FILTER, 0, head)
 
 
 def program(machine: str, pid: int, guarded: bool) -> _Code:
-    """The filter of one process."""
+    """The instructions of `compiled`."""
     column = kernel.MACHINES.index(machine)
     code: _Code = [(_LOAD, 0, 0, _ARCHITECTURE), (_EQUAL, 1, 0, _OURS[machine]), (_RETURN, 0, 0, _KILL)]
     code.append((_LOAD, 0, 0, _NUMBER))

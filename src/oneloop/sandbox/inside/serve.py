@@ -69,9 +69,9 @@ def serve() -> Callable[[], None]:
 
 def _forget_the_caller() -> None:
     """What it ignores, blocks, or hides from others by its umask, neither the starter nor a run does."""
-    for kind in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT}:
-        signal.signal(kind, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    changed = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGPIPE, signal.SIGXFSZ}
+    for kind in changed:  # Python itself ignores the last two
+        signal.signal(kind, signal.default_int_handler if kind == signal.SIGINT else signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     os.umask(0o022)
     os.environ.pop("PYTHONHASHSEED", None)  # it has done its work
