@@ -63,8 +63,9 @@ def breakout(name: str, body: str, **settings: Any) -> Attack:
     return Attack(name, body.strip("\n") + "\n" + _AROUND + _MAIN, **settings)
 
 
-def fake(name: str, program: str, **settings: Any) -> Attack:
-    return Attack(name, program.strip("\n") + "\n" + _MAIN, **settings)
+def fake(name: str, program: str, after: str = "", **settings: Any) -> Attack:
+    after = f"{after.strip()}\n{_MAIN}" if after else ""
+    return Attack(name, program.strip("\n") + "\n" + _MAIN, after=after, **settings)
 
 
 def kernel_call(name: str, x86: int, arm: int, arguments: str = "") -> Attack:

@@ -120,7 +120,7 @@ import os
 def escaped():
     for folder in ("/tmp", "/var/tmp", "/dev/shm", "/run", "/run/user"):
         try:
-            if os.listdir(folder):
+            if os.listdir(folder) and not os.path.samefile(folder, "."):
                 return True
         except OSError:
             pass
@@ -142,6 +142,8 @@ def escaped():
     wrote = 0
     for folder in ("/tmp", "/var/tmp", "/dev/shm", "/dev", "/run", "/", "/proc", "/sys", "/usr", "..", os.path.dirname(os.__file__)):
         try:
+            if os.path.samefile(folder, "."):
+                continue
             path = f"{folder}/oneloop-attack-wrote-this"
             open(path, "w").close()
             wrote += 1

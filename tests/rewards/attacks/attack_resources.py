@@ -117,7 +117,7 @@ def escaped():
     breakout("memory in /dev/shm", """
 def escaped():
     with open("/dev/shm/hoard", "wb") as file:
-        for _ in range(64):
+        for _ in range(100):
             file.write(b"x" * (1 << 20))
     return True
 """),

@@ -31,7 +31,7 @@ LIBRARY: list[Honest] = [
           "f", ([2024], ["2024-03-01", 29, True, 1704067200.0, "Monday"])),
     calls("time", "import time\ndef f():\n    start = time.perf_counter()\n    time.sleep(0.02)\n    return time.perf_counter() - start >= 0.02 and time.time() > 1e9 and time.monotonic() > 0 and time.process_time() >= 0\n", "f", ([], True)),
     calls("hashes", "import binascii, hashlib, hmac, zlib\ndef f(s):\n    b = s.encode()\n    return [hashlib.sha256(b).hexdigest()[:8], hashlib.md5(b).hexdigest()[:8], zlib.crc32(b), hmac.new(b'k', b, 'sha1').hexdigest()[:4], binascii.hexlify(b).decode()]\n",
-          "f", (["abc"], ["ba7816bf", "90015098", 891568578, "5e1d", "616263"])),
+          "f", (["abc"], ["ba7816bf", "90015098", 891568578, "f9be", "616263"])),
     calls("base64 and struct", "import base64, struct\ndef f(n):\n    return [base64.b64encode(struct.pack('<I', n)).decode(), struct.unpack('>H', b'\\1\\2')[0], base64.b32encode(b'a').decode()]\n", "f", ([1], ["AQAAAA==", 258, "ME======"])),
     calls("packers", "import bz2, gzip, lzma, zlib\ndef f(s):\n    b = s.encode()\n    return all(unpack(pack(b)) == b for pack, unpack in ((zlib.compress, zlib.decompress), (gzip.compress, gzip.decompress), (bz2.compress, bz2.decompress), (lzma.compress, lzma.decompress)))\n", "f", (["abc" * 100], True)),
     calls("pickle and copy", "import copy, pickle\nclass A:\n    def __init__(self):\n        self.x = [1]\ndef f():\n    a = A()\n    b = copy.deepcopy(a)\n    b.x.append(2)\n    return [a.x, b.x, pickle.loads(pickle.dumps({'k': (1, 2)}))]\n", "f", ([], [[1], [1, 2], {"k": [1, 2]}])),
