@@ -1,6 +1,6 @@
 """Rows of many tests, graded in one call: each takes a process or two."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -27,15 +27,14 @@ class Row:
 class Graded:
     """The values of some rows, by name."""
 
-    def __init__(self, rows: tuple[Row, ...]) -> None:
-        self.rows = rows
+    def __init__(self, rows: tuple[Row, ...], reward: UnitTests = UnitTests(seconds=2)) -> None:  # noqa: B008
+        self.rows, self._reward = rows, reward
         names = [row.name for row in rows]
         assert len(set(names)) == len(names)
 
     @cache  # noqa: B019  # as long as the module
     def of(self, share: bool) -> dict[str, float | None]:
-        reward = UnitTests(share=share, seconds=2)
-        values = reward(
+        values = replace(self._reward, share=share)(
             completions=[row.program for row in self.rows],
             tests=[row.tests for row in self.rows],
             entry_point=[row.entry_point for row in self.rows],

@@ -1,6 +1,7 @@
 """Programs that do not compute the sum and want to be paid for it: what they say, how they end, what they look for."""
 
 import pytest
+
 from code_rows import Graded, Row
 
 CALLS = [{"args": [1, 2], "expected": 3}, {"args": [20, 22], "expected": 42}]
@@ -79,36 +80,104 @@ FRAMES = {
     "brackets": "def f(a, b):\n    say(frame(b'A', b'[' * 10 ** 6))\n    return 0",
     "digits": "def f(a, b):\n    say(frame(b'A', b'1' * 10 ** 6))\n    return 0",
 }
+MEMORY = """
+def found(*wanted):
+    with open('/proc/self/maps') as maps, open('/proc/self/mem', 'rb', 0) as memory:
+        for line in maps:
+            ends, kind = line.split()[:2]
+            low, high = (int(end, 16) for end in ends.split('-'))
+            try:
+                memory.seek(low)
+                data = memory.read(high - low) if kind.startswith('rw') else b''
+            except (OSError, ValueError, OverflowError):
+                continue
+            if any(each in data for each in wanted):
+                return True
+    return False
+"""
 SEARCHES = {
-    "walks frames": "import sys\ndef f(a, b):\n    frame = sys._getframe()\n    while frame:\n"
-    "        for value in list(frame.f_locals.values()):\n"
-    "            for each in value if isinstance(value, (list, tuple)) else [value]:\n"
-    "                if isinstance(each, dict) and 'expected' in each:\n                    return each['expected']\n"
-    "        frame = frame.f_back\n    return 0",
-    "walks objects": "import gc\ndef f(a, b):\n    for each in gc.get_objects():\n"
-    "        if type(each) is dict and 'expected' in each:\n            return each['expected']\n    return 0",
-    "looks for the text": "import gc, sys, os\ndef f(a, b):\n    for each in gc.get_objects():\n"
-    "        if 'candidate(20, 22)' in repr(each)[:10 ** 4] and 'each' not in repr(each)[:10 ** 4]:\n            return a + b\n"
-    "    return 0",
-    "looks at its arguments": "import os, sys\ndef f(a, b):\n    seen = repr(sys.argv) + repr(dict(os.environ)) + repr(os.listdir())\n"
-    "    return a + b if 'candidate' in seen or 'expected' in seen else 0",
-    "looks at its memory": "def f(a, b):\n    wanted = b'candidate(20, ' + b'22) == 42', b'\"exp' + b'ected\"'\n"
-    "    try:\n        maps, memory = open('/proc/self/maps'), open('/proc/self/mem', 'rb', 0)\n    except OSError:\n        return 0\n"
-    "    for line in maps:\n        ends, kind = line.split()[:2]\n"
-    "        if kind[:2] != 'rw':\n            continue\n"
-    "        low, high = (int(end, 16) for end in ends.split('-'))\n        try:\n            memory.seek(low)\n"
-    "            data = memory.read(high - low)\n        except (OSError, ValueError, OverflowError):\n            continue\n"
-    "        if any(each in data for each in wanted):\n            return a + b\n    return 0",
-    "empties lists": "import gc\nfor each in gc.get_objects():\n    if type(each) is list and each and isinstance(each[0], dict):\n"
-    "        each.clear()\ndef f(a, b):\n    return 0",
-    "patches builtins": "import builtins\nbuiltins.all = builtins.any = lambda *a: True\nbuiltins.isinstance = lambda *a: True\n"
-    "builtins.AssertionError = Warning\nbuiltins.abs = lambda a: 0\ndef f(a, b):\n    return 0",
-    "patches unittest": "import unittest, operator\nunittest.TestCase.run = lambda *a: True\noperator.eq = lambda *a: True\n"
-    "def f(a, b):\n    return 0",
-    "files in its folder": "for name in ('conftest.py', 'json.py', 'sitecustomize.py', 'x.pth'):\n"
-    "    open(name, 'w').write('import os\\nos._exit(0)\\n')\ndef f(a, b):\n    return 0",
-    "reads ahead": "import socket\ndef f(a, b):\n    s = socket.socket(fileno=3)\n    s.setblocking(False)\n    try:\n"
-    "        return a + b if s.recv(9) else 0\n    except BlockingIOError:\n        return 0\n    finally:\n        s.detach()",
+    "walks frames": """
+import sys
+def f(a, b):
+    frame = sys._getframe()
+    while frame:
+        for value in list(frame.f_locals.values()):
+            for each in value if isinstance(value, (list, tuple)) else [value]:
+                if isinstance(each, dict) and 'expected' in each:
+                    return each['expected']
+        frame = frame.f_back
+    return 0
+""",
+    "walks objects": """
+import gc
+def f(a, b):
+    for each in gc.get_objects():
+        if type(each) is dict and 'expected' in each:
+            return each['expected']
+    return 0
+""",
+    "looks for the text": """
+import gc
+def f(a, b):
+    wanted = 'candidate(20, ' + '22)'
+    for each in gc.get_objects():
+        if type(each) in (list, tuple, dict) and wanted in repr(each):
+            return a + b
+    return 0
+""",
+    "looks at its arguments": """
+import os, sys
+def f(a, b):
+    seen = repr(sys.argv) + repr(dict(os.environ)) + repr(os.listdir())
+    return a + b if 'candidate' in seen or 'expected' in seen else 0
+""",
+    "looks at its memory": MEMORY
+    + """
+def f(a, b):
+    return a + b if found(b'candidate(20, ' + b'22) == 42', b'"exp' + b'ected"') else 0
+""",
+    "empties lists": """
+import gc
+for each in gc.get_objects():
+    if type(each) is list and each and isinstance(each[0], dict):
+        each.clear()
+def f(a, b):
+    return 0
+""",
+    "patches builtins": """
+import builtins
+builtins.all = builtins.any = lambda *a: True
+builtins.AssertionError = Warning
+builtins.abs = lambda a: 0
+def f(a, b):
+    return 0
+""",
+    "patches unittest": """
+import operator, unittest
+unittest.TestCase.run = lambda *a: True
+operator.eq = lambda *a: True
+def f(a, b):
+    return 0
+""",
+    "files in its folder": """
+for name in ('conftest.py', 'json.py', 'sitecustomize.py', 'x.pth'):
+    open(name, 'w').write('import os\\nos._exit(0)\\n')
+def f(a, b):
+    return 0
+""",
+    "reads ahead": """
+import socket
+def f(a, b):
+    channel = socket.socket(fileno=3)
+    channel.setblocking(False)
+    try:
+        return a + b if channel.recv(9) else 0
+    except BlockingIOError:
+        return 0
+    finally:
+        channel.setblocking(True)
+        channel.detach()
+""",
 }
 
 
@@ -154,3 +223,10 @@ def test_a_cheat_earns_no_share() -> None:
 
 def test_the_sum_is_paid() -> None:
     assert set(honest.of(False).values()) == {1.0}
+
+
+def test_the_search_of_memory_finds_what_is_there() -> None:
+    """Else the cheat that looks for the tests would find nothing whatever there is."""
+    program = MEMORY + "def f(a, b):\n    return found(b'nee' + b'dle'), found(b'hay' + b'stack')\nkept = b'-needle-'"
+    tests = [{"args": [1, 2], "expected": [True, False]}]
+    assert Graded((Row("finds", program, tests, 1.0, entry_point="f"),)).of(False) == {"finds": 1.0}

@@ -16,21 +16,28 @@ from oneloop.rewards.code.inside import wire
 FLOATS = some.floats()
 HASHABLE = some.recursive(
     some.one_of(
-        some.none(), some.booleans(), some.integers(-(2**200), 2**200), some.floats(allow_nan=False),
-        some.text(some.characters()), some.binary(), some.complex_numbers(allow_nan=False),
+        some.none(),
+        some.booleans(),
+        some.integers(-(2**200), 2**200),
+        some.floats(allow_nan=False),
+        some.text(some.characters()),
+        some.binary(),
+        some.complex_numbers(allow_nan=False),
         some.builds(range, some.integers(-9, 2**70), some.integers(-9, 9), some.integers(1, 2**70)),
     ),
     lambda inner: some.one_of(some.tuples(inner, inner), some.frozensets(inner, max_size=3)),
     max_leaves=6,
-)  # fmt: skip
+)
 VALUES = some.recursive(
     HASHABLE,
     lambda inner: some.one_of(
-        some.lists(inner, max_size=4), some.tuples(inner, inner), some.sets(HASHABLE, max_size=4),
+        some.lists(inner, max_size=4),
+        some.tuples(inner, inner),
+        some.sets(HASHABLE, max_size=4),
         some.dictionaries(HASHABLE, inner, max_size=4),
     ),
     max_leaves=12,
-)  # fmt: skip
+)
 
 
 def crossed(value: Any, **how: Any) -> Any:
@@ -70,11 +77,18 @@ def test_surrogates_and_controls_cross(value: str) -> None:
     assert crossed(value) == value
 
 
-@given(some.recursive(
-    some.one_of(some.none(), some.integers(), some.text(), some.floats(), some.sampled_from(["l", "t", "d", "s", "z", "i",
-                "u", "b", "c", "r", "e", "h", "ValueError"])),
-    lambda inner: some.one_of(some.lists(inner, max_size=4), some.dictionaries(some.text(), inner, max_size=2)),
-))  # fmt: skip
+@given(
+    some.recursive(
+        some.one_of(
+            some.none(),
+            some.integers(),
+            some.text(),
+            some.floats(),
+            some.sampled_from(["l", "t", "d", "s", "z", "i", "u", "b", "c", "r", "e", "h", "ValueError"]),
+        ),
+        lambda inner: some.one_of(some.lists(inner, max_size=4), some.dictionaries(some.text(), inner, max_size=2)),
+    )
+)
 def test_any_tree_is_a_value_or_unreadable(tree: Any) -> None:
     for reader in (wire.read, wire.read_error):
         try:
@@ -91,10 +105,23 @@ def test_any_bytes_are_a_tree_or_unreadable(body: bytes) -> None:
         return
 
 
-@pytest.mark.parametrize("body", [
-    b"", b"[", b"{", b"nul", b"\xff", b"[" * 10**6, b"[" * 401 + b"]" * 401, b'{"a":' * 500 + b"1" + b"}" * 500,
-    b"1" * 21, b'"' + b'\\"' * 10**5, b'"' + b"\\" * 10**5, b"[1] [1]",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"[",
+        b"{",
+        b"nul",
+        b"\xff",
+        b"[" * 10**6,
+        b"[" * 401 + b"]" * 401,
+        b'{"a":' * 500 + b"1" + b"}" * 500,
+        b"1" * 21,
+        b'"' + b'\\"' * 10**5,
+        b'"' + b"\\" * 10**5,
+        b"[1] [1]",
+    ],
+)
 def test_unreadable_bytes(body: bytes) -> None:
     with pytest.raises(wire.Unreadable):
         wire.unpacked(body)
@@ -115,11 +142,35 @@ def test_brackets_in_text_cross(value: Any) -> None:
     assert crossed(value) == value
 
 
-@pytest.mark.parametrize("tree", [
-    [], [1], ["x"], ["q", 1], {}, ["l", {}], ["s", ["l"]], ["d", 1], ["d", ["l"], 1], ["i", 1], ["i", "x"],
-    ["i", "1" * 83_100], ["i"], ["b", "?"], ["u", "YQ=="], ["r", 0, 1, 0], ["r"], ["r", "a"], ["c", "x"], ["h", 0], ["h"], ["e"],
-    ["e", ["ValueError"]], ["l", ["h", 1]],
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "tree",
+    [
+        [],
+        [1],
+        ["x"],
+        ["q", 1],
+        {},
+        ["l", {}],
+        ["s", ["l"]],
+        ["d", 1],
+        ["d", ["l"], 1],
+        ["i", 1],
+        ["i", "x"],
+        ["i", "1" * 83_100],
+        ["i"],
+        ["b", "?"],
+        ["u", "YQ=="],
+        ["r", 0, 1, 0],
+        ["r"],
+        ["r", "a"],
+        ["c", "x"],
+        ["h", 0],
+        ["h"],
+        ["e"],
+        ["e", ["ValueError"]],
+        ["l", ["h", 1]],
+    ],
+)
 def test_unreadable_trees(tree: Any) -> None:
     with pytest.raises(wire.Unreadable):
         wire.read(tree)
@@ -130,9 +181,11 @@ def test_the_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     assert crossed(nested(100)) == nested(100)
     assert crossed(-(10**100_000) + 1) == -(10**100_000) + 1
     for value, why in (
-        (nested(101), "nested over 100 deep"), (10**100_000, "over 100000 digits"), ({object()}, "type object"),
+        (nested(101), "nested over 100 deep"),
+        (10**100_000, "over 100000 digits"),
+        ({object()}, "type object"),
         (iter(range(101)), "over 100 items"),
-    ):  # fmt: skip
+    ):
         with pytest.raises(wire.Unfit, match=why):
             wire.written(value)
     with pytest.raises(wire.Unfit, match="8388610 bytes"):
@@ -161,7 +214,7 @@ def test_what_is_over_the_bounds_stays() -> None:
 
 
 class Lying(int):
-    __add__ = __int__ = __index__ = lambda *given: 9
+    __add__ = __int__ = __index__ = lambda self, *given: 9  # type: ignore
     __repr__ = __str__ = lambda self: "9"
 
 
@@ -177,13 +230,24 @@ class Text(str):
     __str__ = encode = lambda self, *given: b"9"  # type: ignore
 
 
-@pytest.mark.parametrize(("value", "plain"), [
-    (enum.IntEnum("E", "A").A, 1), (enum.IntFlag("E", "A B").B, 2), (Lying(3), 3), (Text("3"), "3"), (Dict({1: 2}), {1: 2}),
-    (collections.Counter("aab"), {"a": 2, "b": 1}), (collections.namedtuple("P", "x y")(1, 2), (1, 2)),
-    (collections.defaultdict(list, a=[1]), {"a": [1]}), (type("F", (float,), {"__pos__": lambda s: 9.0})(-0.5), -0.5),
-    (type("S", (set,), {"__iter__": lambda s: iter([9])})([1]), {1}), (type("B", (bytes,), {})(b"a"), b"a"),
-    (type("L", (list,), {"__getitem__": lambda s, i: 9})([1]), [1]), (enum.StrEnum("S", "A").A, "a"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("value", "plain"),
+    [
+        (enum.IntEnum("E", "A").A, 1),
+        (enum.IntFlag("E", "A B").B, 2),
+        (Lying(3), 3),
+        (Text("3"), "3"),
+        (Dict({1: 2}), {1: 2}),
+        (collections.Counter("aab"), {"a": 2, "b": 1}),
+        (collections.namedtuple("P", "x y")(1, 2), (1, 2)),
+        (collections.defaultdict(list, a=[1]), {"a": [1]}),
+        (type("F", (float,), {"__pos__": lambda s: 9.0})(-0.5), -0.5),
+        (type("S", (set,), {"__iter__": lambda s: iter([9])})([1]), {1}),
+        (type("B", (bytes,), {})(b"a"), b"a"),
+        (type("L", (list,), {"__getitem__": lambda s, i: 9})([1]), [1]),
+        (enum.StrEnum("S", "A").A, "a"),
+    ],
+)
 def test_a_subclass_is_the_value_of_its_base(value: Any, plain: Any) -> None:
     found = crossed(value)
     assert type(found) is type(plain) and found == plain
@@ -212,22 +276,37 @@ class Odd(KeyError):
         return "odd!"
 
 
-@pytest.mark.parametrize(("error", "kind", "text"), [
-    (ValueError("a", 1), ValueError, "('a', 1)"), (KeyError("k"), KeyError, "'k'"), (Odd(1, 2), KeyError, "odd!"),
-    (OSError(2, "no", "x"), FileNotFoundError, "[Errno 2] no: 'x'"), (SystemExit(3), RuntimeError, "3"),
-    (AssertionError("a"), RuntimeError, "a"), (StopIteration(), RuntimeError, ""), (GeneratorExit(), RuntimeError, ""),
-    (type("A", (AssertionError,), {})("a"), RuntimeError, "a"), (type("E", (Exception,), {})("a"), Exception, "a"),
-    (ExceptionGroup("m", [ValueError()]), Exception, "m (1 sub-exception)"), (ValueError("\ud800"), ValueError, "\ud800"),
-    (UnicodeDecodeError("utf-8", b"a", 0, 1, "bad"), UnicodeDecodeError,
-     "'utf-8' codec can't decode byte 0x61 in position 0: bad"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("error", "kind", "text"),
+    [
+        (ValueError("a", 1), ValueError, "('a', 1)"),
+        (KeyError("k"), KeyError, "'k'"),
+        (Odd(1, 2), KeyError, "odd!"),
+        (OSError(2, "no", "x"), FileNotFoundError, "[Errno 2] no: 'x'"),
+        (SystemExit(3), RuntimeError, "3"),
+        (AssertionError("a"), RuntimeError, "a"),
+        (StopIteration(), RuntimeError, ""),
+        (GeneratorExit(), RuntimeError, ""),
+        (type("A", (AssertionError,), {})("a"), RuntimeError, "a"),
+        (type("E", (Exception,), {})("a"), Exception, "a"),
+        (ExceptionGroup("m", [ValueError()]), Exception, "m (1 sub-exception)"),
+        (ValueError("\ud800"), ValueError, "\ud800"),
+        (
+            UnicodeDecodeError("utf-8", b"a", 0, 1, "bad"),
+            UnicodeDecodeError,
+            "'utf-8' codec can't decode byte 0x61 in position 0: bad",
+        ),
+    ],
+)
 def test_exceptions_cross_as_the_nearest_built_in_class(error: BaseException, kind: type, text: str) -> None:
     found = wire.read_error(wire.unpacked(wire.packed(wire.written_error(error))))
     assert isinstance(found, kind) and str(found) == text
     assert not isinstance(found, AssertionError | StopIteration)
 
 
-@pytest.mark.parametrize("tree", [1, [], ["ValueError", 1, ["t"]], ["ValueError", "a", ["l"]], ["ValueError", "a"], [[], "", ["t"]]])
+@pytest.mark.parametrize(
+    "tree", [1, [], ["ValueError", 1, ["t"]], ["ValueError", "a", ["l"]], ["ValueError", "a"], [[], "", ["t"]]]
+)
 def test_what_is_no_exception(tree: Any) -> None:
     with pytest.raises(wire.Unreadable):
         wire.read_error(tree)

@@ -13,7 +13,7 @@ from oneloop.errors import ConfigError, DataError
 from oneloop.recipes.given import function_name
 from oneloop.rewards import Limits, NamedReward, Pool, RewardScorer
 from oneloop.rewards.adapters import NATIVE, alternatives, missing
-from oneloop.rewards.shipped import SHIPPED, shipped
+from oneloop.rewards.shipped import SHIPPED, shipped, short_name
 from oneloop.tasks.named import is_task, named_task
 
 
@@ -51,11 +51,12 @@ class Graders:
     def _of(self, spec: str) -> NamedReward:
         if spec in self._functions:
             return NamedReward(name=function_name(self._functions[spec]), function=self._functions[spec])
-        name = spec.partition("?")[0]
+        short = short_name(spec)
+        name = short.partition("?")[0]
         if name in SHIPPED:
-            if spec not in self._shipped:
-                self._shipped[spec] = shipped(spec, self._limits)
-            return NamedReward(name=name, function=self._shipped[spec])
+            if short not in self._shipped:
+                self._shipped[short] = shipped(short, self._limits)
+            return NamedReward(name=name, function=self._shipped[short])
         if is_task(spec):
             return NamedReward(name=name.partition(":")[2], function=named_task(spec, "--reward").reward)
         if spec not in self._pools:

@@ -16,7 +16,7 @@ _LONGEST_KEY = 4000
 
 
 def same_output(output: bytes, wanted: str) -> bool:
-    """Line by line. Whitespace at line ends and blank lines at the end do not count; decimal numbers have a tolerance."""
+    """By lines. Whitespace at line ends and blank lines at the end do not count; decimal numbers have a tolerance."""
     try:
         lines, right = _lines(output.decode()), _lines(wanted)
     except UnicodeDecodeError:

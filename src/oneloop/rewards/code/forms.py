@@ -104,7 +104,7 @@ def _texts(texts: tuple[str, ...], alone: bool, name: str | None) -> Texts:
 def _structured(tests: Sequence[Mapping[str, Any]], name: str | None) -> Scripts | Calls:
     """A key without a value is as if it were not there, but `expected`: tables give every row every key."""
     keys = [{key for key, value in test.items() if value is not None} for test in tests]
-    if all(_SCRIPT <= held and not held & _CALL for held in keys):
+    if all(held >= _SCRIPT and not held & _CALL for held in keys):
         return Scripts(tuple(map(_script, tests)))
     if not all("expected" in test and not held & _SCRIPT for test, held in zip(tests, keys, strict=True)):
         raise NotGradable("not every test has input and output, nor has every one args and expected")
@@ -126,11 +126,17 @@ def _script(test: Mapping[str, Any]) -> tuple[bytes, str]:
 def _call(test: Mapping[str, Any]) -> tuple[bytes, Any]:
     args, kwargs, wanted = test.get("args"), test.get("kwargs"), test["expected"]
     args, kwargs = [] if args is None else args, {} if kwargs is None else kwargs
-    if not isinstance(args, (list, tuple)) or not isinstance(kwargs, dict) or not all(type(key) is str for key in kwargs):
+    if (
+        not isinstance(args, (list, tuple))
+        or not isinstance(kwargs, dict)
+        or not all(type(key) is str for key in kwargs)
+    ):
         raise NotGradable("args of a test is no list, or kwargs no dict of names")
     _check_wanted(wanted, 1)
     try:
-        return wire.packed([list(map(wire.written, args)), [[key, wire.written(kwargs[key])] for key in kwargs]]), wanted
+        return wire.packed(
+            [list(map(wire.written, args)), [[key, wire.written(kwargs[key])] for key in kwargs]]
+        ), wanted
     except wire.Unfit as error:
         raise NotGradable(f"the arguments of a test cannot be handed over: {error}") from None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from secrets import token_hex
@@ -22,6 +22,10 @@ _ROW = 4
 """Times the CPU seconds of a process that a row may take which goes on after a failed test."""
 _WALL = 2
 """Times the CPU seconds of a process that it may last."""
+
+
+Results = Generator[bool, None, None]
+"""Of tests one after the other; closed, they leave nothing."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ def outcome(program: str, tests: Tests, limits: Limits, share: bool) -> Outcome:
 # runs of a script
 
 
-def _scripts(source: bytes, tests: Scripts, limits: Limits, share: bool) -> Iterator[bool]:
+def _scripts(source: bytes, tests: Scripts, limits: Limits, share: bool) -> Results:
     left = _ROW * limits.seconds if share else float("inf")
     for given, wanted in tests.tests:
         if left <= 0:
@@ -79,7 +83,7 @@ def _scripts(source: bytes, tests: Scripts, limits: Limits, share: bool) -> Iter
 # calls of a function
 
 
-def _calls(source: bytes, tests: Calls, limits: Limits) -> Iterator[bool]:
+def _calls(source: bytes, tests: Calls, limits: Limits) -> Results:
     with start(f"{_INSIDE}.module", limits) as run:
         talk = Talk(run, monotonic() + _WALL * limits.seconds)
         try:

@@ -125,6 +125,8 @@ class Starter:
                     if begin is not None:
                         return begin
                 elif descriptor in self._wishes:
+                    with suppress(OSError):  # what is not read makes the answer an error for the caller
+                        os.read(descriptor, 64)
                     self._kill(self._wishes[descriptor])
                 elif descriptor in self._runs:
                     self._reap(self._runs[descriptor])

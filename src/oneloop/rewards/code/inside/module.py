@@ -70,7 +70,9 @@ class _Program:
 
     def _call(self, of: str | int, args: list[Any], kwargs: list[Any]) -> Any:
         function = self._get(of) if isinstance(of, str) else self._kept[of]
-        return function(*[read(each, self._at) for each in args], **{name: read(each, self._at) for name, each in kwargs})
+        return function(
+            *[read(each, self._at) for each in args], **{name: read(each, self._at) for name, each in kwargs}
+        )
 
     def _at(self, number: int) -> Any:
         return self._kept[number]

@@ -1,8 +1,8 @@
 """The text of tests: what of it counts, which names are the program's, and that its asserts are counted."""
 
 from __future__ import annotations
-
 import __future__
+
 import ast
 import builtins
 import symtable
@@ -91,7 +91,9 @@ def _of_the_program(free: set[str], entry_point: str | None) -> dict[str, str]:
         return {name: name for name in free if not hasattr(builtins, name)}
     unknown = sorted(name for name in free - {entry_point, _CANDIDATE} if not hasattr(builtins, name))
     if unknown:
-        raise Ungradable(f"the tests use the name {unknown[0]!r}, which they do not define and which is not entry_point")
+        raise Ungradable(
+            f"the tests use the name {unknown[0]!r}, which they do not define and which is not entry_point"
+        )
     return {name: entry_point for name in (entry_point, _CANDIDATE, _ENTRY)}
 
 

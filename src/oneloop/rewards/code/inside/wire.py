@@ -144,9 +144,9 @@ def _frozenset(value: frozenset[Any], depth: int, keep: Keep) -> Any:
 
 
 def _dict(value: dict[Any, Any], depth: int, keep: Keep) -> Any:
-    base = OrderedDict if issubclass(type(value), OrderedDict) else dict
+    items = OrderedDict.items(value) if isinstance(value, OrderedDict) else dict.items(value)
     flat: list[Any] = ["d"]
-    for key, item in list(base.items(value)):
+    for key, item in list(items):
         flat += (_key(key, depth), _tree(item, depth, keep))
     return flat
 
@@ -319,7 +319,7 @@ def read_error(tree: Any) -> Exception:
     return next(error for base in kind.__mro__ if (error := _made(base, text, arguments)))
 
 
-def _made(kind: type, text: str, arguments: tuple[Any, ...]) -> Exception | None:
+def _made(kind: type[Any], text: str, arguments: tuple[Any, ...]) -> Exception | None:
     """One that says the text."""
     for given in (arguments, (text,)):
         try:
