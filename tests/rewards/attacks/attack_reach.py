@@ -50,7 +50,13 @@ def escaped():
     breakout("the caller's root folder", """
 import os
 def escaped():
-    return any(os.path.exists(f"/proc/{pid}/root/etc/passwd") for pid in ("@CALLER@", "1", "self", str(os.getppid())))
+    for pid in ("@CALLER@", "1", "self", str(os.getppid())):
+        try:
+            if open(f"/proc/{pid}/root/etc/passwd").read():
+                return True
+        except OSError:
+            pass
+    return False
 """),
     breakout("own memory map of the machine", """
 def escaped():
@@ -227,8 +233,14 @@ def escaped():
     breakout("site-packages by path", """
 import os, sys
 def escaped():
-    found = [os.path.join(folder, "site-packages") for folder in sys.path] + [os.path.join(folder, "dist-packages") for folder in sys.path]
-    return any(os.path.isdir(folder) and os.listdir(folder) for folder in found)
+    for folder in [os.path.join(folder, name) for folder in sys.path for name in ("site-packages", "dist-packages")]:
+        for path in (folder + "/README.txt", folder + "/pip/__init__.py", folder + "/_virtualenv.py", folder + "/torch/__init__.py"):
+            try:
+                open(path).close()
+                return True
+            except OSError:
+                pass
+    return False
 """),
     breakout("a connection over TCP", """
 import socket
