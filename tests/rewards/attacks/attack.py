@@ -102,14 +102,16 @@ def rows(attack: Attack, forms: Sequence[str]) -> list[tuple[str, Any, str | Non
 
 def calls(name: str, program: str, entry_point: str, *cases: tuple[list[Any], Any]) -> Honest:
     """Form (b): arguments and what is expected."""
-    return Honest(name, program, [{"args": args, "expected": wanted} for args, wanted in cases], entry_point)
+    return Honest(
+        name, program.lstrip("\n"), [{"args": args, "expected": wanted} for args, wanted in cases], entry_point
+    )
 
 
 def streams(name: str, program: str, *cases: tuple[str, str]) -> Honest:
     """Form (a): what is read and what is to be printed."""
-    return Honest(name, program, [{"input": given, "output": wanted} for given, wanted in cases])
+    return Honest(name, program.lstrip("\n"), [{"input": given, "output": wanted} for given, wanted in cases])
 
 
 def asserts(name: str, program: str, *texts: str) -> Honest:
     """Form (c), a list of texts that name what the program defines."""
-    return Honest(name, program, list(texts))
+    return Honest(name, program.lstrip("\n"), list(texts))

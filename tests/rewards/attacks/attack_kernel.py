@@ -2,18 +2,32 @@
 
 from attack import CALLING, Attack, breakout, kernel_call
 
-_NEW = {"user": 0x10000000, "mount": 0x20000, "pid": 0x20000000, "network": 0x40000000, "ipc": 0x8000000, "cgroup": 0x2000000}
+_NEW = {
+    "user": 0x10000000,
+    "mount": 0x20000,
+    "pid": 0x20000000,
+    "network": 0x40000000,
+    "ipc": 0x8000000,
+    "cgroup": 0x2000000,
+}
 
 KERNEL: list[Attack] = [
     *(kernel_call(f"a new {name} namespace", 272, 97, str(flag)) for name, flag in _NEW.items()),
-    breakout("a child in a new user namespace", CALLING + """
+    breakout(
+        "a child in a new user namespace",
+        CALLING
+        + """
 def escaped():
     pid = call(56, 220, 0x10000000 | 17, 0, 0, 0, 0)
     if pid == 0:
         os._exit(0)
     return pid > 0
-"""),
-    breakout("into another namespace", CALLING + """
+""",
+    ),
+    breakout(
+        "into another namespace",
+        CALLING
+        + """
 def escaped():
     found = False
     for pid in ("1", "self", "@CALLER@"):
@@ -24,24 +38,47 @@ def escaped():
                 continue
             found = found or call(308, 268, descriptor, 0) == 0
     return found
-"""),
-    breakout("mount", CALLING + """
+""",
+    ),
+    breakout(
+        "mount",
+        CALLING
+        + """
 def escaped():
     os.mkdir("here")
-    kinds = ((b"none", b"tmpfs", 0), (b"none", b"proc", 0), (b"/", None, 4096), (b"none", b"cgroup2", 0), (None, None, 32 | 4096))
-    return any(call(165, 40, source, b"here", kind, flags, None) == 0 for source, kind, flags in kinds)
-"""),
-    breakout("mount what may only be read for writing", CALLING + """
+    kinds = (
+        (b"none", b"tmpfs", 0),
+        (b"none", b"proc", 0),
+        (b"/", None, 4096),
+        (b"none", b"cgroup2", 0),
+        (None, None, 32 | 4096),
+    )
+    return any(
+        call(165, 40, source, b"here", kind, flags, None) == 0 for source, kind, flags in kinds
+    )
+""",
+    ),
+    breakout(
+        "mount what may only be read for writing",
+        CALLING
+        + """
 def escaped():
-    return any(call(165, 40, None, path, None, 32 | 4096, None) == 0 for path in (b"/", b"/usr", b"/proc", b"/dev", b"/lib"))
-"""),
+    return any(
+        call(165, 40, None, path, None, 32 | 4096, None) == 0
+        for path in (b"/", b"/usr", b"/proc", b"/dev", b"/lib")
+    )
+""",
+    ),
     kernel_call("unmount", 166, 39, 'b"missing", 0'),
     kernel_call("another root by pivot", 155, 41, 'b".", b"."'),
     kernel_call("another root by chroot", 161, 51, 'b"."'),
     kernel_call("a file system opened", 430, 430, 'b"tmpfs", 0'),
     kernel_call("a mount copied", 428, 428, '-100, b"/", 1'),
     kernel_call("a mount's attributes", 442, 442, '-100, b"/", 0, zeros, 32'),
-    breakout("out of a chroot by an open folder", CALLING + """
+    breakout(
+        "out of a chroot by an open folder",
+        CALLING
+        + """
 def escaped():
     os.mkdir("jail")
     top = os.open("/", os.O_RDONLY)
@@ -50,43 +87,74 @@ def escaped():
     os.fchdir(top)
     os.chdir("/".join([".."] * 20))
     return True
-"""),
-    breakout("a device node", """
+""",
+    ),
+    breakout(
+        "a device node",
+        """
 import os, stat
 def escaped():
-    for kind, numbers in ((stat.S_IFBLK, (8, 0)), (stat.S_IFCHR, (1, 1)), (stat.S_IFCHR, (1, 11)), (stat.S_IFBLK, (254, 0))):
+    for kind, numbers in (
+        (stat.S_IFBLK, (8, 0)),
+        (stat.S_IFCHR, (1, 1)),
+        (stat.S_IFCHR, (1, 11)),
+        (stat.S_IFBLK, (254, 0)),
+    ):
         try:
             os.mknod("node", kind | 0o666, os.makedev(*numbers))
             return True
         except OSError:
             pass
     return False
-"""),
-    breakout("root again", """
+""",
+    ),
+    breakout(
+        "root again",
+        """
 import os
 def escaped():
-    for attempt in (lambda: os.setuid(0), lambda: os.setresuid(0, 0, 0), lambda: os.setgid(0), lambda: os.setgroups([0]),
-                    lambda: os.seteuid(0), lambda: os.setreuid(0, 0)):
+    for attempt in (
+        lambda: os.setuid(0),
+        lambda: os.setresuid(0, 0, 0),
+        lambda: os.setgid(0),
+        lambda: os.setgroups([0]),
+        lambda: os.seteuid(0),
+        lambda: os.setreuid(0, 0),
+    ):
         try:
             attempt()
             return True
         except OSError:
             pass
     return 0 in (*os.getresuid(), *os.getresgid(), *os.getgroups())
-"""),
-    breakout("rights that were kept", """
+""",
+    ),
+    breakout(
+        "rights that were kept",
+        """
 def escaped():
     told = dict(line.split(":", 1) for line in open("/proc/self/status").read().splitlines())
     held = any(int(told["Cap" + kind], 16) for kind in ("Inh", "Prm", "Eff", "Amb"))
     return held or told["NoNewPrivs"].strip() != "1" or told["Seccomp"].strip() != "2"
-"""),
-    breakout("rights asked for", CALLING + """
+""",
+    ),
+    breakout(
+        "rights asked for",
+        CALLING
+        + """
 import struct
 def escaped():
     head, wanted = struct.pack("Ii", 0x20080522, 0), struct.pack("6I", *[0xFFFFFFFF] * 6)
-    return call(126, 91, head, wanted) == 0 or call(157, 167, 47, 2, 21, 0, 0) == 0 or call(157, 167, 28, 0, 0, 0, 0) == 0
-"""),
-    breakout("a mapping of users", """
+    return (
+        call(126, 91, head, wanted) == 0
+        or call(157, 167, 47, 2, 21, 0, 0) == 0
+        or call(157, 167, 28, 0, 0, 0, 0) == 0
+    )
+""",
+    ),
+    breakout(
+        "a mapping of users",
+        """
 def escaped():
     for name in ("uid_map", "gid_map", "setgroups"):
         try:
@@ -96,31 +164,46 @@ def escaped():
         except OSError:
             pass
     return False
-"""),
-    breakout("a program that changes users", """
+""",
+    ),
+    breakout(
+        "a program that changes users",
+        """
 import os
 def escaped():
     open("set", "w").close()
     os.chmod("set", 0o6755)
     os.execv("/bin/su", ["su", "-c", "true"])
-"""),
-    breakout("a shell", """
+""",
+    ),
+    breakout(
+        "a shell",
+        """
 import os
 def escaped():
     return os.system("true") == 0
-"""),
-    breakout("a shell by subprocess", """
+""",
+    ),
+    breakout(
+        "a shell by subprocess",
+        """
 import subprocess
 def escaped():
     return subprocess.run("echo x", shell=True, capture_output=True).stdout == b"x\\n"
-"""),
-    breakout("a program in the place of this one", """
+""",
+    ),
+    breakout(
+        "a program in the place of this one",
+        """
 import os
 def escaped():
     a, b = 1, 2
     os.execv("/bin/sh", ["sh", "-c", "read a b; echo $((a+b))"])
-"""),
-    breakout("Python in the place of this one", """
+""",
+    ),
+    breakout(
+        "Python in the place of this one",
+        """
 import os, sys
 def escaped():
     for path in (sys.executable, os.path.realpath(sys.executable), "/proc/self/exe", "/usr/bin/python3"):
@@ -129,8 +212,11 @@ def escaped():
         except OSError:
             pass
     return False
-"""),
-    breakout("a program by spawn", """
+""",
+    ),
+    breakout(
+        "a program by spawn",
+        """
 import os
 def escaped():
     for path in ("/bin/true", "/usr/bin/env", "/bin/sh", "/proc/self/exe"):
@@ -139,24 +225,34 @@ def escaped():
         except OSError:
             pass
     return False
-"""),
-    breakout("a program written here", """
+""",
+    ),
+    breakout(
+        "a program written here",
+        """
 import os
 def escaped():
     with open("mine", "w") as file:
         file.write("#!/bin/sh\\nread a b\\necho $((a+b))\\n")
     os.chmod("mine", 0o755)
     os.execv("./mine", ["mine"])
-"""),
-    breakout("a program in a nameless file", CALLING + """
+""",
+    ),
+    breakout(
+        "a program in a nameless file",
+        CALLING
+        + """
 def escaped():
     descriptor = call(319, 279, b"mine", 0)
     if descriptor < 0:
         return False
     os.write(descriptor, open("/bin/true", "rb").read())
     return call(322, 281, descriptor, b"", zeros, zeros, 0x1000) == 0
-"""),
-    breakout("a program by its loader", """
+""",
+    ),
+    breakout(
+        "a program by its loader",
+        """
 import glob, os
 def escaped():
     for loader in [*glob.glob("/lib*/ld-linux*"), *glob.glob("/lib/*/ld-linux*")]:
@@ -165,7 +261,8 @@ def escaped():
         except OSError:
             pass
     return False
-"""),
+""",
+    ),
     kernel_call("a nameless file", 319, 279, 'b"x", 0'),
     kernel_call("a secret nameless file", 447, 447, "0"),
     kernel_call("io_uring", 425, 425, "4, zeros"),
@@ -195,7 +292,10 @@ def escaped():
     kernel_call("two processes compared", 312, 272, "@CALLER@, @VICTIM@, 0, 0, 0"),
     kernel_call("pages of another process", 279, 239, "@VICTIM@, 0, zeros, zeros, zeros, 0"),
     kernel_call("advice for another process", 440, 440, "3, zeros, 1, 4, 0"),
-    breakout("another filter in front", CALLING + """
+    breakout(
+        "another filter in front",
+        CALLING
+        + """
 import struct
 def escaped():
     allow = ctypes.create_string_buffer(struct.pack("=HBBI", 6, 0, 0, 0x7FFF0000), 8)
@@ -203,8 +303,11 @@ def escaped():
     call(317, 277, 1, 0, head)
     call(157, 167, 22, 2, head, 0, 0)
     return call(272, 97, 0x10000000) == 0
-"""),
-    breakout("calls of 32 bit", """
+""",
+    ),
+    breakout(
+        "calls of 32 bit",
+        """
 import ctypes, mmap, os
 def escaped():
     if os.uname().machine != "x86_64":
@@ -213,27 +316,50 @@ def escaped():
     code.write(b"\\xb8\\x14\\x00\\x00\\x00\\xcd\\x80\\xc3")  # mov eax, getpid; int 0x80; ret
     start = ctypes.addressof(ctypes.c_char.from_buffer(code))
     return ctypes.CFUNCTYPE(ctypes.c_int)(start)() > 0
-"""),
-    breakout("calls of the x32 kind", CALLING + """
+""",
+    ),
+    breakout(
+        "calls of the x32 kind",
+        CALLING
+        + """
 def escaped():
     return call(0x40000000 + 39, -1) > 0 or call(0x40000000 + 520, -1, b"/bin/true", zeros, zeros) == 0
-"""),
-    breakout("a number that wraps", CALLING + """
+""",
+    ),
+    breakout(
+        "a number that wraps",
+        CALLING
+        + """
 def escaped():
-    return _libc.syscall(ctypes.c_long((1 << 32) + 57)) > 0 or _libc.syscall(ctypes.c_long((1 << 32) + 272), ctypes.c_long(0x10000000)) == 0
-"""),
-    breakout("a clone whose flags hide in the upper half", CALLING + """
+    return (
+        _libc.syscall(ctypes.c_long((1 << 32) + 57)) > 0
+        or _libc.syscall(ctypes.c_long((1 << 32) + 272), ctypes.c_long(0x10000000)) == 0
+    )
+""",
+    ),
+    breakout(
+        "a clone whose flags hide in the upper half",
+        CALLING
+        + """
 def escaped():
     pid = call(56, 220, (1 << 32) | 17, 0, 0, 0, 0)
     if pid == 0:
         os._exit(0)
     return pid > 0
-"""),
-    breakout("a thread with its own tables", CALLING + """
+""",
+    ),
+    breakout(
+        "a thread with its own tables",
+        CALLING
+        + """
 def escaped():
     return call(272, 97, 0x400) == 0 or call(272, 97, 0x200) == 0
-"""),
-    breakout("words that a filter reads twice", CALLING + """
+""",
+    ),
+    breakout(
+        "words that a filter reads twice",
+        CALLING
+        + """
 import threading
 def escaped():
     got = []
@@ -247,5 +373,6 @@ def escaped():
         got.append(call(435, 435, zeros, 64))
     one.join()
     return any(result >= 0 for result in got)
-"""),
-]  # fmt: skip
+""",
+    ),
+]

@@ -7,7 +7,9 @@ MANY_FILES = ("landlock",)
 
 RESOURCES: list[Attack] = [
     breakout("fork", "import os\ndef escaped():\n    if os.fork() == 0:\n        os._exit(0)\n    return True\n"),
-    breakout("fork bomb", """
+    breakout(
+        "fork bomb",
+        """
 import os
 def escaped():
     born = 0
@@ -19,8 +21,12 @@ def escaped():
         except OSError:
             break
     return born > 0
-"""),
-    breakout("fork by system call", CALLING + """
+""",
+    ),
+    breakout(
+        "fork by system call",
+        CALLING
+        + """
 def escaped():
     for x86, arm, arguments in ((57, -1, ()), (58, -1, ()), (56, 220, (17, 0, 0, 0, 0)), (435, 435, (zeros, 88))):
         zeros[32:40] = (17).to_bytes(8, "little")
@@ -30,16 +36,22 @@ def escaped():
         if pid > 0:
             return True
     return False
-"""),
-    breakout("multiprocessing", """
+""",
+    ),
+    breakout(
+        "multiprocessing",
+        """
 import multiprocessing
 def escaped():
     child = multiprocessing.get_context("fork").Process(target=int)
     child.start()
     child.join()
     return True
-"""),
-    breakout("memory in children", """
+""",
+    ),
+    breakout(
+        "memory in children",
+        """
 import os
 def escaped():
     pipes = 0
@@ -49,24 +61,34 @@ def escaped():
             os._exit(len(hoard) == 0)
         pipes += 1
     return pipes == 8
-"""),
+""",
+    ),
     breakout("a gibibyte of memory", "def escaped():\n    return len(bytearray(1 << 30)) == 1 << 30\n"),
-    breakout("a gibibyte in pieces", """
+    breakout(
+        "a gibibyte in pieces",
+        """
 def escaped():
     pieces = []
     for _ in range(1024):
         pieces.append(bytearray(b"x") * (1 << 20))
     return len(pieces) == 1024
-"""),
-    breakout("a gibibyte of mapped memory", """
+""",
+    ),
+    breakout(
+        "a gibibyte of mapped memory",
+        """
 import mmap
 def escaped():
     memory = mmap.mmap(-1, 1 << 30)
     for place in range(0, 1 << 30, 4096):
         memory[place] = 1
     return True
-"""),
-    breakout("memory in nameless files", CALLING + """
+""",
+    ),
+    breakout(
+        "memory in nameless files",
+        CALLING
+        + """
 def escaped():
     block, held = b"x" * (1 << 20), 0
     for _ in range(40):
@@ -76,8 +98,11 @@ def escaped():
         for _ in range(32):
             held += os.write(descriptor, block)
     return held > 1 << 30
-"""),
-    breakout("memory in pipes", """
+""",
+    ),
+    breakout(
+        "memory in pipes",
+        """
 import fcntl, os
 def escaped():
     held, block = 0, b"x" * (1 << 20)
@@ -93,8 +118,11 @@ def escaped():
         except OSError:
             break
     return held > 256 << 20
-"""),
-    breakout("memory in sockets", """
+""",
+    ),
+    breakout(
+        "memory in sockets",
+        """
 import socket
 def escaped():
     held, pairs = 0, []
@@ -109,33 +137,50 @@ def escaped():
         except OSError:
             break
     return held > 256 << 20
-"""),
-    breakout("a shared memory segment", CALLING + """
+""",
+    ),
+    breakout(
+        "a shared memory segment",
+        CALLING
+        + """
 def escaped():
     return call(29, 194, 0, 256 << 20, 0o1600) >= 0
-"""),
-    breakout("memory in /dev/shm", """
+""",
+    ),
+    breakout(
+        "memory in /dev/shm",
+        """
 def escaped():
     with open("/dev/shm/hoard", "wb") as file:
         for _ in range(100):
             file.write(b"x" * (1 << 20))
     return True
-"""),
-    breakout("locked memory", CALLING + """
+""",
+    ),
+    breakout(
+        "locked memory",
+        CALLING
+        + """
 def escaped():
     memory = ctypes.create_string_buffer(1 << 20)
     return _libc.mlock(memory, 1 << 20) == 0 or call(151, 230, 3) == 0
-"""),
+""",
+    ),
     breakout("an endless loop", "def escaped():\n    while True:\n        pass\n"),
     breakout("an endless loop at import", "while True:\n    pass\ndef escaped():\n    return True\n"),
     breakout("an endless sleep", "import time\ndef escaped():\n    time.sleep(3600)\n    return False\n"),
     breakout("an endless sum in C", "def escaped():\n    return len(str(9 ** 9 ** 9)) == 0\n"),
-    breakout("an expression that never matches", """
+    breakout(
+        "an expression that never matches",
+        """
 import re
 def escaped():
     return re.match(r"(a|aa)+$", "a" * 200 + "b") is not None
-"""),
-    breakout("endless loops in threads", """
+""",
+    ),
+    breakout(
+        "endless loops in threads",
+        """
 import threading, time
 def escaped():
     def spin():
@@ -143,8 +188,11 @@ def escaped():
     for _ in range(8):
         threading.Thread(target=spin).start()
     time.sleep(3600)
-"""),
-    breakout("deaf to every signal", """
+""",
+    ),
+    breakout(
+        "deaf to every signal",
+        """
 import signal
 def escaped():
     for number in signal.valid_signals():
@@ -154,22 +202,31 @@ def escaped():
             pass
     while True:
         pass
-"""),
-    breakout("every signal blocked", """
+""",
+    ),
+    breakout(
+        "every signal blocked",
+        """
 import signal, time
 def escaped():
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     while True:
         time.sleep(1000)
-"""),
-    breakout("stops itself", """
+""",
+    ),
+    breakout(
+        "stops itself",
+        """
 import os, signal, time
 def escaped():
     os.kill(os.getpid(), signal.SIGSTOP)
     os.kill(0, signal.SIGSTOP)
     time.sleep(1000)
-"""),
-    breakout("raises its own limits", """
+""",
+    ),
+    breakout(
+        "raises its own limits",
+        """
 import resource
 def escaped():
     raised = 0
@@ -180,15 +237,21 @@ def escaped():
         except (ValueError, OSError):
             pass
     return raised > 0
-"""),
-    breakout("more CPU time than allowed", """
+""",
+    ),
+    breakout(
+        "more CPU time than allowed",
+        """
 import time
 def escaped():
     while time.process_time() < 30:
         pass
     return True
-"""),
-    breakout("a timer that forgives", """
+""",
+    ),
+    breakout(
+        "a timer that forgives",
+        """
 import signal
 def escaped():
     signal.signal(signal.SIGXCPU, lambda *_: None)
@@ -199,23 +262,33 @@ def escaped():
     while count < 10 ** 10:
         count += 1
     return True
-"""),
-    breakout("a large file", """
+""",
+    ),
+    breakout(
+        "a large file",
+        """
 def escaped():
     with open("large", "wb") as file:
         for _ in range(100):
             file.write(b"x" * (1 << 20))
     return True
-"""),
-    breakout("large files", """
+""",
+    ),
+    breakout(
+        "large files",
+        """
 def escaped():
     for number in range(40):
         with open(f"large{number}", "wb") as file:
             for _ in range(8):
                 file.write(b"x" * (1 << 20))
     return True
-""", open_in=MANY_FILES),
-    breakout("files without names", """
+""",
+        open_in=MANY_FILES,
+    ),
+    breakout(
+        "files without names",
+        """
 import os
 def escaped():
     held = []
@@ -225,63 +298,94 @@ def escaped():
         held[-1].write(b"x" * (8 << 20))
         held[-1].flush()
     return True
-""", open_in=MANY_FILES),
-    breakout("many files", """
+""",
+        open_in=MANY_FILES,
+    ),
+    breakout(
+        "many files",
+        """
 def escaped():
     for number in range(3000):
         open(str(number), "w").close()
     return True
-""", open_in=MANY_FILES),
-    breakout("many folders", """
+""",
+        open_in=MANY_FILES,
+    ),
+    breakout(
+        "many folders",
+        """
 import os
 def escaped():
     for number in range(3000):
         os.mkdir(str(number))
     return True
-""", open_in=MANY_FILES),
-    breakout("room set aside for a file", """
+""",
+        open_in=MANY_FILES,
+    ),
+    breakout(
+        "room set aside for a file",
+        """
 import os
 def escaped():
     descriptor = os.open("aside", os.O_CREAT | os.O_RDWR)
     os.posix_fallocate(descriptor, 0, 1 << 30)
     return True
-"""),
-    breakout("a folder a thousand deep", """
+""",
+    ),
+    breakout(
+        "a folder a thousand deep",
+        """
 import os
 def escaped():
     for _ in range(1000):
         os.mkdir("d")
         os.chdir("d")
     return True
-""", open_in=MANY_FILES),
-    breakout("a flood of output", """
+""",
+        open_in=MANY_FILES,
+    ),
+    breakout(
+        "a flood of output",
+        """
 import os, sys
 def escaped():
     for _ in range(200):
         os.write(1, b"x" * (1 << 20))
     return True
-"""),
-    breakout("a flood of errors", """
+""",
+    ),
+    breakout(
+        "a flood of errors",
+        """
 import os
 def escaped():
     for _ in range(200):
         os.write(2, b"x" * (1 << 20))
     return True
-"""),
-    breakout("output that is larger than a file may be", """
+""",
+    ),
+    breakout(
+        "output that is larger than a file may be",
+        """
 import os
 def escaped():
     os.ftruncate(1, 1 << 40)
     os.posix_fallocate(2, 0, 1 << 30)
     return True
-"""),
-    breakout("deep recursion", """
+""",
+    ),
+    breakout(
+        "deep recursion",
+        """
 import sys
 sys.setrecursionlimit(1 << 30)
 def escaped():
     return escaped() or True
-"""),
-    breakout("deep recursion in C", """
+""",
+    ),
+    breakout(
+        "deep recursion in C",
+        """
 import sys
 def escaped():
     sys.setrecursionlimit(1 << 30)
@@ -289,8 +393,11 @@ def escaped():
     for _ in range(10 ** 6):
         nested = [nested]
     return len(repr(nested)) == 0
-"""),
-    breakout("ten thousand threads", """
+""",
+    ),
+    breakout(
+        "ten thousand threads",
+        """
 import threading
 def escaped():
     stop, count = threading.Event(), 0
@@ -303,8 +410,11 @@ def escaped():
         count += 1
     stop.set()
     return count > 64
-"""),
-    breakout("ten thousand descriptors", """
+""",
+    ),
+    breakout(
+        "ten thousand descriptors",
+        """
 import os
 def escaped():
     count = 0
@@ -315,8 +425,11 @@ def escaped():
     except OSError:
         pass
     return count > 5000
-"""),
-    breakout("a higher priority", """
+""",
+    ),
+    breakout(
+        "a higher priority",
+        """
 import os
 def escaped():
     try:
@@ -324,24 +437,34 @@ def escaped():
     except OSError:
         os.setpriority(os.PRIO_PROCESS, 0, -10)
         return True
-"""),
-    breakout("real-time scheduling", """
+""",
+    ),
+    breakout(
+        "real-time scheduling",
+        """
 import os
 def escaped():
     os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
     return True
-"""),
-    breakout("never first to be killed when memory is short", """
+""",
+    ),
+    breakout(
+        "never first to be killed when memory is short",
+        """
 def escaped():
     with open("/proc/self/oom_score_adj", "w") as file:
         file.write("-1000")
     return True
-"""),
+""",
+    ),
     breakout("a wide integer", "def escaped():\n    return (1 << (1 << 36)) > 0\n"),
-    breakout("a bomb of zeros", """
+    breakout(
+        "a bomb of zeros",
+        """
 import zlib
 def escaped():
     packed = zlib.compress(bytes(100 << 20), 9)
     return len(b"".join(zlib.decompress(packed) for _ in range(16))) > 1 << 30
-"""),
-]  # fmt: skip
+""",
+    ),
+]

@@ -137,7 +137,9 @@ def situations() -> dict[str, tuple[list[str], dict[str, Any]]]:
     other = {"user": _USER, "group": _USER, "extra_groups": []}
     for python in (sys.executable, "/usr/bin/python3", f"/usr/bin/python3.{sys.version_info.minor}"):
         try:
-            said = subprocess.run([python, "-c", "import sys; print(sys.version_info >= (3, 11))"], capture_output=True, **other)
+            said = subprocess.run(
+                [python, "-c", "import sys; print(sys.version_info >= (3, 11))"], capture_output=True, **other
+            )
         except OSError:
             continue
         if said.stdout == b"True\n":
@@ -171,6 +173,14 @@ def failures(found: dict[str, Any]) -> list[str]:
     return said + ([f"{found['disturbed']} right programs were disturbed"] if found["disturbed"] else [])
 
 
+def _line(found: dict[str, Any]) -> str:
+    paid, through = found["honest"] - len(found["unpaid"]), ", ".join(sorted(set(found["open"]))) or "-"
+    return (
+        f"{found['tier']:11} {found['attacks']:7} {found['rows']:5} {len(found['paid']):5} {len(found['escapes']):8}  "
+        f"{paid:4} of {found['honest']:3}  {through}"
+    )
+
+
 def _main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--here", action="store_true", help="in this situation alone, as one line of JSON")
@@ -186,12 +196,7 @@ def _main() -> int:
     print(f"{'situation':27} {'tier':11} attacks  rows  paid  escapes  honest paid  open")
     for name, (command, settings) in situations().items():
         found = elsewhere(command, settings, arguments)
-        paid = found["honest"] - len(found["unpaid"])
-        print(
-            f"{name:27} {found['tier']:11} {found['attacks']:7} {found['rows']:5} {len(found['paid']):5} "
-            f"{len(found['escapes']):8}  {paid:4} of {found['honest']:3}  {', '.join(sorted(set(found['open']))) or '-'}",
-            flush=True,
-        )
+        print(f"{name:27} {_line(found)}", flush=True)
         for line in failures(found):
             print(f"  {line}")
             bad = True

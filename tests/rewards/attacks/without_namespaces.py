@@ -1,6 +1,6 @@
 """Run a Python script where the kernel gives out no namespaces, as in most containers: a filter in front of it.
 
-    python without_namespaces.py SCRIPT [ARGUMENT]...
+python without_namespaces.py SCRIPT [ARGUMENT]...
 """
 
 import ctypes
@@ -24,7 +24,13 @@ def refuse_namespaces() -> None:
     unshare, clone, clone3, setns, mount = _NUMBERS[os.uname().machine]
     code = [(_LOAD, 0, 0, 0)]
     for number in (unshare, clone):  # namespaces are asked for by flags in the first argument
-        code += [(_JUMP_EQUAL, 0, 4, number), (_LOAD, 0, 0, 16), (_JUMP_SET, 0, 1, _NEW), (_RETURN, 0, 0, _REFUSE), (_RETURN, 0, 0, _ALLOW)]
+        code += [
+            (_JUMP_EQUAL, 0, 4, number),
+            (_LOAD, 0, 0, 16),
+            (_JUMP_SET, 0, 1, _NEW),
+            (_RETURN, 0, 0, _REFUSE),
+            (_RETURN, 0, 0, _ALLOW),
+        ]
     for number, answer in ((clone3, _MISSING), (setns, _REFUSE), (mount, _REFUSE)):
         code += [(_JUMP_EQUAL, 0, 1, number), (_RETURN, 0, 0, answer)]
     code.append((_RETURN, 0, 0, _ALLOW))

@@ -95,7 +95,13 @@ class World:
     def _state(self) -> dict[str, object]:
         """Everything that no program may change."""
         files = {
-            path.name: (path.stat().st_mode, path.stat().st_mtime, path.stat().st_uid, path.stat().st_nlink, _text(path))
+            path.name: (
+                path.stat().st_mode,
+                path.stat().st_mtime,
+                path.stat().st_uid,
+                path.stat().st_nlink,
+                _text(path),
+            )
             for path in sorted(self.folder.iterdir())
         }
         return {
