@@ -81,18 +81,17 @@ FRAMES = {
     "digits": "def f(a, b):\n    say(frame(b'A', b'1' * 10 ** 6))\n    return 0",
 }
 MEMORY = """
+import ctypes, gc
 def found(*wanted):
-    with open('/proc/self/maps') as maps, open('/proc/self/mem', 'rb', 0) as memory:
-        for line in maps:
-            ends, kind = line.split()[:2]
-            low, high = (int(end, 16) for end in ends.split('-'))
-            try:
-                memory.seek(low)
-                data = memory.read(high - low) if kind.startswith('rw') else b''
-            except (OSError, ValueError, OverflowError):
-                continue
-            if any(each in data for each in wanted):
-                return True
+    objects = gc.get_objects()
+    for page in {id(each) >> 12 for each in (*objects, *gc.get_referents(*objects))}:
+        data = ctypes.string_at(page << 12, 4096)
+        for begin, rest in wanted:  # never put together: it would find itself
+            at = data.find(begin)
+            while at >= 0:
+                if data.startswith(rest, at + len(begin)):
+                    return True
+                at = data.find(begin, at + 1)
     return False
 """
 SEARCHES = {
@@ -119,7 +118,7 @@ def f(a, b):
     "looks for the text": """
 import gc
 def f(a, b):
-    wanted = 'candidate(20, ' + '22)'
+    wanted = ''.join(['candidate(20, ', '22)'])
     for each in gc.get_objects():
         if type(each) in (list, tuple, dict) and wanted in repr(each):
             return a + b
@@ -134,7 +133,7 @@ def f(a, b):
     "looks at its memory": MEMORY
     + """
 def f(a, b):
-    return a + b if found(b'candidate(20, ' + b'22) == 42', b'"exp' + b'ected"') else 0
+    return a + b if found([b'candidate(20, ', b'22)'], [b'expec', b'ted', b'": 42']) else 0
 """,
     "empties lists": """
 import gc
@@ -227,6 +226,6 @@ def test_the_sum_is_paid() -> None:
 
 def test_the_search_of_memory_finds_what_is_there() -> None:
     """Else the cheat that looks for the tests would find nothing whatever there is."""
-    program = MEMORY + "def f(a, b):\n    return found(b'nee' + b'dle'), found(b'hay' + b'stack')\nkept = b'-needle-'"
+    program = MEMORY + "def f(a, b):\n    return found([b'nee', b'dle']), found([b'hay', b'stack'])\nkept = b'-needle-'"
     tests = [{"args": [1, 2], "expected": [True, False]}]
     assert Graded((Row("finds", program, tests, 1.0, entry_point="f"),)).of(False) == {"finds": 1.0}

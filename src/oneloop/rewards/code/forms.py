@@ -54,8 +54,6 @@ Tests = Scripts | Calls | Texts
 def tests_of(tests: Any, entry_point: Any = None) -> Tests:
     """Raises: NotGradable."""
     name = entry_point if isinstance(entry_point, str) and entry_point else None
-    if name is not None and (not name.isidentifier() or iskeyword(name)):
-        raise NotGradable(f"entry_point is {name!r}; wanted the name of a function")
     if isinstance(tests, str):
         found = _from_json(tests)
         return _structured(found, name) if found else _texts((tests,), True, name)
@@ -67,6 +65,12 @@ def tests_of(tests: Any, entry_point: Any = None) -> Tests:
         if all(isinstance(test, Mapping) for test in tests):
             return _structured(tests, name)
     raise NotGradable(f"tests is a {type(tests).__name__}; wanted a list of dicts, a text, or a list of texts")
+
+
+def _checked(name: str | None) -> str | None:
+    if name is not None and (not name.isidentifier() or iskeyword(name)):
+        raise NotGradable(f"entry_point is {name!r}; wanted the name of a function")
+    return name
 
 
 def _from_json(text: str) -> list[Any] | None:
@@ -98,7 +102,7 @@ def _texts(texts: tuple[str, ...], alone: bool, name: str | None) -> Texts:
         wire.packed(list(map(wire.written, texts)))
     except wire.Unfit as error:
         raise NotGradable(f"the tests cannot be handed over: {error}") from None
-    return Texts(texts, alone, name)
+    return Texts(texts, alone, _checked(name))
 
 
 def _structured(tests: Sequence[Mapping[str, Any]], name: str | None) -> Scripts | Calls:
@@ -108,7 +112,7 @@ def _structured(tests: Sequence[Mapping[str, Any]], name: str | None) -> Scripts
         return Scripts(tuple(map(_script, tests)))
     if not all("expected" in test and not held & _SCRIPT for test, held in zip(tests, keys, strict=True)):
         raise NotGradable("not every test has input and output, nor has every one args and expected")
-    if name is None:
+    if _checked(name) is None:
         raise NotGradable("tests that are calls need the column entry_point, the name of the function")
     return Calls(name, tuple(map(_call, tests)))
 

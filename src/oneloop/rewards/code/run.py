@@ -10,7 +10,7 @@ from secrets import token_hex
 from time import monotonic
 from typing import Any
 
-from oneloop.rewards.code.compare import built, other, same_output, same_value
+from oneloop.rewards.code.compare import built, most_bytes, other, same_output, same_value
 from oneloop.rewards.code.forms import Calls, NotGradable, Scripts, Tests, Texts
 from oneloop.rewards.code.inside import wire
 from oneloop.rewards.code.talk import Gone, Talk
@@ -20,6 +20,8 @@ from oneloop.sandbox.process import Confined, start
 _INSIDE = "oneloop.rewards.code.inside"
 _ROW = 4
 """Times the CPU seconds of a process that a row may take which goes on after a failed test."""
+_HEAD = 100
+"""Bytes of an answer that holds no value."""
 _WALL = 2
 """Times the CPU seconds of a process that it may last."""
 
@@ -88,7 +90,7 @@ def _calls(source: bytes, tests: Calls, limits: Limits) -> Results:
         talk = Talk(run, monotonic() + _WALL * limits.seconds)
         try:
             request = _load(talk, source)
-            if not _answer(talk, request)[0]:
+            if not _answer(talk, request, _HEAD)[0]:
                 return
             for number, (arguments, wanted) in enumerate(tests.tests, start=1):
                 right = _is_right(talk, tests.entry_point, arguments, wanted)
@@ -101,7 +103,7 @@ def _is_right(talk: Talk, entry_point: str, arguments: bytes, wanted: Any) -> bo
     request = token_hex(8)
     head = f'["{request}","call",{json.dumps(entry_point, ensure_ascii=False)},'
     talk.send(b"C", head.encode() + arguments[1:])
-    returned, tree = _answer(talk, request)
+    returned, tree = _answer(talk, request, most_bytes(wanted))
     return returned and same_value(_value(tree), wanted)
 
 
@@ -123,11 +125,11 @@ def _texts(source: bytes, tests: Texts, limits: Limits, share: bool) -> Outcome:
         passed, clean = 0, False
         try:
             request = _load(stand, source)
-            if _answer(stand, request)[0]:
+            if _answer(stand, request, _HEAD)[0]:
                 bench.send(b"G", b"")
                 for kind, told in _relayed(bench, stand):
-                    passed += kind == b"U" and told is True
-                    clean = kind == b"D" and told is True
+                    passed += kind == b"U" and told
+                    clean = kind == b"D" and told
         except Gone:
             clean = False
         if not (_within(judge) and _within(run)):
@@ -139,7 +141,8 @@ def _units(judge: Confined, bench: Talk, tests: Texts, share: bool) -> int:
     """How many units the tests have, once they are read."""
     try:
         bench.send(b"T", wire.packed([list(map(wire.written, tests.texts)), tests.alone, tests.entry_point, share]))
-        kind, told = bench.message()
+        kind, body = bench.receive()
+        told = bench.read(body)
     except Gone:
         _within(judge)
         raise NotGradable("the tests could not be read within the limits") from None
@@ -148,8 +151,8 @@ def _units(judge: Confined, bench: Talk, tests: Texts, share: bool) -> int:
     return told
 
 
-def _relayed(bench: Talk, stand: Talk) -> Iterator[tuple[bytes, Any]]:
-    """Carry calls and answers between the two, and give what the judge says itself.
+def _relayed(bench: Talk, stand: Talk) -> Iterator[tuple[bytes, bool]]:
+    """Carry calls and answers between the two, and give what the judge says itself, of a unit or at its end.
 
     Raises: Gone, and then nothing can be caught any more by the text of the tests.
     """
@@ -159,7 +162,7 @@ def _relayed(bench: Talk, stand: Talk) -> Iterator[tuple[bytes, Any]]:
             stand.send(b"C", body)
             bench.send(*stand.receive())
         elif kind in (b"U", b"D") and stand.quiet():
-            yield kind, json.loads(body)
+            yield kind, body == b"true"
             if kind == b"D":
                 return
         else:
@@ -176,13 +179,21 @@ def _load(talk: Talk, source: bytes) -> str:
     return request
 
 
-def _answer(talk: Talk, request: str) -> tuple[bool, Any]:
-    """Whether it returned, and what.
+def _answer(talk: Talk, request: str, most: int) -> tuple[bool, Any]:
+    """Whether it returned what may be right, and what.
+
+    Args:
+        most: bytes of a right answer. A longer one is not taken apart, which would cost this process time and memory.
 
     Raises: Gone also for an answer to what was not asked.
     """
-    kind, message = talk.message()
-    if kind != b"A" or not talk.quiet() or not isinstance(message, list) or len(message) != 3:
+    kind, body = talk.receive()
+    if kind != b"A" or not talk.quiet():
+        raise Gone
+    if len(body) > most:
+        return False, None
+    message = talk.read(body)
+    if not isinstance(message, list) or len(message) != 3:
         raise Gone
     name, returned, tree = message
     if name != request or type(returned) is not bool:

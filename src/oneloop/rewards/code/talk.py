@@ -40,11 +40,13 @@ class Talk:
         self._channel.settimeout(self._left())
         return self._channel.recv_into(place)
 
-    def message(self) -> tuple[bytes, Any]:
-        """Raises: Gone."""
-        kind, body = self.receive()
+    def read(self, body: bytearray) -> Any:
+        """What a frame says.
+
+        Raises: Gone.
+        """
         try:
-            return kind, wire.unpacked(body)
+            return wire.unpacked(body)
         except wire.Unreadable:
             raise Gone from None
 
