@@ -229,7 +229,9 @@ def test_stdin_is_a_file_that_nobody_can_change(starter: Starter) -> None:
 def test_two_runs_do_not_meet(starter: Starter) -> None:
     """One waits while the other looks for it and leaves what it can."""
     with begin(starter, "oneloop.sandbox.inside.text", Limits(), None) as first:
-        first.channel.sendall(b"import os; open('mine', 'w'); channel.sendall(b'%d' % os.getpid()); import time; time.sleep(60)")
+        first.channel.sendall(
+            b"import os; open('mine', 'w'); channel.sendall(b'%d' % os.getpid()); import time; time.sleep(60)"
+        )
         first.channel.shutdown(socket.SHUT_WR)
         pid = int(first.channel.recv(99))
         ran = confined(

@@ -31,6 +31,7 @@ class Starter:
     """
 
     def __init__(self, tier: str) -> None:
+        self.tier = tier
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(

@@ -24,6 +24,8 @@ _USERS = range(61184, 65520)
 """Ids that no account has: those from which systemd takes one for each service that asks for it."""
 _LIBRARY_AT = 40
 """The first of the descriptors that stay open on the folders of the library where only root may enter those."""
+_PLACES = ("/tmp", "/var/tmp", "/dev/shm")
+"""Where scratch folders may lie if the folder for temporary files is root's alone."""
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom")
 
 
@@ -45,6 +47,7 @@ class Bare:
         os.rename(made, self._base)  # with that name only once it is locked: nobody sweeps it away
         self._next = int.from_bytes(os.urandom(2))
         self._scratch: dict[int, str] = {}
+        self._removers: set[int] = set()
 
     def fork(self) -> int:
         self._next += 1
@@ -77,9 +80,28 @@ class Bare:
         return "scratch" if _fills(self._scratch[pid], limits["files"], limits["scratch_mb"] << 20) else None
 
     def reaped(self, pid: int) -> None:
-        remove(self._scratch.pop(pid))
+        """Remove its folder, if it is not empty in a process of its own: a disk may be slow, others wait for nothing."""
+        folder = self._scratch.pop(pid)
+        with suppress(OSError):
+            os.rmdir(folder)
+            return
+        remover = os.fork()
+        if remover == 0:
+            try:
+                os.closerange(3, 1 << 20)
+                remove(folder)
+            finally:
+                os._exit(0)
+        self._removers.add(remover)
+
+    def tidy(self) -> bool:
+        """Whether something is still being removed."""
+        self._removers -= {pid for pid in self._removers if os.waitpid(pid, os.WNOHANG)[0] == pid}
+        return bool(self._removers)
 
     def leave(self) -> None:
+        for pid in self._removers:
+            os.waitpid(pid, 0)
         remove(self._base)
 
 
@@ -92,9 +114,11 @@ class Landlocked(Bare):
     def __init__(self, folder: str) -> None:
         if not landlock.version():
             raise OSError("the kernel has no Landlock (Linux 5.13 or newer, `landlock` in /sys/kernel/security/lsm)")
-        super().__init__(folder)
         self._root = self.counts_threads = os.geteuid() == 0
-        if self._root and not _anybody_reads(library()):
+        if self._root:
+            folder = next((place for place in (folder, *_PLACES) if _anybody_enters([place])), folder)
+        super().__init__(folder)
+        if self._root and not _anybody_enters(library()):
             self.keep = _read_by_descriptor()
 
     def shut(self, limits: dict[str, Any]) -> str:
@@ -120,12 +144,13 @@ def _standard(root: str) -> list[str]:
     return [entry.path for entry in os.scandir(root) if entry.name not in OTHERS]
 
 
-def _anybody_reads(folders: list[str]) -> bool:
+def _anybody_enters(folders: list[str]) -> bool:
+    """Also a user whom nobody knows."""
     pid = os.fork()
     if pid == 0:
         try:
             become(_USERS[0])
-            os._exit(0 if all(os.access(folder, os.R_OK | os.X_OK) for folder in folders) else 1)
+            os._exit(0 if all(os.access(folder, os.X_OK) for folder in folders) else 1)
         finally:
             os._exit(1)
     return os.waitpid(pid, 0)[1] == 0
@@ -176,36 +201,52 @@ def _fills(folder: str, files: int, size: int) -> bool:
 
 def remove(folder: str) -> None:
     """A folder of dead processes, however deep and whatever its permissions; links are never followed."""
-    with suppress(FileNotFoundError):
-        top = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            _empty(top)
-        finally:
-            os.close(top)
-        os.rmdir(folder)
+    above = os.open(os.path.dirname(folder), _FOLDER)
+    name = os.path.basename(folder)
+    path: list[tuple[str, list[str]]] = []
+    """Names from the folder down to where we are, each with the folders in it that are still to be removed."""
+    try:
+        while True:
+            here = _entered(above, name)
+            os.close(above)
+            above = here
+            path.append((name, _emptied(here)))
+            while not path[-1][1]:
+                name, _ = path.pop()
+                above = _left(above)
+                os.rmdir(name, dir_fd=above)
+                if not path:
+                    return
+            name = path[-1][1].pop()
+    finally:
+        os.close(above)
 
 
-def _empty(top: int) -> None:
-    """Bring up what lies deeper until nothing does: so no path is ever long."""
-    while entries := list(os.scandir(top)):
-        for entry in entries:
-            if not entry.is_dir(follow_symlinks=False):
-                os.unlink(entry.name, dir_fd=top)
-                continue
-            inner = _opened(top, entry)
-            try:
-                for below in list(os.scandir(inner)):
-                    if below.is_dir(follow_symlinks=False):
-                        os.close(_opened(inner, below))  # only who may write a folder may move it
-                    os.rename(below.name, os.urandom(16).hex(), src_dir_fd=inner, dst_dir_fd=top)
-            finally:
-                os.close(inner)
-            os.rmdir(entry.name, dir_fd=top)
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def _opened(parent: int, folder: os.DirEntry[str]) -> int:
-    os.chmod(folder.name, 0o700, dir_fd=parent)
-    return os.open(folder.name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+def _entered(parent: int, name: str) -> int:
+    os.chmod(name, 0o700, dir_fd=parent)
+    return os.open(name, _FOLDER, dir_fd=parent)
+
+
+def _left(folder: int) -> int:
+    """The one above; descriptors, as a path may grow too long."""
+    above = os.open("..", _FOLDER, dir_fd=folder)
+    os.close(folder)
+    return above
+
+
+def _emptied(folder: int) -> list[str]:
+    """Remove what is no folder. Returns: names of the folders."""
+    folders = []
+    with os.scandir(folder) as entries:
+        for entry in list(entries):
+            if entry.is_dir(follow_symlinks=False):
+                folders.append(entry.name)
+            else:
+                os.unlink(entry.name, dir_fd=folder)
+    return folders
 
 
 def sweep(folder: str) -> None:

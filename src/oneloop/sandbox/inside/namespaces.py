@@ -100,6 +100,9 @@ class Namespaces:
     def reaped(self, pid: int) -> None:
         """What was mounted is gone with the process."""
 
+    def tidy(self) -> bool:
+        return False
+
     def leave(self) -> None:
         pass
 

@@ -117,7 +117,8 @@ class Starter:
         """Returns in forks only."""
         look = 0.0
         while True:
-            for descriptor, _ in self._poll.poll(_LOOK_SECONDS * 1000 if self._runs else None):
+            at_work = self._walls.tidy() or self._runs
+            for descriptor, _ in self._poll.poll(_LOOK_SECONDS * 1000 if at_work else None):
                 if descriptor == self._caller:
                     self._leave()
                 elif descriptor == self._control.fileno():
@@ -143,16 +144,17 @@ class Starter:
         channel, stdin, stdout, stderr, status = descriptors
         ready, told = os.pipe()
         try:
+            role = self._roles[request["role"]]
             pid = self._walls.fork()
-        except OSError as error:
-            _tell(status, {"broken": str(error)})
+        except (OSError, KeyError) as error:
+            _tell(status, {"broken": f"{type(error).__name__}: {error}"})
             for descriptor in (*descriptors, ready, told):
                 os.close(descriptor)
             return None
         if pid == 0:
             self._control.detach()  # nothing here may close a number that is another file by then
-            role, given = self._roles[request["role"]], (stdin, stdout, stderr, channel, told)
             self._runs, self._wishes = {}, {}
+            given = (stdin, stdout, stderr, channel, told)
             return confine.prepared(self._walls, role, request["limits"], given)
         for descriptor in (channel, stdin, told):
             os.close(descriptor)
@@ -183,18 +185,12 @@ class Starter:
         self._poll.unregister(run.ended)
         with os.fdopen(run.ready, "rb") as ready:
             told = ready.read()
-        sealed = told == confine.READY
-        _tell(
-            run.status,
-            {
-                "code": os.waitstatus_to_exitcode(status),
-                "cpu": usage.ru_utime + usage.ru_stime,
-                "hit": run.hit,
-                "broken": None if sealed else told.decode(errors="replace") or "it ended while it was confined",
-            },
-        )
-        for descriptor in (run.status, run.ended, *run.printed):
+        for descriptor in (run.ended, *run.printed):
             os.close(descriptor)
+        broken = None if told == confine.READY else told.decode(errors="replace") or "it ended while it was confined"
+        code, cpu = os.waitstatus_to_exitcode(status), usage.ru_utime + usage.ru_stime
+        _tell(run.status, {"code": code, "cpu": cpu, "hit": run.hit, "broken": broken})
+        os.close(run.status)
 
     def _leave(self) -> None:
         """End all that runs, and itself."""
