@@ -101,7 +101,7 @@ def honest(programs: Sequence[Honest]) -> list[str]:
     return [f"{one.name}: {value}" for one, value in zip(programs, values, strict=True) if value != 1.0]
 
 
-def here(every: int, forms: Sequence[str], only: str = "") -> dict[str, Any]:
+def here(every: int, first: int, forms: Sequence[str], only: str = "") -> dict[str, Any]:
     """One program in so many, in the situation that this process is in."""
     if tier() is Tier.UNSAFE:
         raise SystemExit("attacks run in a sandbox only, and there is none")
@@ -109,8 +109,8 @@ def here(every: int, forms: Sequence[str], only: str = "") -> dict[str, Any]:
     close()
     adopt_orphans()
     before = state()
-    attacks = [one for one in ATTACKS[::every] if only in one.name]
-    programs = [one for one in HONEST[::every] if only in one.name]
+    attacks = [one for one in ATTACKS[first::every] if only in one.name]
+    programs = [one for one in HONEST[first::every] if only in one.name]
     found = attack(attacks, forms)
     unpaid = honest(programs)
     close()
@@ -185,15 +185,16 @@ def _main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--here", action="store_true", help="in this situation alone, as one line of JSON")
     parser.add_argument("--every", type=int, default=1, help="one program in so many")
+    parser.add_argument("--from", dest="first", type=int, default=0, help="the first of them")
     parser.add_argument("--forms", nargs="+", default=list(FORMS), choices=list(FORMS), help="of tests")
     parser.add_argument("--only", default="", help="names that hold this text")
     given = parser.parse_args()
     if given.here:
-        print(json.dumps(here(given.every, given.forms, given.only)))
+        print(json.dumps(here(given.every, given.first, given.forms, given.only)))
         return 0
     bad = False
-    arguments = ["--every", str(given.every), "--only", given.only, "--forms", *given.forms]
-    print(f"{'situation':27} {'tier':11} attacks  rows  paid  escapes  honest paid  open")
+    arguments = ["--every", str(given.every), "--from", str(given.first), "--only", given.only, "--forms", *given.forms]
+    print(f"{'situation':27} {'tier':11} attacks  rows  paid  escapes  honest paid  open", flush=True)
     for name, (command, settings) in situations().items():
         found = elsewhere(command, settings, arguments)
         print(f"{name:27} {_line(found)}", flush=True)
