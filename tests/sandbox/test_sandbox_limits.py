@@ -84,7 +84,7 @@ def test_a_limit_cannot_be_raised(starter: Starter) -> None:
         starter,
         """
         import resource
-        kinds = [getattr(resource, name) for name in ("RLIMIT_AS", "RLIMIT_CPU", "RLIMIT_FSIZE", "RLIMIT_NOFILE", "RLIMIT_CORE")]
+        kinds = [getattr(resource, "RLIMIT_" + name) for name in ("AS", "CPU", "FSIZE", "NOFILE", "CORE")]
         say([error(resource.setrlimit, kind, (1 << 50, 1 << 50)) for kind in kinds])
         """,
     )

@@ -5,6 +5,7 @@ import resource
 import socket
 import subprocess
 import sys
+import zoneinfo
 
 import pytest
 from confined_text import confined
@@ -41,7 +42,8 @@ def test_what_it_sees_of_itself(starter: Starter) -> None:
         """
         import os, sys
         say([dict(os.environ), os.getcwd(), os.listdir(), sys.version_info[:3], sys.flags.no_site,
-             [n for n in range(256) if not error(os.fstat, n)], os.umask(0), sorted(m for m in sys.modules if "oneloop" in m),
+             [n for n in range(256) if not error(os.fstat, n)], os.umask(0),
+             sorted(m for m in sys.modules if "oneloop" in m),
              error(__import__, "oneloop"), error(__import__, "torch"), sys.stdin.read(), os.getuid(), os.getgroups()])
         """,
     )
@@ -152,7 +154,8 @@ def test_it_may_signal_and_ask_about_itself(starter: Starter) -> None:
         signal.signal(signal.SIGALRM, lambda number, frame: seen.append(number))
         time.sleep(0.05)
         resource.setrlimit(resource.RLIMIT_NOFILE, (20, 20))
-        say([seen, len(os.sched_getaffinity(0)) > 0, resource.getrlimit(resource.RLIMIT_NOFILE), time.process_time() > 0])
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+        say([seen, len(os.sched_getaffinity(0)) > 0, limit, time.process_time() > 0])
         """,
     )
     assert ran.answer == [[10, 10, 14], True, [20, 20], True]
@@ -184,7 +187,8 @@ def test_nothing_else_can_be_written_or_changed(starter: Starter) -> None:
         """
         import os, sys
         library = os.path.dirname(os.__file__)
-        tried = [error(open, place + "/new", "w") for place in ("/", "/tmp", "/dev", "/dev/shm/..", "/etc", "..", library)]
+        places = ("/", "/tmp", "/dev", "/dev/shm/..", "/etc", "..", library)
+        tried = [error(open, place + "/new", "w") for place in places]
         tried += [error(open, os.__file__, "a"), error(os.unlink, os.__file__), error(os.rename, os.__file__, "x"),
                   error(os.mkdir, library + "/new"), error(os.mkdir, "/new"), error(os.rmdir, library)]
         say([tried, error(os.mknod, "node"), error(os.chroot, "."), error(os.chown, ".", 0, 0)])
@@ -257,3 +261,17 @@ def test_the_caller_is_left_as_it_was(starter: Starter) -> None:
     before = state()
     confined(starter, "say(1)")
     assert state() == before
+
+
+def test_time_and_types_of_files_are_the_same_everywhere(starter: Starter) -> None:
+    ran = confined(
+        starter,
+        """
+        import datetime, mimetypes, time, zoneinfo
+        say([time.tzname, str(datetime.datetime.fromtimestamp(0)), mimetypes.guess_type("a.png")[0],
+             error(zoneinfo.ZoneInfo, "Europe/Paris")])
+        """,
+    )
+    *rest, zone = ran.answer
+    assert rest == [["UTC", "UTC"], "1970-01-01 00:00:00", "image/png"]
+    assert zone is None or not any(map(os.path.isdir, zoneinfo.TZPATH))

@@ -18,12 +18,13 @@ def start(role: str, limits: Limits, *, stdin: bytes | None = None) -> Confined:
 
     Raises: ConfigError where this machine offers no isolation, SandboxError where it fails at the moment.
     """
-    for _ in range(2):
+    for _ in range(3):
         starter = tiers.starter()
         try:
             return begin(starter, role, limits, stdin)
-        except (BrokenPipeError, ConnectionError):  # it has died: a new one is worth a try
+        except ConnectionError:  # it has died: a new one is worth a try
             tiers.drop(starter)
         except OSError as error:
-            raise SandboxError(f"a confined process could not be started: {error}") from error
+            if tiers.starter() is starter:  # else another thread has dropped it while we were asking
+                raise SandboxError(f"a confined process could not be started: {error}") from error
     raise SandboxError("the starter of confined processes dies again and again")

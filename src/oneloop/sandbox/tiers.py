@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import sys
 from contextlib import suppress
@@ -27,6 +28,7 @@ class Tier(StrEnum):
     """Limits alone."""
 
 
+_log = logging.getLogger(__name__)
 _lock = RLock()
 _tier: Tier | None = None
 _starter: Starter | None = None
@@ -86,6 +88,7 @@ def _choose() -> None:
             found = [str(error)]
         if not found and tried is not None:
             _tier, _starter = candidate, tried
+            _log.info("code rewards: programs are isolated by %s", candidate)
             return
         if tried is not None:
             tried.close()

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn, Protocol
 
 from oneloop.sandbox.inside import kernel
+from oneloop.sandbox.inside.python import be_in_utc
 
 READY = b"ready"
 _CHANNEL, _TOLD = 3, 4
@@ -63,6 +64,7 @@ def prepared(walls: Walls, role: Role, limits: dict[str, Any], descriptors: tupl
         kernel.prctl(kernel.PDEATHSIG, signal.SIGKILL)
         look_new()
         walls.seal()
+        be_in_utc()
         os.write(_TOLD, READY)
         os.close(_TOLD)
     except BaseException as error:

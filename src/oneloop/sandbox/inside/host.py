@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from oneloop.sandbox.inside import kernel, landlock, seccomp
-from oneloop.sandbox.inside.python import OTHERS, become, library
+from oneloop.sandbox.inside.python import OTHERS, become, library, time_zones
 
 _PREFIX = "oneloop-sandbox-"
 _USERS = range(61184, 65520)
@@ -80,7 +80,7 @@ class Bare:
         return "scratch" if _fills(self._scratch[pid], limits["files"], limits["scratch_mb"] << 20) else None
 
     def reaped(self, pid: int) -> None:
-        """Remove its folder, if it is not empty in a process of its own: a disk may be slow, others wait for nothing."""
+        """Remove its folder; one that is not empty in a process of its own, as a disk may be slow and others wait."""
         folder = self._scratch.pop(pid)
         with suppress(OSError):
             os.rmdir(folder)
@@ -124,7 +124,7 @@ class Landlocked(Bare):
     def shut(self, limits: dict[str, Any]) -> str:
         folder = super().shut(limits)
         paths = {path: landlock.READ for root in library() for path in _standard(root)}
-        paths |= dict.fromkeys(library(), landlock.LIST)
+        paths |= dict.fromkeys(library(), landlock.LIST) | dict.fromkeys(time_zones(), landlock.READ)
         paths |= dict.fromkeys(_DEVICES, landlock.USE) | {folder: landlock.CHANGE}
         self._rules = landlock.ruleset(paths)
         if self._root:

@@ -15,7 +15,7 @@ from typing import Any
 
 from oneloop.sandbox.inside import kernel, landlock, seccomp
 from oneloop.sandbox.inside.kernel import NODEV, NOEXEC, NOSUID, RDONLY
-from oneloop.sandbox.inside.python import OTHERS, become, library
+from oneloop.sandbox.inside.python import OTHERS, become, library, time_zones
 
 NOBODY = 65534
 _PLACE = "/sandbox"
@@ -60,7 +60,7 @@ class Namespaces:
         self._filter = seccomp.compiled(pid=1, guarded=True)
         self._rules = None
         if landlock.version():
-            paths = dict.fromkeys(library(), landlock.READ)
+            paths = dict.fromkeys((*library(), *time_zones()), landlock.READ)
             paths |= dict.fromkeys(_DEVICES, landlock.USE) | {_PLACE: landlock.CHANGE}
             self._rules = landlock.ruleset(paths)
             self.keep = frozenset({self._rules})
@@ -148,7 +148,7 @@ def _map_itself(kinds: int, itself: int) -> None:
 def _new_root() -> None:
     """A root folder in memory with the Python library, three devices, and /proc as it was."""
     kernel.mounts_stay_here()
-    copies = {path: kernel.tree(path, RDONLY | NOSUID | NODEV) for path in library()}
+    copies = {path: kernel.tree(path, RDONLY | NOSUID | NODEV) for path in (*library(), *time_zones())}
     copies |= {path: kernel.tree(path, RDONLY | NOSUID | NOEXEC) for path in _DEVICES}
     copies["/proc"] = kernel.tree("/proc", 0)  # a new one is given only to those who see one in full
     kernel.mount("none", "/proc", "tmpfs", NOSUID, "size=1m,mode=755")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+import time
+import zoneinfo
 from contextlib import suppress
 from pathlib import Path
 
@@ -23,6 +25,19 @@ def library() -> list[str]:
     """Folders of the standard library, none within another."""
     found = [path for path in sys.path if os.path.isdir(path)]
     return [path for path in found if not any(path.startswith(other + "/") for other in found)]
+
+
+def time_zones() -> list[str]:
+    """Folders of the data that `zoneinfo` reads, where the machine has them."""
+    return [path for path in zoneinfo.TZPATH if os.path.isdir(path)]
+
+
+def be_in_utc() -> None:
+    """The time zone of the machine, read when the interpreter began, is forgotten."""
+    os.environ["TZ"] = "UTC0"
+    time.tzset()
+    del os.environ["TZ"]
+    time.tzset()
 
 
 def load_libraries() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import mimetypes
 import os
 import select
 import signal
@@ -53,6 +54,7 @@ def serve() -> Callable[[], None]:
         for name in _FAMILIAR:
             import_module(name)
         roles = {name: import_module(name).main for name in setup["roles"]}
+        mimetypes.knownfiles.clear()  # the system's, which no run can read
         load_libraries()
         make_threads_small()
         while os.dup(caller) < _LOWEST:
@@ -126,8 +128,6 @@ class Starter:
                     if begin is not None:
                         return begin
                 elif descriptor in self._wishes:
-                    with suppress(OSError):  # what is not read makes the answer an error for the caller
-                        os.read(descriptor, 64)
                     self._kill(self._wishes[descriptor])
                 elif descriptor in self._runs:
                     self._reap(self._runs[descriptor])
