@@ -13,7 +13,7 @@ import pytest
 
 from code_rows import Graded, Row
 from oneloop.errors import ConfigError, SandboxError
-from oneloop.recipes.graders import Graders
+from oneloop.recipes.graders import Graders, form_of
 from oneloop.rewards.code import UnitTests, grader, run, unit_tests, unit_tests_share
 from oneloop.sandbox import tiers
 
@@ -119,6 +119,7 @@ def test_the_command_line_s_names() -> None:
     assert (whole.name, share.name) == ("unit_tests", "unit_tests_share")
     assert whole.function == UnitTests() and share.function == UnitTests(share=True, seconds=2.0, workers=1)
     assert whole.grader.signature.columns == ("tests",)
+    assert form_of(whole) == f"reward unit_tests: programs are isolated by {tiers.tier()}"
     assert unit_tests_share == UnitTests(share=True)
     with pytest.raises(ConfigError, match="no setting 'second'"):
         graders.named(["oneloop.rewards.code:unit_tests?second=2"], "rows.jsonl")

@@ -13,6 +13,7 @@ from oneloop.errors import ConfigError, DataError
 from oneloop.recipes.given import function_name
 from oneloop.rewards import Limits, NamedReward, Pool, RewardScorer
 from oneloop.rewards.adapters import NATIVE, alternatives, missing
+from oneloop.rewards.code import UnitTests
 from oneloop.rewards.shipped import SHIPPED, shipped, short_name
 from oneloop.tasks.named import is_task, named_task
 
@@ -94,6 +95,9 @@ def check_columns(rewards: Sequence[NamedReward], data: Loaded) -> None:
 
 
 def form_of(reward: NamedReward) -> str:
+    """What there is to say of it before the run."""
+    if isinstance(reward.function, UnitTests):
+        return f"reward {reward.name}: programs are isolated by {reward.function.isolation}"
     form = reward.grader.signature.form
     once = "once per completion" if form.each else "once per batch"
     return "" if form is NATIVE else f"reward {reward.name}: called in {form.name}'s form, {form.call}, {once}"

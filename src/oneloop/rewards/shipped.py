@@ -21,7 +21,6 @@ from oneloop.rewards.functions import (
 )
 from oneloop.rewards.grading import Grader
 from oneloop.rewards.worker import Limits, Pool
-from oneloop.sandbox.tiers import tier
 
 Function = Callable[..., list[float | None]]
 
@@ -86,7 +85,7 @@ def _unit_tests(spec: str, name: str, given: Mapping[str, str]) -> UnitTests:
     known = {field.name: field for field in fields(UnitTests) if field.name != "share"}
     _check(spec, given, known)
     made = _made(UnitTests, spec, given, known)
-    tier()  # refuses, where nothing isolates programs, before a model is loaded
+    _ = made.isolation  # refused before a model is loaded
     return replace(made, share=_CODE[name])
 
 

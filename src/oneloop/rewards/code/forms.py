@@ -112,7 +112,8 @@ def _structured(tests: Sequence[Mapping[str, Any]], name: str | None) -> Scripts
         return Scripts(tuple(map(_script, tests)))
     if not all("expected" in test and not held & _SCRIPT for test, held in zip(tests, keys, strict=True)):
         raise NotGradable("not every test has input and output, nor has every one args and expected")
-    if _checked(name) is None:
+    name = _checked(name)
+    if name is None:
         raise NotGradable("tests that are calls need the column entry_point, the name of the function")
     return Calls(name, tuple(map(_call, tests)))
 

@@ -91,6 +91,14 @@ class UnitTests:
         return found.passed / found.tests if self.share else float(found.clean)
 
     @property
+    def isolation(self) -> str:
+        """What holds the programs on this machine.
+
+        Raises: ConfigError where nothing does.
+        """
+        return tier().value
+
+    @property
     def _limits(self) -> Limits:
         return Limits(
             seconds=self.seconds,

@@ -329,7 +329,8 @@ def _made(kind: type[Any], text: str, arguments: tuple[Any, ...]) -> Exception |
         except Exception:
             continue
     try:
-        return type(kind.__name__, (kind,), {"__str__": lambda self: text})(*arguments)
+        saying: Any = type(kind.__name__, (kind,), {"__str__": lambda self: text})
+        return saying(*arguments)
     except Exception:
         return None
 
