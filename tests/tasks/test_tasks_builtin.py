@@ -13,7 +13,7 @@ SMALL = {
     "short": ChainSum(steps=(1, 1)),
     "long": ChainSum(steps=(9, 12), largest=9),
     "many": Countdown(count=(5, 6), largest=50, most=999),
-    "longer": TinyCode(steps=(4, 6)),
+    "longer": TinyCode(steps=(2, 4)),
 }
 EVERY = {**TASKS, **SMALL}
 
