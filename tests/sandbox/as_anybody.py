@@ -6,13 +6,15 @@ Arguments: "refused" or "allowed": whether the kernel gives out namespaces.
 import ctypes
 import json
 import os
+import socket
 import struct
 import sys
 from pathlib import Path
 
-from confined_text import confined
+from confined_text import ROLE, confined
 
 from oneloop.sandbox import tiers
+from oneloop.sandbox.confined import begin
 from oneloop.sandbox.inside import kernel
 from oneloop.sandbox.limits import Limits
 from oneloop.sandbox.probe import escapes
@@ -46,12 +48,20 @@ def main() -> None:
         "except RuntimeError: say('refused')",
         Limits(threads=9),
     )
+    with begin(starter, ROLE, Limits(), None) as first:
+        first.channel.sendall(
+            b"import os, time; open('mine', 'w'); channel.sendall(os.getcwd().encode()); time.sleep(60)"
+        )
+        first.channel.shutdown(socket.SHUT_WR)
+        sibling = first.channel.recv(999).decode() + "/mine"
+        meeting = confined(starter, f"say([error(open, {sibling!r}), error(open, {sibling!r}, 'w')])", Limits()).answer
     folder = Path(confined(starter, "import os; open('file', 'w'); say(os.getcwd())").answer)
     tiers.close()
     answer = {
         "tier": tier,
         "escapes": found,
         "ids": ids,
+        "meeting": meeting,
         "loop": loop,
         "threads": threads.answer or threads.exit.limit_hit,
         "folder": folder.exists(),

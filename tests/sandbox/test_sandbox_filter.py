@@ -10,8 +10,11 @@ from oneloop.sandbox.inside import seccomp
 
 ALLOW, KILL, EPERM, ENOSYS, ENOTTY = 0x7FFF0000, 0x80000000, 0x50001, 0x50026, 0x50019
 ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7, "i386": 0x40000003, "arm": 0x40000028}
-NAMES = ("read", "clone", "kill", "fcntl", "ioctl", "socketpair", "sendto", "prctl")
-CALLS = {"x86_64": (0, 56, 62, 72, 16, 53, 44, 157), "aarch64": (63, 220, 129, 25, 29, 199, 206, 167)}
+NAMES = ("read", "clone", "kill", "fcntl", "ioctl", "socketpair", "sendto", "prctl", "recvfrom", "getsockopt")
+CALLS = {
+    "x86_64": (0, 56, 62, 72, 16, 53, 44, 157, 45, 55),
+    "aarch64": (63, 220, 129, 25, 29, 199, 206, 167, 207, 209),
+}
 PID = 4711
 
 
@@ -68,6 +71,11 @@ def test_each_call_by_its_arguments(machine: str) -> None:
         ("sendto", (4, 1, 1, 0, 0, 0), ALLOW),
         ("sendto", (4, 1, 1, 0, 0x7F00, 0), EPERM),
         ("sendto", (4, 1, 1, 0, 1 << 40, 0), EPERM),
+        ("sendto", (4, 1, 1, 1, 0, 0), EPERM),
+        ("recvfrom", (4, 1, 1, 0, 0, 0), ALLOW),
+        ("recvfrom", (4, 1, 1, 1, 0, 0), EPERM),
+        ("getsockopt", (4, 1, 3), ALLOW),
+        ("getsockopt", (4, 1, 17), EPERM),
         ("prctl", (15,), ALLOW),
         ("prctl", (1,), EPERM),
         ("prctl", (4,), EPERM),

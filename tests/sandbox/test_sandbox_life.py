@@ -114,6 +114,23 @@ def test_nothing_is_left(starter: Starter) -> None:
     assert holdings(starter) == before
 
 
+def test_each_run_has_namespaces_of_its_own(starter: Starter) -> None:
+    if starter.tier is not Tier.NAMESPACES or os.geteuid() != 0:
+        pytest.skip("only root may look, and only this tier has them")
+
+    def spaces(pid: int | str) -> dict[str, str]:
+        return {kind: os.readlink(f"/proc/{pid}/ns/{kind}") for kind in ("user", "pid", "net", "mnt", "ipc", "uts")}
+
+    kept = below(starter._process.pid)
+    runs = [sleeping(starter) for _ in range(2)]
+    first, second = (spaces(pid) for pid in below(starter._process.pid) - kept)
+    for run in runs:
+        run.close()
+    ours = spaces("self")
+    assert not [kind for kind, space in ours.items() if space in (first[kind], second[kind])]
+    assert {kind for kind in ours if first[kind] != second[kind]} == {"user", "pid", "mnt", "ipc"}
+
+
 def test_a_run_that_is_let_go_of_is_killed(starter: Starter) -> None:
     before = below(starter._process.pid)
     run = sleeping(starter)
@@ -188,7 +205,7 @@ def test_a_failure_to_confine_is_none_of_the_program(starter: Starter) -> None:
     assert confined(starter, "say(1)").answer == 1
 
 
-def test_a_starter_that_dies(fresh: None) -> None:
+def test_a_starter_that_dies(fresh: None, isolating: None) -> None:
     """What it ran is an error of the machine and gone; the next run has a new one."""
     tiers.tier()
     first = tiers.starter()
@@ -239,7 +256,7 @@ def test_all_is_gone_when_the_caller_is_killed(starter: Starter, how: signal.Sig
     assert soon(lambda: not list(tmp_path.iterdir()))
 
 
-def test_a_fork_of_the_caller_has_a_starter_of_its_own() -> None:
+def test_a_fork_of_the_caller_has_a_starter_of_its_own(isolating: None) -> None:
     program = """
 import os, socket, time
 from oneloop.sandbox.process import start
@@ -282,7 +299,7 @@ def test_without_walls_nothing_runs(fresh: None, value: str | None, monkeypatch:
         monkeypatch.setenv(tiers.UNSAFE_VARIABLE, value)
     before = below(os.getpid())
     for _ in range(2):
-        with pytest.raises(ConfigError, match=r"(?s)namespaces: reads a file.*landlock: .*lsm=.*ONELOOP_UNSAFE"):
+        with pytest.raises(ConfigError, match=r"(?s)namespaces: .*landlock: .*lsm=.*ONELOOP_UNSAFE"):
             start(ROLE, Limits())
     assert below(os.getpid()) == before
 
@@ -298,3 +315,14 @@ def test_unsafe_is_said_at_every_start(
     tiers.close()
     assert confined(tiers.starter(), "say(1)").answer == 1
     assert capfd.readouterr().err.startswith("unsafe: ")
+
+
+@pytest.mark.parametrize(("platform", "machine"), [("darwin", "x86_64"), ("linux", "riscv64")])
+def test_another_system_is_refused_by_name(
+    fresh: None, platform: str, machine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = os.uname()
+    monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.setattr(os, "uname", lambda: os.uname_result((*names[:4], machine)))
+    with pytest.raises(ConfigError, match="Linux on x86_64 or aarch64 only"):
+        tiers.tier()

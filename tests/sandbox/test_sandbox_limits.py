@@ -106,6 +106,13 @@ def test_output_of_both_streams_counts_together(starter: Starter) -> None:
     assert confined(starter, text.format(600_000), SMALL).exit.limit_hit == "output"
 
 
+def test_as_much_output_as_is_allowed_whatever_the_scratch_folder_holds(starter: Starter) -> None:
+    text = "import sys; sys.stdout.write('o' * ({} << 20))"
+    small = replace(SMALL, scratch_mb=1, output_mb=2)
+    assert len(confined(starter, text.format(2), small).stdout) == 2 << 20
+    assert confined(starter, text.format(3), small).exit.limit_hit == "output"
+
+
 def test_a_process_that_has_ended_within_its_limit_left_it_so(starter: Starter) -> None:
     ran = confined(starter, "print('text'); import sys; sys.exit(3)", SMALL)
     assert (ran.exit.status, ran.exit.signal, ran.exit.limit_hit, ran.stdout) == (3, None, None, "text\n")

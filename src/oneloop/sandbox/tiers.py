@@ -11,6 +11,7 @@ from enum import StrEnum
 from threading import RLock
 
 from oneloop.errors import ConfigError, SandboxError
+from oneloop.sandbox.inside.kernel import MACHINES
 from oneloop.sandbox.launch import Starter
 from oneloop.sandbox.probe import escapes
 
@@ -78,6 +79,10 @@ def close() -> None:
 
 def _choose() -> None:
     global _tier, _starter
+    machine = os.uname().machine
+    if sys.platform != "linux" or machine not in MACHINES:
+        wanted = " or ".join(MACHINES)
+        raise ConfigError(f"code rewards run programs on Linux on {wanted} only; this is {sys.platform} on {machine}")
     reasons = []
     for candidate in (Tier.NAMESPACES, Tier.LANDLOCK):
         tried = None

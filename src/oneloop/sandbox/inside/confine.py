@@ -116,7 +116,8 @@ def limit(limits: dict[str, Any], threads: bool) -> None:
     values = {
         resource.RLIMIT_CPU: math.ceil(limits["seconds"]) + 1,  # the starter ends it at the exact time
         resource.RLIMIT_AS: limits["memory_mb"] << 20,
-        resource.RLIMIT_FSIZE: limits["scratch_mb"] << 20,
+        # never below what may be printed, else more could not be told from just as much
+        resource.RLIMIT_FSIZE: max(limits["scratch_mb"], limits["output_mb"] + 1) << 20,
         resource.RLIMIT_NOFILE: _DESCRIPTORS,
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_MEMLOCK: 0,

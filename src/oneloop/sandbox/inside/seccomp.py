@@ -31,14 +31,14 @@ alarm 37 -  getitimer 36 102  setitimer 38 103  rt_sigaction 13 134  rt_sigprocm
 rt_sigpending 127 136  rt_sigsuspend 130 133  rt_sigtimedwait 128 137  sigaltstack 131 132
 """
 _ITSELF = """
-mmap 9 222  munmap 11 215  mprotect 10 226  mremap 25 216  madvise 28 233  brk 12 214  msync 26 227  mincore 27 232
+mmap 9 222  munmap 11 215  mprotect 10 226  mremap 25 216  madvise 28 233  brk 12 214  msync 26 227
 membarrier 324 283  exit 60 93  exit_group 231 94  futex 202 98  set_robust_list 273 99  rseq 334 293
 set_tid_address 218 96  gettid 186 178  sched_yield 24 124  getcpu 309 168  restart_syscall 219 128  getpid 39 172
 getppid 110 173  getpgrp 111 -  getuid 102 174  geteuid 107 175  getgid 104 176  getegid 108 177  getresuid 118 148
 getresgid 120 150  getgroups 115 158  getrusage 98 165  getrlimit 97 163  setrlimit 160 164  times 100 153
 sysinfo 99 179  uname 63 160  wait4 61 260  waitid 247 95  getrandom 318 278
 """
-_SOCKET_PAIRS = "recvfrom 45 207  shutdown 48 210  getsockname 51 204  getpeername 52 205  getsockopt 55 209"
+_SOCKET_PAIRS = "shutdown 48 210  getsockname 51 204  getpeername 52 205"
 """The two ends of a pair. `sendmsg` and `recvmsg`, which pass descriptors, are not among them."""
 _ATTRIBUTES = """
 chmod 90 -  fchmod 91 52  fchmodat 268 53  fchmodat2 452 452  utime 132 -  utimes 235 -  futimesat 261 -
@@ -52,7 +52,7 @@ listxattr 194 11  llistxattr 195 12  flistxattr 196 13  getxattr 191 8  lgetxatt
 setxattr 188 5  lsetxattr 189 6  fsetxattr 190 7  removexattr 197 14  lremovexattr 198 15  fremovexattr 199 16
 """
 _PROCESSES = "fork 57 -  vfork 58 -  execve 59 221  execveat 322 281  tkill 200 130  socket 41 198"
-_CLONE, _SENDTO = "clone 56 220", "sendto 44 206"
+_CLONE, _SENDTO, _RECVFROM = "clone 56 220", "sendto 44 206", "recvfrom 45 207"
 _OF_ITSELF = (
     "kill 62 129  tgkill 234 131  prlimit64 302 261  sched_getaffinity 204 123  getpgid 121 155  getsid 124 156"
 )
@@ -66,9 +66,13 @@ _BY_ARGUMENT = {
     "ioctl 16 29": (1, (0x5450, 0x5451, 0x5421, 0x541B, 0x5401, 0x5413), ENOTTY),
     # the name of a thread and of memory
     "prctl 157 167": (0, (15, 16, 0x53564D41), EPERM),
+    # type, error, sizes of buffers, listening, protocol, family; not who is at the other end
+    "getsockopt 55 209": (2, (3, 4, 7, 8, 30, 38, 39), EPERM),
 }
 _SOCKETPAIR = "socketpair 53 199"
 _UNIX, _STREAM, _KIND = 1, 1, 0xF
+_OUT_OF_BAND = 1
+"""A corner of unix sockets that nobody needs, and that has been broken before."""
 _CLONE_THREAD, _CLONE_NEW = 0x10000, 0x7E020000
 
 _LOAD, _AND, _RETURN, _EQUAL, _AT_LEAST, _ANY_BIT = 0x20, 0x54, 0x06, 0x15, 0x35, 0x45
@@ -119,7 +123,10 @@ def program(machine: str, pid: int, guarded: bool) -> _Code:
     rule(_PROCESSES, [_answer(EPERM)])
     new = [_argument(0), (_ANY_BIT, 0, 1, _CLONE_NEW), _answer(EPERM)]
     rule(_CLONE, [*new, (_ANY_BIT, 0, 1, _CLONE_THREAD), _answer(), _answer(EPERM)])
-    rule(_SENDTO, [*_only(_argument(4), (0,), EPERM), *_only(_argument(4, high=True), (0,), EPERM), _answer()])
+    in_band = [_argument(3), (_ANY_BIT, 0, 1, _OUT_OF_BAND), _answer(EPERM)]
+    rule(_RECVFROM, [*in_band, _answer()])
+    nobody = [*_only(_argument(4), (0,), EPERM), *_only(_argument(4, high=True), (0,), EPERM)]
+    rule(_SENDTO, [*in_band, *nobody, _answer()])
     rule(_OF_ITSELF, [*_only(_argument(0), (0, pid), EPERM), _answer()])
     rule(_CLOCKS, [_argument(0), (_AT_LEAST, 0, 1, 16), _answer(EPERM), _answer()])
     for calls, (place, values, error) in _BY_ARGUMENT.items():

@@ -99,7 +99,8 @@ class Run:
         if sum(os.fstat(descriptor).st_size for descriptor in self.printed) > self.limits["output_mb"] << 20:
             return "output"
         # the processor clock of another process: see clock_getcpuclockid(3)
-        return "cpu" if time.clock_gettime(~self.pid << 3 | 2) > self.limits["seconds"] else None
+        with suppress(OSError):
+            return "cpu" if time.clock_gettime(~self.pid << 3 | 2) > self.limits["seconds"] else None
 
 
 class Starter:
@@ -111,6 +112,7 @@ class Starter:
         """By the descriptor that says that it has ended."""
         self._wishes: dict[int, Run] = {}
         """By the descriptor on which the caller wishes it dead, until it does."""
+        # answers come in the order of registering: requests first, before a run that has ended gives its numbers back
         self._poll = select.poll()
         for descriptor in (control.fileno(), caller):
             self._poll.register(descriptor, select.POLLIN)
