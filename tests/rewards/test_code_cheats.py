@@ -199,7 +199,16 @@ def rows() -> tuple[Row, ...]:
         if name not in ("prints success", "excepthook"):
             source = CHANNEL + FRAMES[name] if name in FRAMES else ENDS[name]
             found.append(Row(f"{name}, all is caught", source, CAUGHT, 0.0, entry_point="f"))
-    return tuple(found)
+    # the last things it does: forge the only answer and be silent; answer, and be gone when the value is looked at
+    forged = CHANNEL + "def f(a, b):\n    say(frame(b'A', ['0' * 16, True, 3]))\n    __import__('time').sleep(60)"
+    gone = "import os, threading\ndef f(a, b):\n    threading.Timer(0.1, os._exit, (0,)).start()\n    return 3"
+    later = "x = f(1, 2)\n__import__('time').sleep(0.5)\nassert x == 3"
+    return (
+        *found,
+        Row("the only answer is forged, calls", forged, CALLS[:1], 0.0, entry_point="f"),
+        Row("the only answer is forged, text", forged, "assert f(1, 2) == 3", 0.0),
+        Row("is gone when it is looked at", gone, later, 0.0),
+    )
 
 
 ROWS = rows()

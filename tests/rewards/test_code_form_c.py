@@ -83,6 +83,7 @@ ROWS = (
     Row("a list", F, ["assert f(1) == 1", "assert f(1, 1) == 2"], 1.0),
     Row("a list, one wrong", F, ["assert f(1) == 1", "assert f(1) == 2", "assert f(2) == 2"], 0.0, 2 / 3),
     Row("a list, one raises", F, ["1 / 0\nassert f(1) == 1", "assert f(2) == 2"], 0.0, 1 / 2),
+    Row("a list, one exits", F, ["raise SystemExit\nassert f(1) == 1", "assert f(2) == 2"], 0.0, 1 / 2),
     Row("a text of a list is one unit", F, ["assert f(1) == 1\nassert f(1) == 2", "assert f(2) == 2"], 0.0, 1 / 2),
     Row(
         "texts of a list share no names",

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
@@ -16,6 +17,8 @@ from oneloop.errors import ConfigError, SandboxError
 from oneloop.recipes.graders import Graders, form_of
 from oneloop.rewards.code import UnitTests, grader, run, unit_tests, unit_tests_share
 from oneloop.sandbox import tiers
+from oneloop.sandbox.confined import Confined, Exit
+from oneloop.sandbox.limits import Limits
 
 ONE = [{"args": [0], "expected": 0}, {"args": [1], "expected": 1}]
 SCRIPT = [{"input": "0", "output": "0"}, {"input": "1", "output": "1"}]
@@ -46,6 +49,12 @@ ROWS = (
         0.0,
         "f",
     ),
+    Row(
+        "prints too much beside what is right",
+        "import sys\nprint(1)\nsys.stderr.write('x' * (2 << 20))",
+        [{"input": "", "output": "1"}],
+        0.0,
+    ),
     Row("tests that hang", "def f(a):\n    return a", "assert f(1)\nwhile True: pass\nassert f(1)", 0.0, 0.5),
     Row("tests that exit", "def f(a):\n    return a", "assert f(1)\nimport os\nos._exit(0)\nassert f(1)", 0.0, 0.5),
     Row(
@@ -67,12 +76,37 @@ def test_limits(share: bool) -> None:
     assert monotonic() - began < 60
 
 
-def test_a_share_has_four_times_the_seconds_for_the_row() -> None:
-    tests = [{"input": str(number), "output": "1"} for number in range(12)]
-    busy = "import time\nwhile time.process_time() < 0.25: pass\nprint(1)"
-    value = UnitTests(seconds=0.5, share=True)([busy], [tests])[0]
-    assert value is not None and 4 / 12 <= value <= 8 / 12  # 2 seconds in all
-    assert UnitTests(seconds=0.5)([busy], [tests[:9]]) == [1.0]
+class Busy(Confined):
+    """A run that is right, and took three quarters of a second."""
+
+    def __init__(self) -> None:
+        self.channel, self._there = socket.socketpair()
+
+    def wait(self, deadline: float) -> Exit:
+        return Exit(status=0, signal=None, cpu_seconds=0.75, limit_hit=None)
+
+    def stdout(self) -> bytes:
+        return b"1"
+
+    def close(self) -> None:
+        self.channel.close()
+        self._there.close()
+
+
+def test_a_share_has_four_times_the_seconds_for_the_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = list[float]()
+
+    def start(role: str, limits: Limits, *, stdin: bytes) -> Busy:
+        given.append(limits.seconds)
+        return Busy()
+
+    monkeypatch.setattr(run, "start", start)
+    tests = [[{"input": str(number), "output": "1"} for number in range(12)]]
+    assert UnitTests(seconds=1, share=True)(["print(1)"], tests) == [0.5]
+    assert given == [1, 1, 1, 1, 1, 0.25]
+    given.clear()
+    assert UnitTests(seconds=1)(["print(1)"], tests) == [1.0]
+    assert given == [1] * 12
 
 
 SUM = "def f(a, b):\n    return a + b"
