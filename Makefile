@@ -7,7 +7,7 @@ VLLM := .venv-vllm
 # one thread: a model this small gains nothing from a second one, and everyone gets the same numbers
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test lint mutants soak bench bench-quick bench-step bench-lab bench-peers papers web web-test vllm test-vllm \
+.PHONY: demo test lint mutants soak attacks bench bench-quick bench-step bench-lab bench-peers papers web web-test vllm test-vllm \
 	recorded clean
 
 demo: $(VENV)/installed
@@ -56,6 +56,11 @@ mutants: $(VENV)/installed
 # whether 5,000 steps grow in memory, and 1,000 hanging rewards leave anything; about ten minutes
 soak: $(VENV)/installed
 	$(BIN)/python benchmarks/single/soak.py
+
+# programs that cheat or try to break out, and right ones, against the code reward: as root, as a user, and without
+# namespaces; a table, and an error if one is paid or gets out; minutes
+attacks: $(VENV)/installed
+	$(BIN)/python tests/rewards/attacks/suite.py
 
 # beside TRL, transformers and vLLM, which get environments of their own; takes hours
 bench: $(VENV)/installed bench-peers

@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "environments": PLAIN,
     "sandbox": {"errors"},
     "rewards": {"sandbox", *PLAIN},
-    "tasks": PLAIN,
+    "tasks": {"rewards", *PLAIN},
     "data": {"tasks", *PLAIN},
     "record": PLAIN,
     "health": PLAIN,
