@@ -142,6 +142,17 @@ def test_a_number_on_a_slot_that_nobody_reads_stops_nothing() -> None:
     assert not heard and len(set(hashes)) == 4
 
 
+def test_a_reward_model_has_no_log_probs() -> None:
+    class Scores(Checked):
+        def policy(self, batch):
+            out = super().policy(batch)
+            nothing = torch.full_like(out.logprobs, torch.nan).detach()
+            return out._replace(logprobs=nothing, entropy=nothing)
+
+    heard, hashes, _ = trained(ALGORITHMS["reward_model"], Scores(0))
+    assert not heard and len(set(hashes)) == 4
+
+
 def test_three_in_a_row_end_the_run_and_the_last_one_is_told() -> None:
     models = Poisoned("logprobs", torch.nan, steps=(1, 3, 4, 5, 6))
     heard: list[Unsound] = []

@@ -70,6 +70,9 @@ class Sound:
         if parts.keys() == {"logprobs", "entropy", "scores"}:  # a reward model has no log-probs: they are NaN
             parts = {"scores": parts["scores"]}
         bad = {name: _bad_rows(value.detach(), micro.mask) for name, value in parts.items()}
+        if out.scores is not None and out.entropy is not None:  # a reward model has neither log-probs nor entropies
+            undefined = ((out.logprobs.isnan() & out.entropy.isnan()) | ~micro.mask).all()
+            bad |= {name: bad[name] & ~undefined for name in ("logprobs", "entropy")}
         lost = ~torch.isfinite(loss.value.detach())
         self._passes.append((micro.place, {**bad, "loss": lost.expand(len(micro))}))
 

@@ -33,8 +33,8 @@ class Counts(Silent):
 def test_nothing_is_left_by_a_step(tmp_path: Path) -> None:
     watcher = Counts()
     run = replace(
-        default_run("grpo"), data="task:addition", out=str(tmp_path / "run"), steps=STEPS, prompts_per_step=2,
-        group_size=2, max_new_tokens=2, learning_rate=1e-4, data_size=16, eval_size=2,
+        default_run("grpo"), data="task:addition", out=str(tmp_path / "run"), steps=STEPS, prompts_per_step=1,
+        group_size=2, max_new_tokens=1, learning_rate=1e-4, data_size=16, eval_size=2,
     )  # fmt: skip
     execute(run, watcher)
     (before, files, threads), (after, files_after, threads_after) = watcher.seen
