@@ -25,3 +25,25 @@ def weights(out: Path) -> str:
 
 def digest(file: Path) -> str:
     return sha256(file.read_bytes()).hexdigest()
+
+
+def differs(whole: Path, out: Path) -> str:
+    """In what two finished runs differ; empty if in nothing."""
+    for name in ("metrics.jsonl", "eval.jsonl"):
+        if (one := metrics(whole, name)) != (other := metrics(out, name)):
+            odd = next((a, b) for a, b in zip([*one, None], [*other, None], strict=False) if a != b)
+            return f"{name}: {odd[0]} became {odd[1]}"
+    one, other = recorded(whole), recorded(out)
+    if odd := [name for name in one.keys() | other.keys() if one.get(name) != other.get(name)]:
+        return f"{sorted(odd)[0]} is another table"
+    one, other = tensors(whole), tensors(out)
+    if odd := [name for name in one.keys() | other.keys() if one.get(name) != other.get(name)]:
+        return f"{sorted(odd)[0]} has other bits"
+    return ""
+
+
+def tensors(out: Path) -> dict[str, str]:
+    """Hashes of the weights at the end, and of the weights and moments of the last checkpoint."""
+    folders = [out / "final", out / "adapter", max((out / "checkpoints").glob("step_*"))]
+    files = [file for folder in folders for file in folder.rglob("*.safetensors")]
+    return {str(file.relative_to(out)): digest(file) for file in files}

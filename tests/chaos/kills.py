@@ -36,7 +36,7 @@ from oneloop.config import Run, default_run
 from oneloop.model.save import save_policy
 from oneloop.model.tiny import Scratch, character_tokenizer, scratch_config
 from oneloop.recipes.execute import execute
-from same_run import digest, metrics, recorded
+from same_run import differs, metrics
 
 STEPS = 6
 IN_A_ROW = 3
@@ -283,28 +283,6 @@ def torn(whole: Peaceful, out: Path, kills: Kills, rng: Random, fork: bool) -> N
     _finished(child)
     if difference := differs(Path(whole.run.out), out):
         raise Broken(f"{out}: {difference}")
-
-
-def differs(whole: Path, out: Path) -> str:
-    """In what two finished runs differ; empty if in nothing."""
-    for name in ("metrics.jsonl", "eval.jsonl"):
-        if (one := metrics(whole, name)) != (other := metrics(out, name)):
-            odd = next((a, b) for a, b in zip([*one, None], [*other, None], strict=False) if a != b)
-            return f"{name}: {odd[0]} became {odd[1]}"
-    one, other = recorded(whole), recorded(out)
-    if odd := [name for name in one.keys() | other.keys() if one.get(name) != other.get(name)]:
-        return f"{sorted(odd)[0]} is another table"
-    one, other = tensors(whole), tensors(out)
-    if odd := [name for name in one.keys() | other.keys() if one.get(name) != other.get(name)]:
-        return f"{sorted(odd)[0]} has other bits"
-    return ""
-
-
-def tensors(out: Path) -> dict[str, str]:
-    """Hashes of the weights at the end, and of the weights and moments of the last checkpoint."""
-    folders = [out / "final", out / "adapter", out / "checkpoints" / f"step_{STEPS:06d}"]
-    files = [file for folder in folders for file in folder.rglob("*.safetensors")]
-    return {str(file.relative_to(out)): digest(file) for file in files}
 
 
 def begin(folder: Path) -> Path:
