@@ -1,7 +1,7 @@
-"""GRPO with the built-in engine and with vLLM: `python benchmarks/single/engines.py [--seeds 3] [--steps 40]`.
+"""GRPO with the built-in engine and with vLLM: `python benchmarks/single/engines.py [--seeds 3] [--steps 25]`.
 
-Both start from the same policy, which SFT taught a little addition, and train on the same prompts with the same seeds
-of steps; only who draws the completions differs. Prints a JSON line a run, and at last the held-out accuracy of each
+Both start from the SFT policy of `oneloop demo` and go on as its GRPO, on the same prompts with the same seeds of
+steps; only who draws the completions differs. Prints a JSON line a run, and at last the held-out accuracy of each
 engine over the seeds with its 95 % interval (Student's t): the two are to overlap. Needs `make vllm`.
 """
 
@@ -17,7 +17,8 @@ from statistics import fmean, median, stdev
 
 from scipy.stats import t as student
 
-from oneloop.config import Run, default_run
+from oneloop.config import Run
+from oneloop.recipes.demo import stages
 from oneloop.recipes.execute import execute
 from oneloop.record.reader import read_run
 
@@ -35,8 +36,7 @@ class Quiet:
 def main() -> None:
     parser = ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=40)
-    parser.add_argument("--sft-steps", type=int, default=150)
+    parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--vllm-python", default=".venv-vllm/bin/python")
     parser.add_argument("--out", default="", help="folder to keep the runs in")
     args = parser.parse_args()
@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def compare(args: Namespace, folder: Path) -> None:
-    start = execute(taught(args, folder / "sft"), Quiet()) / "final"
+    start = taught(folder)
     reached: dict[str, list[float]] = {engine: [] for engine in ENGINES}
     for seed in range(args.seeds):
         for engine in ENGINES:  # in turn
@@ -70,15 +70,16 @@ def line(engine: str, seed: int, steps: list[dict]) -> dict[str, object]:
     }
 
 
-def taught(args: Namespace, out: Path) -> Run:
-    run = replace(default_run("sft"), model="scratch:small", data="task:addition", out=str(out), overwrite=True)
-    return replace(run, steps=args.sft_steps, learning_rate=2e-3, eval_size=64)
+def taught(folder: Path) -> Path:
+    """The demo's SFT, from which all runs start."""
+    return execute(stages(folder, seed=0)["sft"], Quiet()) / "final"
 
 
 def trained(args: Namespace, engine: str, seed: int, start: Path, out: Path) -> Run:
-    run = replace(default_run("grpo"), model=str(start), data="task:addition", out=str(out), overwrite=True)
-    run = replace(run, steps=args.steps, seed=seed, prompts_per_step=16, learning_rate=3e-4, max_new_tokens=8)
-    return replace(run, eval_size=256, engine=engine, vllm_python=args.vllm_python if engine == "vllm" else "")
+    """The demo's GRPO."""
+    run = replace(stages(out.parent, seed)["grpo"], model=str(start), out=str(out), steps=args.steps)
+    python = args.vllm_python if engine == "vllm" else ""
+    return replace(run, eval_every=0, eval_size=512, engine=engine, vllm_python=python)
 
 
 def half_width(values: list[float]) -> float:

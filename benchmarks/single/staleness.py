@@ -55,7 +55,6 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=8, help="of measure: a step's, eight answers each")
     parser.add_argument("--length", type=int, default=200, help="of measure: most tokens of an answer")
     parser.add_argument("--seeds", type=int, default=3, help="of accuracy")
-    parser.add_argument("--sft-steps", type=int, default=150, help="of accuracy")
     parser.add_argument("--in-flight", default="finish", choices=("finish", "continue"), help="of accuracy")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -132,7 +131,7 @@ def handover(source: str) -> float:
 
 
 def accuracy(args: Namespace, folder: Path) -> None:
-    start = execute(taught(args, folder / "sft"), Quiet()) / "final"
+    start = taught(folder)
     args.vllm_python = ""
     reached: dict[int, list[float]] = {0: [], 1: [], 2: []}
     for seed in range(args.seeds):
