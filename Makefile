@@ -7,7 +7,7 @@ VLLM := .venv-vllm
 # one thread: a model this small gains nothing from a second one, and everyone gets the same numbers
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test lint mutants bench bench-quick bench-step bench-lab bench-peers papers web web-test vllm test-vllm \
+.PHONY: demo test lint mutants chaos golden bench bench-quick bench-step bench-lab bench-peers papers web web-test vllm test-vllm \
 	recorded clean
 
 demo: $(VENV)/installed
@@ -52,6 +52,14 @@ test-vllm: $(VENV)/installed $(VLLM)/installed
 # small changes to the source that a test must notice, one at a time; takes minutes
 mutants: $(VENV)/installed
 	$(BIN)/python tests/mutants/run.py
+
+# 200 kills at random moments, after each of which the run must end as if nobody had killed it; about half an hour
+chaos: $(VENV)/installed
+	$(BIN)/python tests/chaos/kills.py --kills 200
+
+# the golden losses anew, where a change of them is meant: make golden BECAUSE="the reason, which stays in the file"
+golden: $(VENV)/installed
+	$(BIN)/python tests/golden/losses.py --because "$(or $(BECAUSE),$(error BECAUSE is missing: why may the losses change?))"
 
 # beside TRL, transformers and vLLM, which get environments of their own; takes hours
 bench: $(VENV)/installed bench-peers
