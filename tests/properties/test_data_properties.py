@@ -43,19 +43,22 @@ records = st.lists(st.dictionaries(st.text(max_size=5), values, max_size=4), max
 # ---- rows and their order
 
 
-@st.composite
-def rows_of_ids(draw):
-    ids = st.lists(st.integers(0, 50), min_size=1, max_size=6)
+ids = st.lists(st.integers(0, 50), min_size=1, max_size=6)
+answers = st.lists(st.tuples(ids, ids, st.integers(-3, 3), st.booleans()), min_size=1, max_size=5)
+
+
+def rows_of(drawn) -> list[Row]:
+    """Prompt, actions, reward, and whether it is trained; each log-prob is the action's number below 0."""
     return [
-        Row(prompt=draw(ids), actions=(actions := draw(ids)), group=number, reward=draw(st.integers(-3, 3)) / 1.0,
-            logprobs=[-float(a) for a in actions], trained=draw(st.booleans()))
-        for number in range(draw(st.integers(1, 5)))
-    ]  # fmt: skip
+        Row(prompt=p, actions=a, group=g, reward=float(r), logprobs=[-float(one) for one in a], trained=t)
+        for g, (p, a, r, t) in enumerate(drawn)
+    ]
 
 
 @few
-@given(rows_of_ids())
-def test_rows_come_out_of_a_batch_as_they_went_in(rows):
+@given(answers)
+def test_rows_come_out_of_a_batch_as_they_went_in(drawn):
+    rows = rows_of(drawn)
     batch = collate(rows)
     for i, row in enumerate(rows):
         length, start = len(row.prompt) + len(row.actions), len(row.prompt)
@@ -67,11 +70,11 @@ def test_rows_come_out_of_a_batch_as_they_went_in(rows):
 
 
 @few
-@given(rows_of_ids())
-def test_means_are_over_actions(rows):
+@given(answers)
+def test_means_are_over_actions(drawn):
+    rows = rows_of(drawn)
     batch = collate(rows)
-    found = action_means(batch.tokens.float(), batch)
-    for mean, row in zip(found, rows, strict=True):
+    for mean, row in zip(action_means(batch.tokens.float(), batch), rows, strict=True):
         assert (mean is None) == (not row.trained)
         assert mean is None or mean == pytest.approx(sum(row.actions) / len(row.actions), rel=1e-6)
 
