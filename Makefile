@@ -59,7 +59,7 @@ chaos: $(VENV)/installed
 
 # the golden losses anew, where a change of them is meant: make golden BECAUSE="the reason, which stays in the file"
 golden: $(VENV)/installed
-	$(BIN)/python tests/golden/losses.py --because "$(or $(BECAUSE),$(error BECAUSE is missing: why may the losses change?))"
+	$(BIN)/python tests/golden_losses/losses.py --because "$(or $(BECAUSE),$(error BECAUSE is missing: why may the losses change?))"
 
 # beside TRL, transformers and vLLM, which get environments of their own; takes hours
 bench: $(VENV)/installed bench-peers

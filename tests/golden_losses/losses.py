@@ -1,7 +1,7 @@
 """Thirty steps of every method: what they lose, and the norms of their gradients, digit by digit.
 
-    python tests/golden/losses.py                       print what comes out here
-    python tests/golden/losses.py --because REASON      write it to losses.json, with the reason why it may change
+    python tests/golden_losses/losses.py                     print what comes out here
+    python tests/golden_losses/losses.py --because REASON    write it to losses.json, with why it may change
 
 On one thread a model learns from answers that are given, so that no sampled token can be another one on another CPU.
 In float32 a small Llama behind the library's own passes and optimizer: its last bits are the CPU's, and are comparable
