@@ -87,6 +87,7 @@ class Case:
             data="task:addition",
             out=str(out),
             resume=True,
+            accept_loss=True,
             steps=STEPS,
             prompts_per_step=4,
             minibatch=2,
