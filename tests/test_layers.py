@@ -32,7 +32,8 @@ MAY_IMPORT = {
     "data": {"tasks", *PLAIN},
     "record": PLAIN,
     "health": PLAIN,
-    "config": {"errors"},
+    "config": {"combinations", "errors"},
+    "combinations": {"errors"},
     "methods": {"config", "errors"},
     "toml": {"config", "errors"},
     "lab": {"record", "health", *PLAIN},
@@ -74,7 +75,7 @@ MAY_IMPORT = {
 }
 NO_TORCH = (
     "types", "errors", "seeds", "methods", "together", "pipes", "rewards", "environments", "tasks", "data", "record",
-    "health", "lab", "config", "toml",
+    "health", "lab", "config", "combinations", "toml",
 )  # fmt: skip
 OBJECTIVE_MAY_USE = {"torch", "jaxtyping", "oneloop", "collections", "dataclasses", "math", "typing"}
 

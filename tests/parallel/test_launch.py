@@ -13,6 +13,7 @@ import pytest
 
 from oneloop.cli.main import run as command
 from oneloop.parallel import launch
+from vllm_stand import fake_python
 
 ENVIRONMENT = os.environ | {
     "PYTHONPATH": str(Path(launch.__file__).parents[2]), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1",
@@ -51,16 +52,17 @@ RUN = (
     "--group-size 2 --max-new-tokens 3 --eval-size 2 --out run"
 )
 WORDS = RUN.split()
+TRAINING = ("trainer0", "trainer1", "worker0", "worker1")
 LONGEST = 15.0
 """Seconds in which all other ranks are gone when one is."""
 
 
-def ranks(arguments: list[str], folder: Path, count: int = 2) -> list[subprocess.Popen[str]]:
+def ranks(arguments: list[str], folder: Path, count: int = 2, **more: str) -> list[subprocess.Popen[str]]:
     """As torchrun, or whatever sets the same names, starts them."""
     with socket.socket() as place:
         place.bind(("localhost", 0))
         port = str(place.getsockname()[1])
-    common = {"WORLD_SIZE": str(count), "MASTER_ADDR": "localhost", "MASTER_PORT": port}
+    common = {"WORLD_SIZE": str(count), "MASTER_ADDR": "localhost", "MASTER_PORT": port} | more
     return [
         subprocess.Popen(
             [sys.executable, *arguments], cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -125,7 +127,9 @@ def test_a_signal_to_one_rank_stops_all_after_the_same_step(place, monkeypatch, 
 
 @pytest.mark.parametrize("killed", [0, 1])
 def test_a_rank_that_is_killed_ends_the_others(killed, place) -> None:
-    processes = ranks(["-m", "oneloop", *WORDS], place)
+    """And the server that they share, whoever started it."""
+    shared = ["--engine", "vllm", "--vllm-python", fake_python(place)]
+    processes = ranks(["-m", "oneloop", *WORDS, *shared], place, FAKE_MODEL="whole")
     until_step(processes[0])
     begin = monotonic()
     processes[killed].kill()
@@ -133,7 +137,7 @@ def test_a_rank_that_is_killed_ends_the_others(killed, place) -> None:
     assert monotonic() - begin < LONGEST
     code, _, said = told[1 - killed]
     assert code == 1 and said.count(f"rank {killed} of 2 is gone") == 1 and "in phase" in said
-    while left := [name for name in ("trainer0", "trainer1", "worker0", "worker1") if alive(place, name)]:
+    while left := [name for name in (*TRAINING, "server") if alive(place, name)]:
         assert monotonic() - begin < LONGEST, left
         sleep(0.1)
     if killed:

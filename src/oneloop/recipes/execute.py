@@ -163,7 +163,7 @@ def _train(
         observer.say(f"{folder.path} has all its {run.steps} steps already; nothing to train")
     else:
         if start == 0:
-            observer.say(step_zero(run, algorithm, inputs, parts))
+            observer.say(step_zero(run, algorithm, inputs, parts, world))
             _before_training(run, parts, watched, best)
         else:
             observer.say(f"resuming at step {start} from {checkpoint}")
@@ -307,14 +307,14 @@ SAME_WEIGHTS, SAME_PASS = 1e-3, 1e-6
 
 
 @torch.no_grad()
-def step_zero(run: Run, algorithm: Algorithm, inputs: Inputs, parts: Parts) -> str:
+def step_zero(run: Run, algorithm: Algorithm, inputs: Inputs, parts: Parts, world: World) -> str:
     """Check what must hold before the first update: π_θ = μ, so that the ratio is 1; π_θ = π_ref; DPO loss ln 2.
 
     Raises: OneloopError naming the number that is off.
     """
     if inputs.kind == "demonstrations" or scores(algorithm):
         return "step 0 checks: none apply"
-    batch, learner = _probe(run, inputs, parts).to(parts.learner.device), parts.learner
+    batch, learner = _probe(run, inputs, parts, world).to(parts.learner.device), parts.learner
     facts: list[tuple[str, float, float]] = []
     logprobs = learner.policy(batch).logprobs
     if batch.rollout_logprobs is not None:
@@ -334,7 +334,7 @@ def step_zero(run: Run, algorithm: Algorithm, inputs: Inputs, parts: Parts) -> s
     return "step 0 checks: " + (", ".join(f"{name} = {value:.1g}" for name, value, _ in facts) or "none apply")
 
 
-def _probe(run: Run, inputs: Inputs, parts: Parts) -> Batch:
+def _probe(run: Run, inputs: Inputs, parts: Parts, world: World) -> Batch:
     """The first step's pairs, or answers to a few prompts. Neither changes what the run will draw."""
     if parts.engine is None:
         before = parts.experience.state()
@@ -345,10 +345,13 @@ def _probe(run: Run, inputs: Inputs, parts: Parts) -> Batch:
     context = getattr(parts.learner.model.config, "max_position_embeddings", math.inf)
     every = (parts.text.prompt(row["prompt"], row.get("tools"))[0] for row in inputs.rows)
     prompts = list(islice((ids for ids in every if len(ids) + sampling.max_new_tokens <= context), PROBED))
-    answers = parts.engine.generate(prompts, sampling, range(len(prompts)))
+    # dealt: where two ranks ask a server on a GPU the same, they need not hear the same
+    mine = [number for number in world.share(range(len(prompts))) if number is not None]
+    own = together(world, lambda: parts.engine.generate([prompts[number] for number in mine], sampling, mine))
+    answers = world.collect([(answer.tokens, answer.logprobs) for answer in own])
     return collate([
-        Row(prompt=ids, actions=answer.tokens, group=number, reward=1.0, logprobs=answer.logprobs)
-        for number, (ids, answer) in enumerate(zip(prompts, answers, strict=True))
+        Row(prompt=ids, actions=tokens, group=number, reward=1.0, logprobs=logprobs)
+        for number, (ids, (tokens, logprobs)) in enumerate(zip(prompts, answers, strict=True))
     ])  # fmt: skip
 
 
