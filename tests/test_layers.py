@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "record": PLAIN,
     "health": PLAIN,
     "config": {"combinations", "errors"},
-    "combinations": {"errors"},
+    "combinations": {"config", "errors"},
     "methods": {"config", "errors"},
     "toml": {"config", "errors"},
     "lab": {"record", "health", *PLAIN},

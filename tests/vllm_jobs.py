@@ -38,9 +38,9 @@ def codes(completions, **columns) -> list[float]:
 
 
 def run_of(folder: Path, out: str, address: str, **changes) -> Run:
-    """Two steps whose weights move far, and an evaluation."""
+    """Two steps whose weights move further than log-probs may lie apart, and an evaluation."""
     run = replace(default_run("grpo"), model=str(folder / "tiny"), data="task:addition", out=str(folder / out), steps=2)
-    run = replace(run, prompts_per_step=3, group_size=3, data_size=12, eval_size=4, learning_rate=3e-3, save_every=1)
+    run = replace(run, prompts_per_step=3, group_size=3, data_size=12, eval_size=4, learning_rate=1e-3, save_every=1)
     run = replace(run, max_new_tokens=4, reward=(REWARD,), eval_reward=(REWARD,), engine=address)
     run = replace(run, **changes)
     return replace(run, vllm_python=str(folder / "python")) if run.engine == "vllm" else run

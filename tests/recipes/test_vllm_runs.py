@@ -33,10 +33,11 @@ def python(tmp_path, monkeypatch) -> str:
     return fake_python(tmp_path)
 
 
-def test_a_run_learns_from_a_server_that_follows_its_weights(python, tmp_path) -> None:
+def test_a_run_learns_from_a_server_that_follows_its_weights(python, tmp_path, monkeypatch) -> None:
     """Weights move far in a step here, and yet the server's log-probs are the trainer's: they arrived."""
+    monkeypatch.chdir(tmp_path)  # the server runs elsewhere
     (tmp_path / "codes.py").write_text("def codes(completions, **rest): return [sum(map(ord, c)) for c in completions]")
-    run = small(tmp_path / "run", vllm_python=python, save_every=1, reward=(f"{tmp_path}/codes.py:codes",))
+    run = small(tmp_path / "run", vllm_python="./python", save_every=1, reward=(f"{tmp_path}/codes.py:codes",))
     out = execute(replace(run, eval_every=2), Silent())
     text = (out / "objective.txt").read_text(encoding="utf-8")
     assert "correction     × min(π_old(aₜ|sₜ)/μ(aₜ|sₜ), 2)" in text and "sampler        vLLM with a copy" in text

@@ -67,22 +67,18 @@ def weights_of(model: PreTrainedModel) -> dict[str, torch.Tensor]:
 
 
 def write_weights(folder: Path, model: PreTrainedModel, dtype: torch.dtype, world: Crew = ALONE) -> None:
-    """The weights by the names of Hugging Face's layout, adapters merged; those in another `dtype` are copies.
+    """The weights in `dtype`, by the names of Hugging Face's layout, adapters merged, tied matrices once.
 
     Every rank calls it. A model that is cut over them is gathered tensor by tensor, and each writes some.
     """
     bare = _bare(model) if has_adapters(model) else model
+    tensors = _merged_once(model, bare) if has_adapters(model) else _whole_weights(model, dtype=dtype)
+    rounded = ((name, _rounded(value, dtype)) for name, value in tensors)
+    as_on_disk = partial(revert_weight_conversion, bare)
     if is_sharded(model):
-        tensors = _merged_once(model, bare) if has_adapters(model) else _whole_weights(model, dtype=dtype)
-        rounded = ((name, _rounded(value, dtype)) for name, value in tensors)
-        return write_pieces(folder, "model", rounded, world, partial(revert_weight_conversion, bare))
-
-    def write() -> None:
-        rounded = {name: _rounded(value, dtype) for name, value in weights_of(model).items()}
-        with quiet():
-            bare.save_pretrained(folder, state_dict=rounded)
-
-    by_first(world, write)
+        write_pieces(folder, "model", rounded, world, as_on_disk)
+    else:
+        by_first(world, lambda: write_pieces(folder, "model", rounded, ALONE, as_on_disk))
 
 
 def _rounded(value: Tensor, dtype: torch.dtype) -> Tensor:

@@ -336,7 +336,8 @@ def step_zero(run: Run, algorithm: Algorithm, inputs: Inputs, parts: Parts, worl
 
 def _probe(run: Run, inputs: Inputs, parts: Parts, world: World) -> Batch:
     """The first step's pairs, or answers to a few prompts. Neither changes what the run will draw."""
-    if parts.engine is None:
+    engine = parts.engine
+    if engine is None:
         before = parts.experience.state()
         batch = parts.experience.batch(0)
         parts.experience.restore(before)
@@ -347,7 +348,7 @@ def _probe(run: Run, inputs: Inputs, parts: Parts, world: World) -> Batch:
     prompts = list(islice((ids for ids in every if len(ids) + sampling.max_new_tokens <= context), PROBED))
     # dealt: where two ranks ask a server on a GPU the same, they need not hear the same
     mine = [number for number in world.share(range(len(prompts))) if number is not None]
-    own = together(world, lambda: parts.engine.generate([prompts[number] for number in mine], sampling, mine))
+    own = together(world, lambda: engine.generate([prompts[number] for number in mine], sampling, mine))
     answers = world.collect([(answer.tokens, answer.logprobs) for answer in own])
     return collate([
         Row(prompt=ids, actions=tokens, group=number, reward=1.0, logprobs=logprobs)

@@ -116,5 +116,6 @@ def _check_engine(run: Run, kind: Kind) -> None:
 
 
 def python_of(run: Run) -> str:
-    """The interpreter of the environment with vLLM."""
-    return run.vllm_python or str(Path(".venv-vllm/bin/python").absolute())
+    """The interpreter of the environment with vLLM, as a server finds it that runs in a folder of its own."""
+    python = run.vllm_python or ".venv-vllm/bin/python"
+    return str(Path(python).absolute()) if "/" in python else python

@@ -53,7 +53,8 @@ def each(crew: Crew, work: Callable[[], object]) -> None:
         return
     for rank, words in enumerate(everyone):
         if words is not None:
-            raise Fault(**words | {"text": f"rank {rank}: {words['text']}"}) from None
+            text = words.pop("text")
+            raise Fault(f"rank {rank}: {text}", **words) from None
 
 
 OTHERWISE: dict[str, Any] = {}
