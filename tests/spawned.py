@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from fcntl import LOCK_EX, flock
+from multiprocessing import set_forkserver_preload
 from pathlib import Path
 
 import torch
@@ -24,12 +25,18 @@ def once(tmp_path_factory, name: str, make: Callable[[Path], None]) -> Path:
     return folder
 
 
+def together(count: int, work: Callable[..., None], *arguments: object) -> None:
+    """`work(rank, *arguments)` in that many processes, forked from one that has imported what runs need."""
+    set_forkserver_preload(["oneloop.recipes.execute"])
+    mp.start_processes(work, arguments, nprocs=count, start_method="forkserver")
+
+
 def on_processes(count: int, work, folder: Path, tmp_path_factory) -> list:
     """`work(world, folder)` on that many ranks; what each returns, in rank order."""
     found = once(
         tmp_path_factory,
         f"on-{count}-{folder.name}",
-        lambda out: mp.spawn(_work, (count, work, str(folder), str(out)), nprocs=count),
+        lambda out: together(count, _work, count, work, str(folder), str(out)),
     )
     return [torch.load(found / f"{rank}.pt", weights_only=False) for rank in range(count)]
 

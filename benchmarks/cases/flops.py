@@ -4,7 +4,8 @@ For each token and layer, with hidden size h and intermediate size i: 4 projecti
 of the MLP, 2·3·h·i. Attention itself, for the n-th token of a row: n products of its query with keys and n with values,
 each 2·h; the triangle above the diagonal does not count, whoever computes it. The head, 2·h·V, counts where its logits
 are used: at the positions that predict a trained token. A backward pass is twice its forward pass. Embedding, norms,
-activations, softmax and the optimizer count as nothing.
+activations, softmax and the optimizer count as nothing. The last layer counts in full, also for tokens whose states
+nobody reads.
 """
 
 from __future__ import annotations

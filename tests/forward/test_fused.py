@@ -1,5 +1,7 @@
 """The put-together backbone is the model's own function, in values and gradients, or it is refused."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -7,11 +9,12 @@ from transformers import AutoModelForCausalLM, GemmaConfig, LlamaConfig, Mistral
 
 from oneloop.batch import Batch
 from oneloop.forward import fused, pointwise
+from oneloop.forward import packed as packed_sequence
 from oneloop.forward.attention import hidden_states
 from oneloop.forward.fused import Fused, block_width, decode_linear, settings_of
 from oneloop.forward.packed import packed
 from oneloop.forward.projection import Adapter, Projection
-from oneloop.forward.reader import Backbone
+from oneloop.forward.reader import Backbone, at_ends, before_actions
 from oneloop.rollout import decoding
 from oneloop.rollout.engine import Engine
 from oneloop.types import Sampling
@@ -276,3 +279,58 @@ def test_a_product_of_decode_linear():
     for bias in (True, False):
         linear, x = nn.Linear(7, 5, bias=bias), torch.randn(3, 7)
         torch.testing.assert_close(decode_linear(linear)(x), linear(x))
+
+
+def reads_of(batch, which):
+    return {"ends": at_ends(batch), "actions": before_actions(batch.mask), "none": torch.zeros_like(batch.mask)}[which]
+
+
+READS = [(name, which, False) for name in CONFIGS for which in ("ends", "actions")]
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize(("name", "which", "recompute"), [*READS, ("llama", "actions", True), ("llama", "none", False)])
+def test_states_that_alone_are_read_are_those_of_the_whole_pass(name, which, recompute, batch):
+    model, batch = make(CONFIGS[name]), BATCHES[batch]
+    backbone, read = Backbone.of(model, recompute=recompute), reads_of(batch, which)
+    slopes = torch.randn(int(read.sum()), 32, generator=torch.Generator().manual_seed(2))
+
+    def states_and_gradients(states):
+        model.zero_grad()
+        found = states.flat.index_select(0, states.index[read])
+        (found * slopes).sum().backward()
+        return found.detach(), {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+    picked = backbone(batch, read)
+    assert len(picked.flat) < len(backbone(batch).flat) and (which != "ends" or len(picked.flat) == len(batch))
+    ours, theirs = states_and_gradients(picked), states_and_gradients(Backbone(model, packs=True)(batch))
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+    with torch.no_grad():
+        torch.testing.assert_close(backbone(batch, read).flat, picked.flat.detach())
+
+
+def test_a_state_that_nobody_asked_for_cannot_be_read():
+    batch = BATCHES["ragged"]
+    states = Backbone.of(make(CONFIGS["llama"]))(batch, at_ends(batch))
+    assert states.last(batch.lengths).shape == (5, 32)
+    with pytest.raises((IndexError, RuntimeError), match="index"):
+        states.before(batch.mask)
+
+
+@pytest.mark.parametrize("which", ["ends", "actions"])
+def test_queries_of_some_tokens_in_one_call_and_by_buckets(which, monkeypatch):
+    batch = BATCHES["long shared prompts"]
+    backbone, calls = Backbone.of(make(CONFIGS["mistral"])), []
+    run = packed_sequence.attended
+    monkeypatch.setattr(packed_sequence, "attended", lambda *given: calls.append(given) or run(*given))
+    with torch.no_grad():
+        backbone(batch, reads_of(batch, which))
+    assert len(calls) == (which == "ends")
+
+
+def test_which_states_are_read():
+    """By hand: those before actions, and after the last tokens; an empty row counts as one of one token."""
+    mask = torch.tensor([[0, 0, 1, 1, 0], [0, 1, 0, 0, 1], [0, 0, 0, 0, 0]]).bool()
+    assert before_actions(mask).int().tolist() == [[0, 1, 1, 0, 0], [1, 0, 0, 1, 0], [0, 0, 0, 0, 0]]
+    rows = replace(BATCHES["ragged"].rows(torch.tensor([0, 1, 2])), lengths=torch.tensor([3, 9, 0]))
+    assert at_ends(rows).nonzero().tolist() == [[0, 2], [1, 8], [2, 0]]

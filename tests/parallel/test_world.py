@@ -7,11 +7,10 @@ from pathlib import Path
 import pyarrow.parquet as parquet
 import pytest
 import torch
-import torch.multiprocessing as mp
 from safetensors.torch import load_file
 
 from oneloop.record.reader import read_run
-from spawned import once
+from spawned import once, together
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -25,7 +24,7 @@ def folder(tmp_path_factory) -> Path:
     def make(place: Path) -> None:
         ranked.models(place)
         for ranks in (2, 4):
-            mp.spawn(ranked.every_method, (ranks, str(place)), nprocs=ranks)
+            together(ranks, ranked.every_method, ranks, str(place))
 
     return once(tmp_path_factory, "ranked", make)
 

@@ -22,7 +22,7 @@ class Heads(NamedTuple):
     """What one attention layer projected, and how it wants it compared. R rows, N tokens, D head dimension."""
 
     layer: int
-    query: Float[Tensor, "R heads N D"]
+    query: Float[Tensor, "R heads N D"] | Float[Tensor, "1 heads M D"]
     """Positions are already in it."""
     key: Float[Tensor, "R kv_heads N D"]
     value: Float[Tensor, "R kv_heads N D"]
@@ -30,6 +30,8 @@ class Heads(NamedTuple):
     """Factor of the products; None: 1/√D."""
     window: int | None
     """A token sees this many, itself included; None: all before it."""
+    asking: Int[Tensor, " M"] | None = None
+    """Of one row, the tokens that the queries belong to, each once; None: all."""
 
 
 @runtime_checkable

@@ -45,6 +45,12 @@ class Bucket:
         return replace(self, **moved)
 
     @property
+    def pairs(self) -> int:
+        """Queries and keys that are compared, as if each query saw all of its segment."""
+        queries = self.stop - self.start if self.queries is None else len(self.queries)
+        return queries * (queries if self.keys is None else len(self.keys)) // self.count
+
+    @property
     def of_queries(self) -> Index:
         return slice(self.start, self.stop) if self.queries is None else self.queries
 
@@ -70,12 +76,22 @@ class Bucket:
         """Of the parts at `of_queries` to those at `of_keys`."""
         q, k, v = (x.view(self.count, -1, *x.shape[1:]).transpose(1, 2) for x in (query, key, value))
         seen = self.visible(q.shape[2], k.shape[2], heads.window, q.device)
-        grouped = q.shape[1] != k.shape[1]
-        out = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=seen, is_causal=seen is None, scale=heads.scale, enable_gqa=grouped
-        )
-        flat = out.transpose(1, 2).flatten(0, 1)
+        flat = attended(heads._replace(query=q, key=k, value=v), seen).transpose(1, 2).flatten(0, 1)
         return flat if self.kept is None else flat.index_select(0, self.kept)
+
+
+def attended(heads: Heads, seen: Bool[Tensor, "*_ Q K"] | None) -> Float[Tensor, "S heads Q D"]:
+    """Each query's mix of the values that it sees; None: of those up to its own."""
+    query, key, value = heads.query, heads.key, heads.value
+    return F.scaled_dot_product_attention(
+        query,
+        key,
+        value,
+        attn_mask=seen,
+        is_causal=seen is None,
+        scale=heads.scale,
+        enable_gqa=query.shape[1] != key.shape[1],
+    )
 
 
 def buckets(order: Order, starts: Int[Tensor, " S"], tokens: Segmentation) -> Iterator[Bucket]:

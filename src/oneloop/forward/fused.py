@@ -56,7 +56,10 @@ class _Merged(NamedTuple):
         bias = torch.cat(biases).view(-1, 1, width) if biases else None
         return cls(blocks, bias, [sum(len(projection.weight) for projection in part) // width for part in parts])
 
-    def __call__(self, x: Float[Tensor, "N H"], eps: Tensor) -> Sequence[Float[Tensor, "of_part N width"]]:
+    def __call__(
+        self, x: Float[Tensor, "N H"], eps: Tensor, asking: Int[Tensor, " M"] | None = None
+    ) -> Sequence[Float[Tensor, "of_part N width"]]:
+        assert asking is None  # queries and keys come from one product
         x = normed(x, eps, None).expand(len(self.blocks), -1, -1)
         y = torch.bmm(x, self.blocks) if self.bias is None else torch.baddbmm(self.bias, x, self.blocks)
         return y.split_with_sizes(self.counts)
@@ -68,8 +71,12 @@ class _Separate(NamedTuple):
     gain: Tensor
     projections: Sequence[Projection]
 
-    def __call__(self, x: Tensor, eps: Tensor) -> Sequence[Tensor]:
-        return projected(normed(x, eps, self.gain), self.projections)
+    def __call__(self, x: Tensor, eps: Tensor, asking: Int[Tensor, " M"] | None = None) -> Sequence[Tensor]:
+        """Args: asking: the tokens that the first projection is for; None: all."""
+        x = normed(x, eps, self.gain)
+        if asking is None:
+            return projected(x, self.projections)
+        return *projected(x.index_select(0, asking), self.projections[:1]), *projected(x, self.projections[1:])
 
 
 class _OutOfBlocks(NamedTuple):
@@ -172,26 +179,51 @@ class Fused:
         self._heads = [linear.out_features // self._width for linear in (attention.q_proj, attention.k_proj)]
 
     def __call__(
-        self, tokens: Int[Tensor, "R N"], positions: Int[Tensor, "R N"], layout: Layout
-    ) -> Float[Tensor, "R N H"]:
+        self,
+        tokens: Int[Tensor, "R N"],
+        positions: Int[Tensor, "R N"],
+        layout: Layout,
+        read: Int[Tensor, " M"] | None = None,
+    ) -> Float[Tensor, "R N H"] | Float[Tensor, "1 M H"]:
+        """Last hidden states.
+
+        Args:
+            read: of one row, the tokens whose states anyone reads, each once; None: all. Of the others, the last layer
+                makes keys and values alone. Not with `decode`.
+        """
         x = self._embedding(tokens)
-        cos, sin = (turn[:, :, None] for turn in self._rotary(x, position_ids=positions))
-        x = x.flatten(0, 1)
+        turns = tuple(turn[:, :, None] for turn in self._rotary(x, position_ids=positions))
+        x, last = x.flatten(0, 1), len(self._layers) - 1
         for number in range(len(self._layers)):
-            one = partial(self._layer, number, cos=cos, sin=sin, shape=tokens.shape, layout=layout)
+            asking = read if number == last else None
+            one = partial(self._layer, number, turns=turns, rows=len(tokens), layout=layout, asking=asking)
             x = again(one, x) if self._recompute else one(x)
-        return normed(x, self._eps, self._gain).view(*tokens.shape, -1)
+        return normed(x, self._eps, self._gain).view(len(tokens), -1, x.shape[-1])
 
     def _layer(
-        self, number: int, x: Float[Tensor, "RN H"], *, cos: Tensor, sin: Tensor, shape: torch.Size, layout: Layout
-    ) -> Float[Tensor, "RN H"]:
+        self,
+        number: int,
+        x: Float[Tensor, "RN H"],
+        *,
+        turns: Sequence[Tensor],
+        rows: int,
+        layout: Layout,
+        asking: Int[Tensor, " M"] | None,
+    ) -> Float[Tensor, "RN_or_M H"]:
+        """Args: asking: as for `Heads`: the tokens that have queries, and go on after attention."""
         layer = self._layers[number]
-        *parts, value = (y.view(*y.shape[:-2], *shape, -1, self._width) for y in layer.qkv(x, self._eps))
-        parts = [apply_rotary(y, cos, sin) for y in self._normed(parts, layer.gains)]
+        *parts, value = (
+            y.view(*y.shape[:-2], rows, y.shape[-2] // rows, y.shape[-1] // self._width, self._width)
+            for y in layer.qkv(x, self._eps, asking)
+        )
+        first, *rest = self._normed(parts, layer.gains)
+        asked = turns if asking is None else [turn.index_select(1, asking) for turn in turns]
+        parts = [apply_rotary(first, *asked), *(apply_rotary(y, *turns) for y in rest)]
         query, key = parts if len(parts) == 2 else self._of_blocks(*parts)
         query, key, value = (_side_by_side(y).transpose(1, 2) for y in (query, key, value))
-        mixed = layout.attend(Heads(number, query, key, value, *self._settings[number]))
-        x = layer.out(x, mixed.reshape(len(x), -1))
+        mixed = layout.attend(Heads(number, query, key, value, *self._settings[number], asking))
+        x = x if asking is None else x.index_select(0, asking)
+        x = layer.out(x, mixed.flatten(2).flatten(0, 1))
         return layer.down(x, gated(*layer.gate_up(x, self._eps)))
 
     def _of_blocks(self, both: Float[Tensor, "blocks R N heads D"]) -> Sequence[Tensor]:

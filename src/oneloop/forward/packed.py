@@ -19,10 +19,10 @@ from torch.nn.attention.flex_attention import BlockMask
 from oneloop.batch import Batch
 from oneloop.forward import flex
 from oneloop.forward.attention import Heads
-from oneloop.forward.buckets import Bucket, buckets
+from oneloop.forward.buckets import Bucket, attended, buckets
 from oneloop.forward.gather import gathered
 from oneloop.forward.segments import ordered
-from oneloop.forward.visibility import Segmentation
+from oneloop.forward.visibility import Segmentation, sees
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,19 +32,22 @@ class Packed:
     Args:
         tokens, positions: the packed sequence, as one row.
         index: where in the packed sequence token t of row b stands; padding stands at 0.
-        segmentation: for the kernel that runs over all of it at once; None: attend bucket by bucket.
+        buckets: what is attended to together; none: a kernel runs over all of it at once.
+        segmentation: who sees whom.
     """
 
     tokens: Int[Tensor, "1 N"]
     positions: Int[Tensor, "1 N"]
     index: Int[Tensor, "B T"]
     buckets: tuple[Bucket, ...]
-    segmentation: Segmentation | None
+    segmentation: Segmentation
     masks: dict[int | None, BlockMask] = field(default_factory=dict, repr=False)
     """By window, made once for all layers."""
 
     def attend(self, heads: Heads) -> Float[Tensor, "1 N heads D"]:
-        if self.segmentation is not None:
+        if heads.asking is not None:
+            return self._attend_from(heads, heads.asking)
+        if not self.buckets:
             if heads.window not in self.masks:
                 self.masks[heads.window] = flex.block_mask(self.segmentation, heads.window)
             return flex.attend(heads, self.masks[heads.window])
@@ -54,6 +57,15 @@ class Packed:
         parts = zip(self.buckets, queries, keys, values, strict=True)
         mixed = [bucket.attend(q, k, v, heads) for bucket, q, k, v in parts]
         return (mixed[0] if len(mixed) == 1 else torch.cat(mixed))[None]
+
+    def _attend_from(self, heads: Heads, asking: Int[Tensor, " M"]) -> Float[Tensor, "1 M heads D"]:
+        """From some of the tokens: in one call where that compares fewer pairs than the buckets do."""
+        query, count = heads.query.transpose(1, 2), len(self.segmentation.segment)
+        if len(asking) * count <= sum(bucket.pairs for bucket in self.buckets):
+            seen = sees(self.segmentation, asking[:, None], torch.arange(count, device=asking.device), heads.window)
+            return attended(heads, seen).transpose(1, 2)
+        of_all = query.new_zeros(1, count, *query.shape[2:]).index_copy(1, asking, query)
+        return self.attend(heads._replace(query=of_all.transpose(1, 2), asking=None)).index_select(1, asking)
 
 
 def packed(batch: Batch, one_kernel: bool = False) -> Packed:
@@ -86,7 +98,7 @@ def packed(batch: Batch, one_kernel: bool = False) -> Packed:
         positions=positions[None],
         index=index.to(device),
         buckets=() if one_kernel else tuple(buckets(order, starts, segmentation)),
-        segmentation=segmentation if one_kernel else None,
+        segmentation=segmentation,
     )
 
 

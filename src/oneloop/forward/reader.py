@@ -33,7 +33,7 @@ class States:
     """Last hidden states of a batch, after the backbone's final norm.
 
     Args:
-        index: which of them belongs to token t of row b.
+        index: which of them belongs to token t of row b; −1, which no read-out accepts: it was not asked for.
     """
 
     flat: Float[Tensor, "N H"]
@@ -97,14 +97,21 @@ class Backbone:
             modules = replace(self, compiler=None)
             check_compiled(self.model, lambda rows: self(rows).flat, lambda rows: modules(rows).flat, dtype)
 
-    def __call__(self, batch: Batch) -> States:
+    def __call__(self, batch: Batch, read: Bool[Tensor, "B T"] | None = None) -> States:
+        """States after the tokens of a batch.
+
+        Args:
+            read: after which; None: all. The others' may be missing from what comes back, and cost less.
+        """
         if self.packs and batch.lengths.any():
-            sequence = packed(batch, self.one_kernel)
-            run = partial(hidden_states, self.model)
+            sequence, places = packed(batch, self.one_kernel), None
+            index, run = sequence.index, partial(hidden_states, self.model)
             if self.settings is not None:
-                run = Fused(self.model, self.settings, recompute=self.recompute)
+                if read is not None:
+                    places, index = _picked(index, read, sequence.tokens.numel())
+                run = partial(Fused(self.model, self.settings, recompute=self.recompute), read=places)
             with self.passing(partial(switched, self.model.base_model.config)):
-                return States(run(sequence.tokens, sequence.positions, sequence).squeeze(0), sequence.index)
+                return States(run(sequence.tokens, sequence.positions, sequence).squeeze(0), index)
         with self.passing():
             hidden = self.model.base_model(input_ids=known_ids(batch), use_cache=False).last_hidden_state
         return States(
@@ -120,6 +127,27 @@ class Backbone:
             if self.recompute and torch.is_grad_enabled():
                 stack.enter_context(recomputed(self.model, around))
             yield
+
+
+def _picked(
+    index: Int[Tensor, "B T"], read: Bool[Tensor, "B T"], count: int
+) -> tuple[Int[Tensor, " M"], Int[Tensor, "B T"]]:
+    """Which of a sequence of `count` tokens are read, and which of them belongs to token t of row b; −1: none."""
+    wanted = torch.zeros(count, dtype=torch.bool, device=index.device).index_fill_(0, index[read], True)
+    number = torch.where(wanted, wanted.cumsum(0) - 1, -1)
+    return wanted.nonzero()[:, 0], number[index]
+
+
+def before_actions(mask: Bool[Tensor, "B T"]) -> Bool[Tensor, "B T"]:
+    """The tokens after whose states actions are chosen."""
+    token = torch.arange(mask.numel(), device=mask.device)
+    return torch.zeros_like(mask).view(-1).index_fill_(0, before(token.view_as(mask))[mask], True).view_as(mask)
+
+
+def at_ends(batch: Batch) -> Bool[Tensor, "B T"]:
+    """The last token of each row."""
+    columns = torch.arange(batch.mask.shape[1], device=batch.mask.device)
+    return columns == (batch.lengths.clamp(min=1) - 1)[:, None]
 
 
 def known_ids(batch: Batch) -> Int[Tensor, "B T"]:
@@ -144,13 +172,14 @@ class CausalReader:
     memory: HeadMemory | None = None
 
     def __call__(
-        self, batch: Batch, entropy: Entropy
+        self, batch: Batch, entropy: Entropy, *, critic: bool = False
     ) -> tuple[Float[Tensor, "B T"], Float[Tensor, "B T"] | None, States | None]:
+        """Args: critic: one will read the states too, after every token."""
         mask, targets, model = batch.mask, batch.tokens[batch.mask], self.backbone.model
         states = None
         if self.plain_head:
             head: Any = model.get_output_embeddings()
-            states = self.backbone(batch)
+            states = self.backbone(batch, None if critic else before_actions(mask))
             flat = token_logprobs(
                 states.before(mask),
                 head.weight,
@@ -182,7 +211,7 @@ def final_values_of(head: nn.Module, states: States, lengths: Int[Tensor, " B"])
 def reward_scores(backbone: Backbone, batch: Batch) -> Float[Tensor, " B"]:
     """A reward model's score after each row's last token, found by length and never by token value."""
     head: nn.Module = backbone.model.score  # pyright: ignore[reportAssignmentType]
-    return head(backbone(batch).last(batch.lengths))[:, 0].float()
+    return head(backbone(batch, at_ends(batch)).last(batch.lengths))[:, 0].float()
 
 
 def score_only(scores: Float[Tensor, " B"], batch: Batch) -> PolicyOutput:

@@ -249,8 +249,9 @@ class Learner:
     def _read_out(self, batch: Batch, entropy: Entropy) -> PolicyOutput:
         if self._scores:
             return score_only(reward_scores(self._backbone, batch), batch)
-        logprobs, entropies, states = self._read(batch, entropy)
-        if self.critic is None or self.critic.backbone is not None:
+        shared = self.critic is not None and self.critic.backbone is None
+        logprobs, entropies, states = self._read(batch, entropy, critic=shared)
+        if not shared:
             return PolicyOutput(logprobs, entropies)
         values, last = self._values(self._backbone(batch) if states is None else states, batch)
         return PolicyOutput(logprobs, entropies, values=values, final_values=last)

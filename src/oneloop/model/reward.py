@@ -8,7 +8,7 @@ import torch
 from transformers import PreTrainedModel
 
 from oneloop.batch import Batch
-from oneloop.forward.reader import Backbone
+from oneloop.forward.reader import Backbone, at_ends
 
 
 class LearnedReward:
@@ -61,6 +61,6 @@ class LearnedReward:
         for rows in batch.microbatch_rows(self._max_tokens):
             micro = batch.rows(rows).trimmed()
             with torch.autocast(device.type, self._dtype, enabled=self._dtype != torch.float32):
-                states = self._backbone(micro).last(micro.lengths)
+                states = self._backbone(micro, at_ends(micro)).last(micro.lengths)
             scores[rows] = head(states.float())[:, 0]
         return scores.tolist()

@@ -229,7 +229,8 @@ class Cast:
             self._hold("policy", ledger.live - before)
             return out
         read = CausalReader(self.backbone, self.temperature, plain_head(self.policy), self.head_memory)
-        logprobs, entropies, states = read(batch, entropy)
+        shared = self.critic_head is not None and self.critic is None
+        logprobs, entropies, states = read(batch, entropy, critic=shared)
         after = ledger.live
         self._hold("policy", after - before)
         if self.critic_head is None:
