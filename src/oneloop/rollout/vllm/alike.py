@@ -53,8 +53,8 @@ def each(crew: Crew, work: Callable[[], object]) -> None:
         return
     for rank, words in enumerate(everyone):
         if words is not None:
-            text = words.pop("text")
-            raise Fault(f"rank {rank}: {text}", **words) from None
+            first: dict[str, Any] = words | {"text": f"rank {rank}: {words['text']}"}
+            raise Fault(**first) from None
 
 
 OTHERWISE: dict[str, Any] = {}
