@@ -7,12 +7,13 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 from torch.distributed.device_mesh import init_device_mesh
+from transformers import PreTrainedModel
 
 from oneloop.config import Run, default_run
 from oneloop.errors import EngineError
 from oneloop.model.load import load_policy, load_tokenizer
 from oneloop.model.lora import Lora, add_adapters
-from oneloop.model.save import describe_policy, write_weights
+from oneloop.model.save import describe_policy, weights_of, write_weights
 from oneloop.parallel.fsdp import Sharding
 from oneloop.parallel.launch import Ranks
 from oneloop.recipes.execute import execute
@@ -30,7 +31,7 @@ RUNS = {
 }
 """Of two ranks; those that name no engine use one that is there."""
 WRITTEN = [("llama", 0, torch.float32), ("qwen3", 0, torch.bfloat16), ("llama", 4, torch.bfloat16)]
-"""Models whose weights are written by two ranks that hold shares, and by one that holds all."""
+"""Models whose weights are written: the rank of their adapters, and how they are rounded. The second's head is tied."""
 
 
 def codes(completions, **columns) -> list[float]:
@@ -67,30 +68,33 @@ def server_there(folder: Path) -> Server:
     return server
 
 
+def adapted(folder: Path, name: str, rank: int) -> PreTrainedModel:
+    torch.manual_seed(3)
+    policy = load_policy(str(folder / name))
+    if rank:
+        add_adapters(policy, Lora(rank=rank), str(folder / name))
+        for parameter in (one for one in policy.parameters() if one.requires_grad):
+            torch.nn.init.normal_(parameter, std=0.1)
+    return policy
+
+
 def written(world, folder: Path) -> dict:
-    """The greatest gap between what two ranks write of their shares and what one writes of the whole; its names."""
+    """What two ranks write for a server, of replicas and of shares: files, wrong tensors, and names left out."""
     found = {}
     for name, rank, dtype in WRITTEN:
-        texts = []
-        for cut in (False, True):
-            torch.manual_seed(3)
-            policy = load_policy(str(folder / name))
-            if rank:
-                add_adapters(policy, Lora(rank=rank), str(folder / name))
-                for parameter in (p for p in policy.parameters() if p.requires_grad):
-                    torch.nn.init.normal_(parameter, std=0.1)
-            if cut:
+        policy = adapted(folder, name, rank)
+        wanted = {key: value.to(dtype).clone() for key, value in weights_of(policy).items()}
+        for how in ("replicas", "shares"):
+            if how == "shares":
                 Sharding(mesh=init_device_mesh("cpu", (world.ranks,)))(policy)
-            place = Path(world.agree(str(folder / f"written {name} {rank} {cut}")))
+            place = folder / f"written {name} {rank} {how}"
             place.mkdir(exist_ok=True)
             write_weights(place, policy, dtype, world)
             world.collect([0])
-            files = sorted(place.glob("*.safetensors"))
-            texts.append((len(files), {key: value for file in files for key, value in load_file(file).items()}))
-        (_, alone), (count, both) = texts
-        same = {key: alone[key].dtype == both[key].dtype and torch.equal(alone[key], both[key]) for key in both}
-        missing = alone.keys() ^ both.keys()
-        found[f"{name} {rank}"] = {"files": count, "same": all(same.values()), "missing": sorted(missing)}
+            files = list(place.glob("*.safetensors"))
+            there = {key: value for file in files for key, value in load_file(file).items()}
+            wrong = [k for k, v in there.items() if v.dtype != dtype or not torch.equal(v, wanted[k])]
+            found[f"{name} {rank} {how}"] = (len(files), wrong, sorted(wanted.keys() - there.keys()))
     return found
 
 
