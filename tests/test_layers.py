@@ -37,7 +37,8 @@ MAY_IMPORT = {
     "record": PLAIN,
     "health": PLAIN,
     "finite": {"errors"},
-    "config": {"errors", "finite"},
+    "config": {"combinations", "errors", "finite"},
+    "combinations": {"config", "errors"},
     "methods": {"config", "errors"},
     "toml": {"config", "errors"},
     "lab": {"record", "health", *PLAIN},
@@ -81,7 +82,7 @@ MAY_IMPORT = {
 }
 NO_TORCH = (
     "types", "errors", "seeds", "methods", "secrets", "together", "pipes", "sandbox", "rewards", "environments",
-    "tasks", "data", "record", "health", "lab", "config", "toml", "finite",
+    "tasks", "data", "record", "health", "lab", "config", "combinations", "toml", "finite",
 )  # fmt: skip
 OBJECTIVE_MAY_USE = {"torch", "jaxtyping", "oneloop", "collections", "dataclasses", "math", "typing"}
 

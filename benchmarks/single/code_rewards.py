@@ -1,8 +1,8 @@
 """Gradings of the code reward: `python benchmarks/single/code_rewards.py [--gradings 2000]`.
 
 How many a second with every core, how long one takes that has the machine to itself (the program itself needs next to
-nothing, so that is what isolation and judging cost), and what is left of all of them. Prints a JSON line for each form of
-tests: half of the programs are right, a tenth try something that they may not.
+nothing, so that is what isolation and judging cost), and what is left of all of them. Prints a JSON line for each form
+of tests: half of the programs are right, a tenth try something that they may not.
 """
 
 from __future__ import annotations

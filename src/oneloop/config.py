@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import tomli_w
 from tyro.conf import Positional
 
+from oneloop.combinations import check_combinations
 from oneloop.errors import ConfigError
 from oneloop.finite import check_finite
 
@@ -115,6 +116,9 @@ class Run:
     is there (its key in ONELOOP_ENGINE_KEY)."""
     vllm_python: str = ""
     """Python of an environment with vLLM, for --engine vllm; left out, .venv-vllm/bin/python of `make vllm`."""
+    vllm_devices: tuple[int, ...] = ()
+    """GPUs of --engine vllm, by the numbers that --device cuda:N has for them; several share the model out. Left out,
+    it lies beside the trainer (of several ranks the first) and takes 0.4 of that GPU's memory."""
     staleness: int = 0
     """Steps that sampling may run ahead of training, beside it: completions come from weights up to so many steps old,
     and π_old/μ corrects for it. 0: sampling and training take turns."""
@@ -229,40 +233,15 @@ class Run:
                 "Fix: --eval-temperature 1, or --eval-samples 1"
             )
         _wanted(0 < self.eval_top_p <= 1, "eval_top_p", self.eval_top_p, "a probability in (0, 1]")
-        self._check_shared()
+        least = min(self.vllm_devices, default=0)
+        _wanted(least >= 0, "vllm_devices", least, "numbers of GPUs, from 0")
+        check_combinations(self)
         self._check_best()
-        self._check_engine()
         for name in self.report_to:
             if name not in LOGGERS:
                 near = get_close_matches(name, LOGGERS, 1)
                 hint = f" Did you mean {near[0]}?" if near else ""
                 raise ConfigError(f"--report-to {name}: the loggers are {', '.join(LOGGERS)}.{hint}")
-
-    def _check_shared(self) -> None:
-        if self.shard == "none":
-            if self.cpu_offload:
-                raise ConfigError("--cpu-offload without --shard: there are no shares to move. Fix: --shard full")
-            return
-        if self.compile:
-            raise ConfigError(
-                f"--compile with --shard {self.shard}: compiled layers have not been tried on shares of a model. "
-                "Fix: leave --compile out"
-            )
-        if self.engine != "builtin":
-            raise ConfigError(
-                f"--engine {self.engine} with --shard {self.shard}: weights that are shared out are gathered for the "
-                "built-in engine only. Fix: leave --engine out"
-            )
-        if self.offload_idle:
-            raise ConfigError(
-                f"--offload-idle with --shard {self.shard}: what ranks share out is not moved model by model. "
-                "Fix: --cpu-offload instead"
-            )
-        if self.optimizer != "adamw":
-            raise ConfigError(
-                f"--optimizer {self.optimizer} with --shard {self.shard}: its state is of whole parameters. "
-                "Fix: --optimizer adamw, whose moments the ranks share out"
-            )
 
     def _check_best(self) -> None:
         by = self.keep_best_by
@@ -277,23 +256,6 @@ class Run:
             raise ConfigError(
                 "--keep-best with --eval-every 0 has one evaluation, at the end, and nothing to compare. "
                 "Fix: --eval-every 10"
-            )
-
-    def _check_engine(self) -> None:
-        if self.engine not in ("builtin", "vllm") and not self.engine.startswith(("http://", "https://")):
-            raise ConfigError(f"--engine {self.engine}: wanted builtin, vllm or http://HOST:PORT")
-        if self.vllm_python and self.engine != "vllm":
-            raise ConfigError(f"--vllm-python {self.vllm_python} with --engine {self.engine}. Fix: --engine vllm")
-        if self.in_flight == "continue" and not self.staleness:
-            raise ConfigError("--in-flight continue: with --staleness 0 it meets no update. Fix: --staleness 1")
-        if self.in_flight == "continue" and self.engine != "builtin":
-            raise ConfigError(
-                f"--in-flight continue with --engine {self.engine}: its completions are finished before each update. "
-                "Fix: --in-flight finish, or --engine builtin"
-            )
-        if self.replay and self.in_flight != "continue":
-            raise ConfigError(
-                f"--replay {self.replay}: --in-flight finish comes out the same without. Fix: leave it out"
             )
 
     @property
@@ -357,6 +319,7 @@ MAY_CHANGE_ON_RESUME = frozenset(
         "keep_best_by",
         "report_to",
         "vllm_python",
+        "vllm_devices",
     }
 )
 """Settings that do not change what a step computes, rounding aside, as long as no reward function fails."""

@@ -1,4 +1,4 @@
-"""Programming problems in the shapes of HumanEval, MBPP, APPS and LiveCodeBench, read as `prompt`, `tests`, `entry_point`."""
+"""Problems in the shapes of HumanEval, MBPP, APPS and LiveCodeBench, read as `prompt`, `tests`, `entry_point`."""
 
 import base64
 import json
@@ -14,11 +14,13 @@ from oneloop.errors import DataError
 HEAD = 'def twice(n: int) -> int:\n    """Two times n."""\n'
 CHECK = "def check(candidate):\n    assert candidate(2) == 4\n    assert candidate(0) == 0\n"
 HUMAN_EVAL = {
-    "task_id": "own/0", "prompt": HEAD, "test": CHECK, "entry_point": "twice", "canonical_solution": "    return 2 * n\n",
+    "task_id": "own/0", "prompt": HEAD, "test": CHECK, "entry_point": "twice",
+    "canonical_solution": "    return 2 * n\n",
 }  # fmt: skip
 ASSERTS = ["assert twice(2) == 4", "assert twice(0) == 0"]
 MBPP = {
-    "task_id": 1, "text": "Write a function that doubles.", "code": "def twice(n):\n    return 2 * n", "test_list": ASSERTS,
+    "task_id": 1, "text": "Write a function that doubles.", "code": "def twice(n):\n    return 2 * n",
+    "test_list": ASSERTS,
     "test_setup_code": "", "challenge_test_list": [],
 }  # fmt: skip
 SANITIZED = {

@@ -36,12 +36,12 @@ LONGEST = 15.0
 MARKS = ("trainer0", "trainer1", "worker0", "worker1")
 
 
-def ranks(arguments: list[str], folder: Path, count: int = 2) -> list[subprocess.Popen[str]]:
+def ranks(arguments: list[str], folder: Path, count: int = 2, **more: str) -> list[subprocess.Popen[str]]:
     """As torchrun, or whatever sets the same names, starts them."""
     with socket.socket() as place:
         place.bind(("localhost", 0))
         port = str(place.getsockname()[1])
-    common = {"WORLD_SIZE": str(count), "MASTER_ADDR": "localhost", "MASTER_PORT": port}
+    common = {"WORLD_SIZE": str(count), "MASTER_ADDR": "localhost", "MASTER_PORT": port} | more
     return [
         subprocess.Popen(
             [sys.executable, *arguments], cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -74,5 +74,6 @@ def state(folder: Path) -> dict:
 
 
 def alive(folder: Path) -> list[str]:
-    """Trainers and reward processes that are still there."""
-    return [name for name in MARKS if Path(f"/proc/{(folder / name).read_text()}").exists()]
+    """Trainers and reward processes that are still there, and the server, if they share one."""
+    marks = [folder / name for name in MARKS] + list(folder.glob("server"))
+    return [mark.name for mark in marks if Path(f"/proc/{mark.read_text().strip()}").exists()]

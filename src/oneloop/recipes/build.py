@@ -115,7 +115,8 @@ def assemble(
     if run.compile:
         say("compiling the layers, which takes seconds to minutes")
     sharding = sharding_of(run, device, world)
-    copied = Copied(policy, dtype_of(run)) if sharding and inputs.kind == "prompts" else None
+    copies = sharding and inputs.kind == "prompts" and run.engine == "builtin"
+    copied = Copied(policy, dtype_of(run)) if copies else None
     learner = Learner(
         policy,
         optimization=_optimization(run, algorithm),
@@ -255,7 +256,7 @@ class _Builder:
             fix = "look at vllm.log in the run folder; completions are drawn again with the same seeds"
             self.recorder.event(self.engine.version, "A_ENGINE", f"{what}. It is started again", fix)
 
-        return engine_of(self.run, self.learner, self.copied, self.text, prompt, self.say, told, self.world.rank)
+        return engine_of(self.run, self.learner, self.copied, self.text, prompt, self.say, told, self.world)
 
     def experience(self, reference: Reference | None) -> Experience:
         run, rows = self.run, self.inputs.rows

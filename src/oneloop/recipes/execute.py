@@ -178,7 +178,7 @@ def _train(
     else:
         _stop_if_asked(request, start, world)
         if start == 0:
-            observer.say(step_zero(run, algorithm, inputs, parts))
+            observer.say(step_zero(run, algorithm, inputs, parts, world))
             _before_training(run, parts, watched, best)
             _stop_if_asked(request, start, world)
         else:

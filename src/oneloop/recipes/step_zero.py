@@ -14,9 +14,11 @@ from oneloop.config import Run
 from oneloop.errors import OneloopError
 from oneloop.experience.pack import Row, collate
 from oneloop.model.learner import Learner
+from oneloop.ports import World
 from oneloop.recipes.build import Parts
 from oneloop.recipes.inputs import Inputs
 from oneloop.recipes.resolve import Algorithm, scores
+from oneloop.together import together
 from oneloop.types import Sampling
 
 PROBED, PROBED_TOKENS = 4, 8
@@ -26,14 +28,14 @@ SAME_WEIGHTS, SAME_PASS = 1e-3, 1e-6
 
 
 @torch.no_grad()
-def step_zero(run: Run, algorithm: Algorithm, inputs: Inputs, parts: Parts) -> str:
+def step_zero(run: Run, algorithm: Algorithm, inputs: Inputs, parts: Parts, world: World) -> str:
     """Check what must hold before the first update: π_θ = μ, so that the ratio is 1; π_θ = π_ref; DPO loss ln 2.
 
     Raises: OneloopError naming the number that is off.
     """
     if inputs.kind == "demonstrations" or scores(algorithm):
         return "step 0 checks: none apply"
-    batch, learner = _probe(run, inputs, parts).to(parts.learner.device), parts.learner
+    batch, learner = _probe(run, inputs, parts, world).to(parts.learner.device), parts.learner
     facts: list[tuple[str, float, float]] = []
     logprobs = learner.policy(batch).logprobs
     if batch.rollout_logprobs is not None:
@@ -53,9 +55,10 @@ def step_zero(run: Run, algorithm: Algorithm, inputs: Inputs, parts: Parts) -> s
     return "step 0 checks: " + (", ".join(f"{name} = {value:.1g}" for name, value, _ in facts) or "none apply")
 
 
-def _probe(run: Run, inputs: Inputs, parts: Parts) -> Batch:
+def _probe(run: Run, inputs: Inputs, parts: Parts, world: World) -> Batch:
     """The first step's pairs, or answers to a few prompts. Neither changes what the run will draw."""
-    if parts.engine is None:
+    engine = parts.engine
+    if engine is None:
         before = parts.experience.state()
         batch = parts.experience.batch(0)
         parts.experience.restore(before)
@@ -64,10 +67,13 @@ def _probe(run: Run, inputs: Inputs, parts: Parts) -> Batch:
     context = getattr(parts.learner.model.config, "max_position_embeddings", math.inf)
     every = (parts.text.prompt(row["prompt"], row.get("tools"))[0] for row in inputs.rows)
     prompts = list(islice((ids for ids in every if len(ids) + sampling.max_new_tokens <= context), PROBED))
-    answers = parts.engine.generate(prompts, sampling, range(len(prompts)))
+    # dealt: where two ranks ask a server on a GPU the same, they need not hear the same
+    mine = [number for number in world.share(range(len(prompts))) if number is not None]
+    own = together(world, lambda: engine.generate([prompts[number] for number in mine], sampling, mine))
+    answers = world.collect([(answer.tokens, answer.logprobs) for answer in own])
     return collate([
-        Row(prompt=ids, actions=answer.tokens, group=number, reward=1.0, logprobs=answer.logprobs)
-        for number, (ids, answer) in enumerate(zip(prompts, answers, strict=True))
+        Row(prompt=ids, actions=tokens, group=number, reward=1.0, logprobs=logprobs)
+        for number, (ids, (tokens, logprobs)) in enumerate(zip(prompts, answers, strict=True))
     ])  # fmt: skip
 
 
