@@ -7,8 +7,8 @@ VLLM := .venv-vllm
 # one thread: a model this small gains nothing from a second one, and everyone gets the same numbers
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test lint mutants bench bench-quick bench-step bench-lab bench-peers papers web web-test vllm test-vllm \
-	recorded clean
+.PHONY: demo test lint mutants soak attacks chaos golden bench bench-quick bench-step bench-lab bench-peers papers \
+	web web-test vllm test-vllm recorded clean
 
 demo: $(VENV)/installed
 	$(BIN)/oneloop demo
@@ -52,6 +52,26 @@ test-vllm: $(VENV)/installed $(VLLM)/installed
 # small changes to the source that a test must notice, one at a time; takes minutes
 mutants: $(VENV)/installed
 	$(BIN)/python tests/mutants/run.py
+
+# whether 5,000 steps grow in memory, and 1,000 hanging rewards leave anything; about ten minutes
+soak: $(VENV)/installed
+	$(BIN)/python benchmarks/single/soak.py
+
+# programs that cheat or try to break out, and right ones, against the code reward: as root, as a user, and without
+# namespaces; a table, and an error if one is paid or gets out; minutes
+attacks: $(VENV)/installed
+	$(BIN)/python tests/rewards/attacks/suite.py
+
+# 200 kills at random moments, after each of which the run must end as if nobody had killed it; then 20 of one rank of two;
+# then kills and refused writes at every system call of a save, which needs strace, and 10,000 damaged files; an hour
+chaos: $(VENV)/installed
+	$(BIN)/python tests/chaos/kills.py --kills 200
+	MKL_CBWR=COMPATIBLE $(BIN)/python tests/chaos/ranks.py --kills 20
+	$(BIN)/python tests/chaos/disk.py
+
+# the golden losses anew, where a change of them is meant: make golden BECAUSE="the reason, which stays in the file"
+golden: $(VENV)/installed
+	$(BIN)/python tests/golden_losses/losses.py --because "$(or $(BECAUSE),$(error BECAUSE is missing: why may the losses change?))"
 
 # beside TRL, transformers and vLLM, which get environments of their own; takes hours
 bench: $(VENV)/installed bench-peers

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from oneloop.config import Run, check_same
+from oneloop.config import Run
 from oneloop.errors import ConfigError
+from oneloop.recipes.resume import check_same
 
 RUN = Run(schedule="cosine")
 
@@ -41,6 +42,17 @@ def test_two_greedy_samples_would_be_one() -> None:
     assert Run(eval_samples=2, eval_temperature=0.5).eval_samples == 2
 
 
+def test_gpus_that_a_server_cannot_have_are_refused() -> None:
+    for changes, says in {
+        "engine": (dict(engine="builtin", device="cuda"), "--vllm-devices 6 7 with --engine builtin"),
+        "device": (dict(device="cpu"), "--vllm-devices 6 7 with --device cpu: vLLM for a CPU has no GPUs"),
+        "twice": (dict(vllm_devices=(6, 6)), "--vllm-devices 6 6 names a GPU twice"),
+        "negative": (dict(vllm_devices=(-1,)), "--vllm-devices is -1; wanted numbers of GPUs, from 0"),
+    }.values():
+        with pytest.raises(ConfigError, match=says):
+            Run(**{"engine": "vllm", "device": "cuda", "vllm_devices": (6, 7)} | changes)
+
+
 def test_what_cannot_be_shared_out_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"--offload-idle with --shard full.*--cpu-offload"):
         Run(offload_idle=True, shard="full")
@@ -49,7 +61,5 @@ def test_what_cannot_be_shared_out_is_refused() -> None:
             Run(optimizer=optimizer, shard="grad")
     with pytest.raises(ConfigError, match="--compile with --shard full"):
         Run(compile=True, shard="full")
-    with pytest.raises(ConfigError, match="--engine vllm with --shard full"):
-        Run(engine="vllm", shard="full")
     with pytest.raises(ConfigError, match="--cpu-offload without --shard"):
         Run(cpu_offload=True)

@@ -7,32 +7,38 @@ import pytest
 
 SRC = Path(__file__).parents[1] / "src" / "oneloop"
 
-PLAIN = {"types", "errors", "seeds", "methods", "together", "pipes"}
+PLAIN = {"types", "errors", "finite", "seeds", "methods", "secrets", "together", "pipes"}
 ADAPTERS = {"forward", "model", "rollout", "parallel", "environments", "rewards", "tasks", "data", "record"}
 MAY_IMPORT = {
     "types": {"errors"},
     "errors": set(),
     "seeds": set(),
+    "secrets": set(),
     "pipes": set(),
     "together": {"errors"},
+    "room": set(),
     "batch": PLAIN,
     "objective": {"batch", "errors"},
     "ports": {"batch", *PLAIN},
     "algorithms": {"batch", "objective", "ports", "errors"},
-    "loop": {"batch", "algorithms", "ports", *PLAIN},
+    "sound": {"batch", "ports", "errors"},
+    "loop": {"batch", "algorithms", "ports", "room", "sound", *PLAIN},
     "experience": {"batch", "objective", "algorithms", "ports", "together", *PLAIN},
     "forward": {"batch", "objective", "ports", *PLAIN},
-    "model": {"batch", "objective", "ports", "forward", *PLAIN},
+    "model": {"batch", "objective", "ports", "forward", "room", *PLAIN},
     "rollout": {"batch", "objective", "ports", "forward", *PLAIN},
     "parallel": {"batch", "ports", "together", "forward", "model", *PLAIN},
     "trace": {"batch", "objective", "algorithms", "ports", *PLAIN},
     "environments": PLAIN,
-    "rewards": PLAIN,
-    "tasks": PLAIN,
+    "sandbox": {"errors"},
+    "rewards": {"sandbox", *PLAIN},
+    "tasks": {"rewards", *PLAIN},
     "data": {"tasks", *PLAIN},
     "record": PLAIN,
     "health": PLAIN,
-    "config": {"errors"},
+    "finite": {"errors"},
+    "config": {"combinations", "errors", "finite"},
+    "combinations": {"config", "errors"},
     "methods": {"config", "errors"},
     "toml": {"config", "errors"},
     "lab": {"record", "health", *PLAIN},
@@ -42,6 +48,8 @@ MAY_IMPORT = {
         "algorithms",
         "ports",
         "loop",
+        "room",
+        "sound",
         "together",
         "experience",
         "config",
@@ -73,8 +81,8 @@ MAY_IMPORT = {
     "__main__": {"cli"},
 }
 NO_TORCH = (
-    "types", "errors", "seeds", "methods", "together", "pipes", "rewards", "environments", "tasks", "data", "record",
-    "health", "lab", "config", "toml",
+    "types", "errors", "seeds", "methods", "secrets", "together", "pipes", "sandbox", "rewards", "environments",
+    "tasks", "data", "record", "health", "lab", "config", "combinations", "toml", "finite",
 )  # fmt: skip
 OBJECTIVE_MAY_USE = {"torch", "jaxtyping", "oneloop", "collections", "dataclasses", "math", "typing"}
 

@@ -192,6 +192,20 @@ def test_an_error_keeps_its_kind_and_its_notes() -> None:
     assert errors.Stopped("x", 15).exit_code == 143
 
 
+def test_ranks_that_fail_in_different_words_say_the_first_one_s() -> None:
+    """So that it is told once; what oneloop does not explain is kept."""
+
+    def work(rank, world):
+        def fail():
+            raise ZeroDivisionError("a bug") if rank == 3 else RewardError(f"as rank {rank} saw it")
+
+        with pytest.raises(ZeroDivisionError if rank == 3 else RewardError) as failure:
+            together(world, fail)
+        return str(failure.value)
+
+    assert on_ranks(4, work) == [*["as rank 0 saw it"] * 3, "a bug"]
+
+
 def test_what_all_ranks_saw_is_what_one_process_sees() -> None:
     """Bit for bit, whichever rank had a pass, and where some had none."""
     batch, models = ragged_batch(0, 3), Bigram(0)

@@ -74,6 +74,13 @@ class Bigram(nn.Module):
         self.steps += 1
         return {"grad_norm": float(norm)}
 
+    def forget(self):
+        self.optimizer.zero_grad()
+
+    def skip(self):
+        self.optimizer.zero_grad()
+        return {"grad_norm": float("nan"), "skipped_steps": 1}
+
     def nudge(self, size=0.3, seed=99):
         """Move away from π_old: ratios leave 1 on both sides of the band."""
         rng = torch.Generator().manual_seed(seed)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields, replace
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
 from tyro.conf import Positional
 
+from oneloop.combinations import check_combinations
 from oneloop.errors import ConfigError
+from oneloop.finite import check_finite
 
 MARK = "python:"
 """How a setting begins that describes what Python handed over in the place of words."""
@@ -70,7 +71,10 @@ class Run:
     eval_reward: tuple[str, ...] = ()
     """Reward functions of the evaluation; left out, those of --reward, or the task's grader."""
     resume: bool = False
-    """Go on from the last checkpoint in --out; starts afresh when none was ever saved."""
+    """Go on from the last checkpoint in --out; starts afresh when there is no run, or one without a finished step."""
+    accept_loss: bool = False
+    """With --resume: where no checkpoint of the recorded steps can be read, start at step 0 again, and where lines of
+    the record are gone, go on without them. Otherwise both are errors, which say what is lost."""
     overwrite: bool = False
     """Delete the run in --out, if there is one, and start afresh."""
 
@@ -112,6 +116,9 @@ class Run:
     is there (its key in ONELOOP_ENGINE_KEY)."""
     vllm_python: str = ""
     """Python of an environment with vLLM, for --engine vllm; left out, .venv-vllm/bin/python of `make vllm`."""
+    vllm_devices: tuple[int, ...] = ()
+    """GPUs of --engine vllm, by the numbers that --device cuda:N has for them; several share the model out. Left out,
+    it lies beside the trainer (of several ranks the first) and takes 0.4 of that GPU's memory."""
     staleness: int = 0
     """Steps that sampling may run ahead of training, beside it: completions come from weights up to so many steps old,
     and π_old/μ corrects for it. 0: sampling and training take turns."""
@@ -150,9 +157,12 @@ class Run:
     seed: int = 0
     """Names every random number of the run."""
     save_every: int = 0
-    """Steps between checkpoints; 0 saves only at the end."""
+    """Steps between checkpoints; 0 saves at the end, and about every 15 minutes: less often where saving would take
+    more than a twentieth of the time."""
     keep_checkpoints: int = 2
-    """How many of the newest checkpoints stay."""
+    """How many of the newest checkpoints stay as they are, to resume from."""
+    keep_weights: int = 0
+    """Of how many older checkpoints the weights stay, to evaluate or to start from."""
     eval_every: int = 0
     """Steps between evaluations, of which the first comes before step 0; 0 evaluates only at the end."""
     eval_samples: int = 1
@@ -193,6 +203,7 @@ class Run:
     """Loggers that are told too, beside the files of the run folder: tensorboard, wandb, trackio."""
 
     def __post_init__(self) -> None:
+        check_finite(self)
         for name in _POSITIVE:
             _wanted(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         for name in _NOT_NEGATIVE:
@@ -205,6 +216,10 @@ class Run:
         _wanted(self.lora_alpha > 0, "lora_alpha", self.lora_alpha, "a positive number")
         if self.resume and self.overwrite:
             raise ConfigError("--resume goes on with the run in --out, --overwrite deletes it. Fix: one of the two")
+        if self.accept_loss and not self.resume:
+            raise ConfigError(
+                "--accept-loss without --resume: a new run has nothing to lose. Fix: --resume --accept-loss"
+            )
         if self.lora and self.model.startswith("scratch:"):
             raise ConfigError(
                 f"--lora {self.lora} with --model {self.model}: random weights that stay as they are teach adapters "
@@ -218,40 +233,15 @@ class Run:
                 "Fix: --eval-temperature 1, or --eval-samples 1"
             )
         _wanted(0 < self.eval_top_p <= 1, "eval_top_p", self.eval_top_p, "a probability in (0, 1]")
-        self._check_shared()
+        least = min(self.vllm_devices, default=0)
+        _wanted(least >= 0, "vllm_devices", least, "numbers of GPUs, from 0")
+        check_combinations(self)
         self._check_best()
-        self._check_engine()
         for name in self.report_to:
             if name not in LOGGERS:
                 near = get_close_matches(name, LOGGERS, 1)
                 hint = f" Did you mean {near[0]}?" if near else ""
                 raise ConfigError(f"--report-to {name}: the loggers are {', '.join(LOGGERS)}.{hint}")
-
-    def _check_shared(self) -> None:
-        if self.shard == "none":
-            if self.cpu_offload:
-                raise ConfigError("--cpu-offload without --shard: there are no shares to move. Fix: --shard full")
-            return
-        if self.compile:
-            raise ConfigError(
-                f"--compile with --shard {self.shard}: compiled layers have not been tried on shares of a model. "
-                "Fix: leave --compile out"
-            )
-        if self.engine != "builtin":
-            raise ConfigError(
-                f"--engine {self.engine} with --shard {self.shard}: weights that are shared out are gathered for the "
-                "built-in engine only. Fix: leave --engine out"
-            )
-        if self.offload_idle:
-            raise ConfigError(
-                f"--offload-idle with --shard {self.shard}: what ranks share out is not moved model by model. "
-                "Fix: --cpu-offload instead"
-            )
-        if self.optimizer != "adamw":
-            raise ConfigError(
-                f"--optimizer {self.optimizer} with --shard {self.shard}: its state is of whole parameters. "
-                "Fix: --optimizer adamw, whose moments the ranks share out"
-            )
 
     def _check_best(self) -> None:
         by = self.keep_best_by
@@ -266,23 +256,6 @@ class Run:
             raise ConfigError(
                 "--keep-best with --eval-every 0 has one evaluation, at the end, and nothing to compare. "
                 "Fix: --eval-every 10"
-            )
-
-    def _check_engine(self) -> None:
-        if self.engine not in ("builtin", "vllm") and not self.engine.startswith(("http://", "https://")):
-            raise ConfigError(f"--engine {self.engine}: wanted builtin, vllm or http://HOST:PORT")
-        if self.vllm_python and self.engine != "vllm":
-            raise ConfigError(f"--vllm-python {self.vllm_python} with --engine {self.engine}. Fix: --engine vllm")
-        if self.in_flight == "continue" and not self.staleness:
-            raise ConfigError("--in-flight continue: with --staleness 0 it meets no update. Fix: --staleness 1")
-        if self.in_flight == "continue" and self.engine != "builtin":
-            raise ConfigError(
-                f"--in-flight continue with --engine {self.engine}: its completions are finished before each update. "
-                "Fix: --in-flight finish, or --engine builtin"
-            )
-        if self.replay and self.in_flight != "continue":
-            raise ConfigError(
-                f"--replay {self.replay}: --in-flight finish comes out the same without. Fix: leave it out"
             )
 
     @property
@@ -300,7 +273,9 @@ class Run:
         return min(self.minibatch or self.prompts_per_step, self.prompts_per_step)
 
     def to_toml(self) -> str:
-        values = asdict(replace(self, overwrite=False))  # whoever takes the file as a recipe deletes nothing
+        values = asdict(
+            replace(self, overwrite=False, accept_loss=False)
+        )  # whoever takes the file as a recipe deletes nothing
         return tomli_w.dumps({k: list(v) if isinstance(v, tuple) else v for k, v in values.items()})
 
 
@@ -311,17 +286,19 @@ _POSITIVE = (
     "eval_samples", "data_size", "eval_size", "reward_workers", "ranks",
 )  # fmt: skip
 _NOT_NEGATIVE = (
-    "minibatch", "max_refills", "top_k", "warmup", "save_every", "eval_every", "eval_temperature",
+    "minibatch", "max_refills", "top_k", "warmup", "save_every", "keep_weights", "eval_every", "eval_temperature",
     "eval_top_k", "eval_max_new_tokens", "weight_decay", "critic_learning_rate", "lora", "staleness",
 )  # fmt: skip
 MAY_CHANGE_ON_RESUME = frozenset(
     {
         "resume",
+        "accept_loss",
         "overwrite",
         "steps",
         "out",
         "save_every",
         "keep_checkpoints",
+        "keep_weights",
         "max_tokens",
         "gradient_checkpointing",
         "compile",
@@ -342,6 +319,7 @@ MAY_CHANGE_ON_RESUME = frozenset(
         "keep_best_by",
         "report_to",
         "vllm_python",
+        "vllm_devices",
     }
 )
 """Settings that do not change what a step computes, rounding aside, as long as no reward function fails."""
@@ -350,22 +328,6 @@ MAY_CHANGE_ON_RESUME = frozenset(
 def _wanted(holds: bool, name: str, value: object, wanted: str) -> None:
     if not holds:
         raise ConfigError(f"--{name.replace('_', '-')} is {value}; wanted {wanted}")
-
-
-def check_same(run: Run, recorded: Run, folder: Path) -> None:
-    """Refuse to resume another run than the one in the folder."""
-    for field in fields(Run):
-        old, new = getattr(recorded, field.name), getattr(run, field.name)
-        if field.name not in MAY_CHANGE_ON_RESUME and old != new:
-            raise ConfigError(
-                f"--resume: {folder / 'config.toml'} has {field.name} = {old!r}, this command {new!r}; the result "
-                "would be neither run. Fix: the same flags, or another --out"
-            )
-    if run.steps != recorded.steps and run.schedule != "constant":
-        raise ConfigError(
-            f"--resume: --steps {run.steps} instead of {recorded.steps} would bend the {run.schedule} schedule that "
-            f"the run has followed so far. Fix: --steps {recorded.steps}, or --schedule constant from the start"
-        )
 
 
 DEFAULTS: dict[str, dict[str, Any]] = {
@@ -388,7 +350,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 def not_default(run: Run) -> dict[str, Any]:
     """The settings in which a run differs from its algorithm's defaults, with the default of each."""
     default = default_run(run.algorithm)
-    names = (field.name for field in fields(Run) if field.name not in ("resume", "overwrite"))
+    names = (field.name for field in fields(Run) if field.name not in ("resume", "accept_loss", "overwrite"))
     return {name: getattr(default, name) for name in names if getattr(run, name) != getattr(default, name)}
 
 

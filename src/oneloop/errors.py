@@ -28,6 +28,10 @@ class RewardError(OneloopError, RuntimeError):
     """A reward function that raised or broke its contract; never read as a reward of 0."""
 
 
+class SandboxError(OneloopError, RuntimeError):
+    """The machine could not run a confined process; says nothing about the program that was to run there."""
+
+
 class EngineError(OneloopError, RuntimeError):
     """What samples outside of this process cannot be mended: it died, stalls, or answers what is no completion."""
 
@@ -36,8 +40,16 @@ class DivergedError(OneloopError, ArithmeticError):
     """Gradients were not finite several times in a row."""
 
 
+class OutOfMemory(OneloopError, RuntimeError):
+    """Memory of the device or of the machine ran out, with passes as small as they may be."""
+
+
 class CheckpointError(OneloopError, RuntimeError):
     """A checkpoint that is torn, incomplete or belongs to another run."""
+
+
+class DiskError(OneloopError, OSError):
+    """The disk refuses what a run has to write: full, failing, or the folder is not there any more."""
 
 
 class RankError(OneloopError, RuntimeError):

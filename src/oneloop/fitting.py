@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from oneloop.algorithms import Preference
 from oneloop.cli.terminal import terminal
+from oneloop.cli.train import advised
 from oneloop.config import Run, default_run
 from oneloop.data import Table, python_table
 from oneloop.errors import ConfigError, Stopped
@@ -97,7 +98,8 @@ def fit(
         _watching(run, quiet or not ranks.first, observer if ranks.first else None) as watcher,
     ):
         try:
-            return FinishedRun(execute(run, watcher, given, ranks=ranks))
+            with advised(run):
+                return FinishedRun(execute(run, watcher, given, ranks=ranks))
         except Stopped as stop:
             if not in_notebook():
                 raise

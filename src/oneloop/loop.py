@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from time import perf_counter
 
 import torch
 from torch import Tensor
 
 from oneloop.algorithms import Algorithm
-from oneloop.batch import Batch, added
-from oneloop.ports import Experience, Measure, Models, Recorder, SingleProcess, Trace, Untraced, World
+from oneloop.batch import Batch, PolicyOutput, added
+from oneloop.ports import Careful, Experience, Measure, Models, Recorder, SingleProcess, Trace, Untraced, World
+from oneloop.room import Room
 from oneloop.seeds import named_seed
+from oneloop.sound import Sound, Told, unheard
 
 Hook = Callable[[int, Algorithm], None]
 """Called after each recorded step with its number and the algorithm of the next one; knows itself when it is due."""
@@ -31,6 +34,7 @@ def train(
     start: int = 0,
     world: World = SingleProcess(),  # noqa: B008
     trace: Trace = Untraced(),  # noqa: B008
+    unsound: Told = unheard,
     measures: Sequence[Measure] = (),
     hooks: Sequence[Hook] = (),
     phase: Callable[[str], None] = lambda name: None,
@@ -42,6 +46,7 @@ def train(
         max_tokens: most tokens, padding included, in one forward and backward pass.
         seed: names the order of groups in each step.
         trace: looks at every pass of the updates.
+        unsound: told of a step that is not taken, because something in it is not finite.
         measures: evaluations whose results are logged with the step.
         hooks: called after each step is recorded (save, stop).
         phase: told which part of a step begins: rollout, prepare, update.
@@ -51,6 +56,11 @@ def train(
 
     Raises: DivergedError, and whatever a reward function or a hook raises.
     """
+
+    def halved(text: str) -> None:
+        recorder.event(step, "A_ROOM", text, "a smaller --max-tokens from the start, which changes memory alone")
+
+    room = Room(max_tokens, world.ranks == 1 and isinstance(models, Careful), halved)
     for step in range(start, steps):
         clock, tally = Clock(phase), Tally(world)
         with clock("rollout"):
@@ -60,22 +70,19 @@ def train(
             # π_old, π_ref, V_φ → Â        (no gradient; π_old only where the update's own forward pass is not it)
             batch = algorithm.prepare(batch, models, one_update=one_update)
         with clock("update"):
+            sound = Sound(step, batch, world, unsound)
             minis = minibatches(batch, algorithm.epochs, minibatch, seed, step)
             for update, mini in enumerate(minis):  # one optimizer step each
-                size = mini.size  # the denominator: counted once, whoever computes the passes
-                if size.tokens == 0:  # nothing to learn from, and momentum alone must not move the weights
+                if mini.size.tokens == 0:  # nothing to learn from, and momentum alone must not move the weights
                     tally.skip()
                     continue
-                # gradient accumulation: a sum, not a mean of means
-                for micro, mine in dealt(world, mini.microbatches(max_tokens)):
-                    out = models.policy(micro)
-                    loss = algorithm.loss(out, micro, size).counted(mine)
-                    loss.value.backward()
-                    tally.add(loss.stats)
-                    if mine:
-                        trace.saw(update, micro, out)
-                    del out, loss  # their graph, before the next one is built
-                if algorithm.too_far(tally.close(models.step())):  # finite check, clip, AdamW, schedule
+                # where memory runs out, once more with smaller passes
+                stats, saws = room(partial(gradient, algorithm, models, mini, world, sound), partial(forget, models))
+                tally.add(stats)
+                for micro, out in saws:
+                    trace.saw(update, micro, out)
+                # finite check, clip, AdamW, schedule
+                if algorithm.too_far(tally.close(sound.step(update, models))) or sound.broken:
                     break
             experience.update(models, step)  # μ ← π_θ
         report = experience.report(batch)
@@ -89,6 +96,38 @@ def train(
         for hook in hooks:  # save, stop: each knows when it is due
             hook(step, algorithm)
     return algorithm
+
+
+def gradient(
+    algorithm: Algorithm, models: Models, mini: Batch, world: World, sound: Sound, max_tokens: int
+) -> tuple[dict[str, Tensor], list[tuple[Batch, PolicyOutput]]]:
+    """Add up the gradient of one optimizer step: of a sum, not of a mean of means.
+
+    Returns: the statistics of its loss, and this rank's passes.
+    """
+    size = mini.size  # the denominator: counted once, whoever computes the passes
+    stats: dict[str, Tensor] = {}
+    saws: list[tuple[Batch, PolicyOutput]] = []
+    sound.begin()
+    for micro, mine in dealt(world, mini.microbatches(max_tokens)):
+        out = models.policy(micro)
+        loss = algorithm.loss(out, micro, size).counted(mine)
+        loss.value.backward()
+        sound.saw(micro, out, loss)
+        stats = added(stats, loss.stats)
+        if mine:
+            saws.append((micro, detached(out)))
+        del out, loss  # their graph, before the next one is built
+    return stats, saws
+
+
+def detached(out: PolicyOutput) -> PolicyOutput:
+    return PolicyOutput(*(None if value is None else value.detach() for value in out))  # pyright: ignore[reportArgumentType]
+
+
+def forget(models: Models) -> None:
+    if isinstance(models, Careful):
+        models.forget()
 
 
 def minibatches(batch: Batch, epochs: int, groups: int, seed: int, step: int) -> Iterator[Batch]:

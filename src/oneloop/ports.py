@@ -36,6 +36,22 @@ class Models(Protocol):
 
 
 @runtime_checkable
+class Careful(Protocol):
+    """Models that can do without a gradient that was added up since the last step."""
+
+    def forget(self) -> None:
+        """Drop it: its passes are made again, smaller, because memory ran out in one."""
+        ...
+
+    def skip(self) -> Mapping[str, float]:
+        """Drop it, in the place of `step`: something in its passes was not finite.
+
+        Raises: DivergedError after several in a row.
+        """
+        ...
+
+
+@runtime_checkable
 class World(Protocol):
     """The processes that train together. Every rank holds the whole step's batch; only passes and samples are dealt.
 

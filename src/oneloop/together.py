@@ -38,8 +38,8 @@ class Alone:
 def together(world: Crew, work: Callable[[], T]) -> T:
     """What `work` returns here, once it has ended well on every rank.
 
-    Raises: what `work` raised here; else what it raised on another rank, as the same error where it is one of
-    oneloop's.
+    Raises: what `work` raised on the first rank where it failed, as the same error where it is one of oneloop's. A
+    rank on which something failed that oneloop does not explain raises that.
     """
     if world.ranks == 1:
         return work()
@@ -49,11 +49,11 @@ def together(world: Crew, work: Callable[[], T]) -> T:
     except Exception as error:
         failure = error
     told = world.collect([None if failure is None else _words(failure)])
-    if failure is not None:
+    if failure is not None and not isinstance(failure, OneloopError):
         raise failure
     for rank, words in enumerate(told):
         if words is not None:
-            raise _error(rank, words)
+            raise failure if rank == world.rank and failure is not None else _error(rank, words)
     return result  # pyright: ignore[reportReturnType]  # nothing failed, so it is there
 
 

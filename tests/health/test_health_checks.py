@@ -69,6 +69,7 @@ ILL = [
     ("I_LOSS_ZERO", 0, steps(1, loss=3.7e-9)),
     ("A_STILL", 4, steps(5, grad_norm=0.0)),
     ("A_STILL", 4, steps(5, grad_norm=None, optimizer_steps=0.0)),
+    ("A_LOST", 2, steps(3, loss=[3.0, 4.6, 4.6], grad_norm=[5.0, 4.0, 3e-6], **NO_REWARD)),
     ("A_SKIPPED", 1, steps(3, skipped_steps=[0.0, 1.0, 1.0])),
     ("A_ENTROPY_LOW", 14, steps(15, entropy=[0.5] * 12 + [0.04] * 3)),
     ("A_ENTROPY_HIGH", 12, steps(15, entropy=[0.5] * 10 + [2.0] * 5)),
@@ -115,6 +116,9 @@ WELL = [
         1 - step / 20 for step in range(15)], **NO_REWARD)),
     ("a loss of 0 without a gradient informs of nothing", steps(3, loss=0.0, grad_norm=1e-9)),
     ("a loss that is not 0", steps(3, loss=1e-3)),
+    ("pairs told apart have no gradient", steps(
+        3, loss=[0.7, 0.02, 0.01], grad_norm=[5.0, 0.0, 0.0], **NO_REWARD)),
+    ("a small gradient that is not gone", steps(3, loss=4.0, grad_norm=[5.0, 0.01, 0.01], **NO_REWARD)),
     ("numbers that are not finite", steps(3, loss=float("nan"), kl=float("inf"), entropy=float("nan"))),
     ("a step without numbers", [{}, {}, {}]),
 ]  # fmt: skip
@@ -135,8 +139,8 @@ def test_a_well_run_is_left_in_peace(what, rows) -> None:
 
 def test_every_check_has_an_ill_run() -> None:
     assert {code for code, _, _ in ILL} == set(CODES) - {
-        "A_REFILL", "A_CHECKPOINT", "A_MACHINE", "A_ROLLOUTS", "A_MEMORY", "A_HEARTBEAT", "A_BEST",
-        "A_LOGGER", "A_REWARD", "A_TRACE", "A_ENGINE",
+        "A_REFILL", "A_CHECKPOINT", "A_SAVE", "A_RECORD", "A_MACHINE", "A_ROLLOUTS", "A_MEMORY", "A_HEARTBEAT",
+        "A_BEST", "A_LOGGER", "A_REWARD", "A_TRACE", "A_ENGINE", "A_UNSOUND", "A_ROOM",
     }  # fmt: skip
 
 

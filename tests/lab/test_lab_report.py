@@ -91,7 +91,7 @@ def test_a_file_that_takes_long_to_read_is_waited_for(tmp_path, monkeypatch):
     begun = Index._read_on
     monkeypatch.setattr(Index, "_read_on", lambda self: (sleep(0.8), begun(self)))
     found = answers(report_run(make_run(tmp_path / "run")))
-    assert len(found["/api/runs/run/curves"]["series"]) == 3
+    assert len(found["/api/runs/run/curves"]["series"]) == 4
 
 
 def test_the_browser_runs_this_script_and_no_other(tmp_path):

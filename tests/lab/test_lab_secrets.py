@@ -6,7 +6,7 @@ import pytest
 from asking import Lab, make_run
 from test_server_damage import ROUTES
 
-from oneloop.lab.secrets import HIDDEN, redacted
+from oneloop.secrets import HIDDEN, redacted
 
 CANARY = "C4n4ryC4n4ryC4n4ryC4n4ry0123456789abcdef"
 

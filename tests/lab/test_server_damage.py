@@ -169,7 +169,7 @@ def test_hostile_words_come_back_as_json_and_nothing_else(tmp_path):
 
 @pytest.mark.parametrize("name", ["a b", "日本", "-x", "x" * 200, "%2e%2e", "<b>", ".hidden", "a\nb", "~"])
 def test_names_of_folders_that_no_address_could_hold(tmp_path, name):
-    make_run(tmp_path / "runs" / name)
+    make_run(tmp_path / "runs" / "made").rename(tmp_path / "runs" / name)
     runs = Lab(tmp_path / "runs").api("/runs")["runs"]
     if name.startswith("."):
         assert runs == []

@@ -50,7 +50,8 @@ def test_a_run_says_what_it_was_asked_and_what_it_has(lab):
     assert {"name": "group_size", "value": "2", "default": "2", "changed": False} in run["config"]
     assert run["explain"]["group_size"] == 2 and run["explain"]["temperature"] is None
     assert run["tables"]["rollouts"] == {"count": 4, "spans": [[0, 3, 1]]}
-    assert run["metrics"] == ["reward", "reward_std", "kl", "num_tokens", "frac_reward_zero_std", "eval/reward"]
+    logged = ["reward", "reward_std", "kl", "num_tokens", "frac_reward_zero_std", "eval/reward", "time/step"]
+    assert run["metrics"] == logged
     assert run["x"] == {"tokens": True} and run["lacks"] == []
 
 
@@ -312,7 +313,7 @@ def test_a_resume_that_cuts_the_file_is_told_and_nothing_comes_twice(tmp_path):
     assert shorter["reset"] and [row["step"] for row in shorter["rows"]] == [0, 1, 2]
     assert lab.api("/runs/run/curves?names=reward")["series"][0]["n"] == 3
     # grown again to the same length: only the mark tells
-    again = [line.replace(b'"reward": 0.', b'"reward": 9.') for line in lines[3:]]
+    again = [line.replace(b'"reward": 0.', b'"reward": 9.').replace(b'"time": 1', b'"time": 2') for line in lines[3:]]
     with file.open("ab") as more:
         more.write(b"".join(again))
     assert file.stat().st_size == page["offset"]

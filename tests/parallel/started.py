@@ -68,5 +68,6 @@ def state(folder: Path) -> dict:
 
 
 def alive(folder: Path) -> list[str]:
-    """Trainers and reward processes that are still there."""
-    return [name for name in MARKS if Path(f"/proc/{(folder / name).read_text()}").exists()]
+    """Trainers and reward processes that are still there, and the server, if they share one."""
+    marks = [folder / name for name in MARKS] + list(folder.glob("server"))
+    return [mark.name for mark in marks if Path(f"/proc/{mark.read_text().strip()}").exists()]

@@ -11,6 +11,7 @@ import pytest
 from started import ENVIRONMENT, LONGEST, REWARDS, WORDS, alive, ended, ranks, state, until_step
 
 from oneloop.cli.main import run as command
+from vllm_stand import fake_python
 
 HANGING = """
 import sys, time
@@ -60,7 +61,9 @@ def test_a_signal_to_one_rank_stops_all_after_the_same_step(place, monkeypatch, 
 
 @pytest.mark.parametrize("killed", [0, 1])
 def test_a_rank_that_is_killed_ends_the_others(killed, place) -> None:
-    processes = ranks(["-m", "oneloop", *WORDS], place)
+    """And the server that they share, whoever started it."""
+    shared = ["--engine", "vllm", "--vllm-python", fake_python(place)]
+    processes = ranks(["-m", "oneloop", *WORDS, *shared], place, FAKE_MODEL="whole")
     until_step(processes[0])
     begin = monotonic()
     processes[killed].kill()

@@ -344,6 +344,21 @@ def test_replicas_share_out_samples_alone(folder: Path) -> None:
     assert four.table["policy"]["KV cache"] * 4 == one.table["policy"]["KV cache"]
 
 
+def test_what_vllm_samples_is_vllm_s_memory(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No cache and no copy on the ranks; beside one of them it takes a part of that GPU."""
+    monkeypatch.setattr("oneloop.plan.plan.installed", lambda device: 10**9)
+    shared = {"device": "cuda", "ranks": 4, "shard": "full", "engine": "vllm"}
+    part = billed(folder, "grpo", **shared)
+    assert "KV cache" not in part.phases[0].parts and part.table["policy"]["KV cache"] == 0
+    assert "copy that samples" not in part.phases[0].parts and part.elsewhere == POLICY
+    assert billed(folder, "grpo", device="cuda", engine="vllm", lora=2).elsewhere == POLICY
+    assert billed(folder, "grpo", device="cuda").elsewhere == billed(folder, "sft", device="cuda").elsewhere == 0
+    for devices, there, says in ((), 6 * 10**8, "of which it takes 0.4"), ((4, 5), 10**9, "on 2 GPUs of its own"):
+        run = run_of(folder, "grpo", **shared, vllm_devices=devices)
+        planned = plan(run, prompt=6, answer=10)
+        assert planned.available == there and says in text_of(run, planned)
+
+
 def test_shares_that_rest_in_the_machine(folder: Path) -> None:
     there, away = (
         billed(folder, "grpo", device="cuda", ranks=4, shard="full", cpu_offload=offload) for offload in (False, True)

@@ -115,9 +115,9 @@ def test_a_run_that_diverges_goes_on_from_before_the_first_bad_gradient(tmp_path
 
     with pytest.raises(DivergedError) as failure:
         execute(small(tmp_path / "run", steps=9, minibatch=1), Poisoner())
-    assert "1 finished steps are saved" in failure.value.__notes__[0]
-    state = json.loads((tmp_path / "run" / "checkpoints" / "step_000001" / "resume" / "state.json").read_text())
-    assert state["learner"]["skipped_in_a_row"] == 0, "the count of a step that is done again"
+    assert "3 finished steps are saved" in failure.value.__notes__[-1], "two were skipped, and are over"
+    state = json.loads((tmp_path / "run" / "checkpoints" / "step_000003" / "resume" / "state.json").read_text())
+    assert state["learner"]["skipped_in_a_row"] == 2, "the count of a step that is done again"
 
 
 def test_a_failure_before_anything_was_trained_saves_nothing(tmp_path) -> None:
@@ -174,6 +174,9 @@ def test_resume_without_a_usable_checkpoint_is_refused_and_nothing_is_cut(done, 
     with pytest.raises(ConfigError, match=r"its checkpoints are gone.*4 recorded steps lost.*--overwrite"):
         execute(run, Silent())
     assert metrics(out) == metrics(done) and len(list((out / "rollouts").iterdir())) == 4
+    watcher = Silent()
+    execute(replace(run, accept_loss=True), watcher)
+    assert any("4 recorded steps are lost" in line for line in watcher.lines) and len(metrics(out)) == 4
 
 
 def test_resume_without_config_is_refused_whatever_the_seed(done, tmp_path) -> None:
@@ -250,7 +253,9 @@ def test_another_machine_is_told_and_goes_on(tmp_path, monkeypatch) -> None:
     assert not any("A_MACHINE" in line for line in again.lines), "the same machine now"
 
 
-def test_a_kill_before_the_first_checkpoint_starts_again_and_says_so(tmp_path, monkeypatch) -> None:
+def test_a_kill_before_the_first_checkpoint_says_what_is_lost(tmp_path) -> None:
+    """And starts again where that is accepted."""
+
     class Dies(Silent):
         def step(self, step, values):
             if step == 1:
@@ -259,10 +264,13 @@ def test_a_kill_before_the_first_checkpoint_starts_again_and_says_so(tmp_path, m
     run = small(tmp_path / "run")
     with pytest.raises(KeyboardInterrupt):
         execute(run, Dies())
+    with pytest.raises(ConfigError, match=r"had finished 2 steps, and it was ended before.*2 recorded.*--accept-loss"):
+        execute(replace(run, resume=True), Silent())
     watcher = Silent()
-    execute(replace(run, resume=True), watcher)
-    assert any("no checkpoint had been saved yet" in line and "2 recorded steps" in line for line in watcher.lines)
+    execute(replace(run, resume=True, accept_loss=True), watcher)
+    assert any("2 recorded steps are lost" in line for line in watcher.lines)
     assert len(metrics(tmp_path / "run")) == 4
+    assert "accept_loss = false" in (tmp_path / "run" / "config.toml").read_text()
 
 
 # ---- step 0

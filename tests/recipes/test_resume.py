@@ -17,8 +17,10 @@ import pytest
 
 from forked import Forked
 from oneloop.config import Run, default_run
-from oneloop.errors import ConfigError
+from oneloop.errors import CheckpointError, ConfigError
 from oneloop.recipes.execute import execute
+from oneloop.record.atomic import verify
+from oneloop.record.reader import read_run
 from spawned import once
 from toy_models import Silent
 
@@ -130,7 +132,7 @@ CASES = [
 def test_resumed_equals_uninterrupted(policy, tmp_path, monkeypatch, algorithm, changes) -> None:
     whole = small(algorithm, policy, tmp_path / "whole", **changes)
     execute(whole, Silent())
-    broken = replace(whole, out=str(tmp_path / "broken"), resume=True)
+    broken = replace(whole, out=str(tmp_path / "broken"), resume=True, accept_loss=True)
     for step in (0, 2, 4):  # before the first checkpoint, after one, after the last but one
         killed_after(broken, step, monkeypatch)
     execute(broken, Silent())
@@ -211,7 +213,18 @@ def test_another_seed_is_another_run(policy, tmp_path) -> None:
 
 
 def command(run: Run) -> list[str]:
-    flags = ["--model", run.model, "--data", run.data, "--out", run.out, "--steps", str(run.steps), "--resume"]
+    flags = [
+        "--model",
+        run.model,
+        "--data",
+        run.data,
+        "--out",
+        run.out,
+        "--steps",
+        str(run.steps),
+        "--resume",
+        "--accept-loss",
+    ]
     flags += ["--prompts-per-step", "4", "--minibatch", "2", "--max-new-tokens", "5", "--learning-rate", "1e-3"]
     flags += ["--data-size", "10", "--eval-size", "8", "--eval-every", "2", "--save-every", "1", "--group-size", "3"]
     flags += ["--reward", graded(run.model)]
@@ -276,13 +289,116 @@ def test_resuming_another_run_or_other_data_is_refused(policy, tmp_path) -> None
     assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "finished", "refused, not harmed"
 
 
-def test_a_finished_run_says_so(policy, tmp_path) -> None:
-    run = small("dpo", policy, tmp_path / "run", steps=2, resume=True)
+def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
+    """Every byte, and when it was written."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
+
+
+def test_a_finished_run_says_so_and_stays_as_it_is(policy, tmp_path) -> None:
+    run = small("dpo", policy, tmp_path / "run", steps=2, resume=True, schedule="constant")
     execute(run, Silent())
-    before, again = weights(tmp_path / "run"), Silent()
+    before, again = contents(tmp_path / "run"), Silent()
     execute(run, again)
     assert any("nothing to train" in line for line in again.lines)
-    assert weights(tmp_path / "run") == before
+    with pytest.raises(ConfigError, match=r"has 2 finished steps, and --steps 1 is before that\. Fix: --steps 2 or"):
+        execute(replace(run, steps=1), Silent())
+    assert contents(tmp_path / "run") == before
+    final = tmp_path / "run" / "final" / "model.safetensors"
+    final.write_bytes(final.read_bytes()[:-1])
+    execute(run, Silent())
+    assert contents(tmp_path / "run")["final/model.safetensors"][0] == before["final/model.safetensors"][0]
+    execute(replace(run, steps=3), Silent())
+    assert [row["step"] for row in metrics(tmp_path / "run")] == [0, 1, 2]
+
+
+def torn(out: Path) -> None:
+    (out / "run.json").write_text('{"status": "runn')
+
+
+def missing(out: Path) -> None:
+    (out / "run.json").unlink()
+
+
+def a_broken_line(out: Path) -> None:
+    """The same number of bytes, as where a disk gives back another block."""
+    file = out / "metrics.jsonl"
+    first, second, *rest = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(first + b"?" * (len(second) - 1) + b"\n" + b"".join(rest))
+
+
+def a_line_less(out: Path) -> None:
+    """What `sed -i 2d` leaves."""
+    file = out / "metrics.jsonl"
+    first, _, *rest = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(first + b"".join(rest))
+
+
+def zeros(out: Path) -> None:
+    """A block that a machine without power never wrote."""
+    with (out / "metrics.jsonl").open("ab") as file:
+        file.write(b'{"step": 3, "ti' + b"\0" * 512)
+
+
+@pytest.mark.parametrize("damage", [torn, missing, a_broken_line, a_line_less, zeros], ids=lambda one: one.__name__)
+def test_a_damaged_record_does_not_end_a_run(policy, tmp_path, monkeypatch, damage) -> None:
+    whole = small("sft", policy, tmp_path / "whole")
+    execute(whole, Silent())
+    broken = replace(whole, out=str(tmp_path / "broken"), resume=True)
+    killed_after(broken, 4, monkeypatch)
+    damage(tmp_path / "broken")
+    watcher = Silent()
+    if damage is a_line_less:
+        with pytest.raises(CheckpointError, match=r"lines that belong to the run are gone\. Fix: .*--accept-loss"):
+            execute(broken, watcher)
+    execute(replace(broken, accept_loss=damage is a_line_less), watcher)
+    assert weights(tmp_path / "broken") == weights(tmp_path / "whole")
+    lost = damage in (a_broken_line, a_line_less)
+    steps = [row["step"] for row in read_run(tmp_path / "broken").metrics]
+    assert steps == [step for step in range(STEPS) if step != 1 or not lost]
+    assert any("A_RECORD" in line and "metrics.jsonl" in line for line in watcher.lines) == lost
+    info = json.loads((tmp_path / "broken" / "run.json").read_text())
+    assert info["status"] == "finished" and info["checkpoint"] == STEPS
+
+
+def test_a_torn_run_json_does_not_let_other_data_in(policy, tmp_path, monkeypatch) -> None:
+    data = tmp_path / "data.jsonl"
+    data.write_text("".join(json.dumps({"prompt": f"{n}+1=", "completion": str(n + 1)}) + "\n" for n in range(8)))
+    run = small("sft", policy, tmp_path / "run", data=str(data), eval_data="", resume=True)
+    killed_after(run, 4, monkeypatch)
+    torn(tmp_path / "run")
+    data.write_text(data.read_text().replace("1+1=", "3+3="))
+    with pytest.raises(ConfigError, match="not those"):
+        execute(run, Silent())
+
+
+@pytest.mark.parametrize("again", [{}, {"resume": True}], ids=["new", "resumed"])
+def test_a_run_that_failed_before_step_0_blocks_no_corrected_command(policy, tmp_path, monkeypatch, again) -> None:
+    """It failed when everything was there: the folder, the loggers, the best model so far."""
+    run = small("sft", policy, tmp_path / "run", steps=2, keep_best=True)
+    with monkeypatch.context() as patch:
+        patch.setattr("oneloop.recipes.execute.train", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            execute(run, Silent())
+    assert (tmp_path / "run" / "best").is_dir()
+    execute(replace(run, learning_rate=2e-3, **again), Silent())
+    assert read_run(tmp_path / "run").config["learning_rate"] == 2e-3
+
+
+@pytest.mark.parametrize("piece", ["resume/state.json", "resume/optimizer.safetensors", "policy/config.json"])
+def test_a_piece_that_neither_folder_nor_manifest_has_is_no_fresh_start(policy, tmp_path, monkeypatch, piece) -> None:
+    run = small("sft", policy, tmp_path / "run", resume=True, save_every=1)
+    killed_after(run, 3, monkeypatch)
+    newest = tmp_path / "run" / "checkpoints" / "step_000003"
+    manifest = json.loads((newest / "manifest.json").read_text())
+    del manifest[piece]
+    (newest / "manifest.json").write_text(json.dumps(manifest))
+    watcher = Silent()
+    with pytest.raises(CheckpointError, match=r"is not in manifest"):
+        verify(newest)
+    (newest / piece).unlink()
+    execute(run, watcher)
+    assert any("step_000003" in line and "is needed" in line and "falling back" in line for line in watcher.lines)
 
 
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(policy, tmp_path, monkeypatch) -> None:

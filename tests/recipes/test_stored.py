@@ -1,7 +1,6 @@
 """Rows as items on disk, encoded together: the same as one row after another, in memory that does not grow."""
 
 import tracemalloc
-from enum import StrEnum
 from pathlib import Path
 from random import Random
 
@@ -156,7 +155,7 @@ def test_rows_that_were_left_out_are_counted_and_the_first_five_named() -> None:
 def test_items_move_to_a_nameless_file_and_stay_what_they_were(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path))
     monkeypatch.setattr(stored, "IN_MEMORY", 5_000)
-    kept: Stored[tuple[int, ...]] = Stored()
+    kept: Stored[tuple[int, ...]] = Stored(list, tuple)
     wanted = [tuple(range(n % 300)) for n in range(200)]
     for number, item in enumerate(wanted):
         kept.add(item)
@@ -202,9 +201,6 @@ def test_without_room_the_folder_and_a_way_out_are_named(tmp_path: Path, monkeyp
 
 
 def test_a_value_that_cannot_be_written_down_names_its_row() -> None:
-    class Local(StrEnum):
-        ONE = "one"
-
-    rows = [{"prompt": "1", "kind": "one"}, {"prompt": "1", "kind": Local.ONE}]
-    with pytest.raises(DataError, match=r"row 2: a value cannot be kept on disk .*Local.*Fix: plain text or numbers"):
+    rows = [{"prompt": "1", "kind": "one"}, {"prompt": "1", "kind": {"one"}}]
+    with pytest.raises(DataError, match=r"row 2: a value cannot be kept on disk .*set.*Fix: plain text or numbers"):
         items.prompts(rows, Text(load_tokenizer("scratch:tiny"), (1,)), None, 5)

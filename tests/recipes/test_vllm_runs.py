@@ -13,6 +13,7 @@ from oneloop.config import Run, default_run
 from oneloop.errors import ConfigError, EngineError
 from oneloop.objective.correction import TruncatedImportance
 from oneloop.recipes.execute import execute
+from oneloop.recipes.preflight import place_checks
 from oneloop.recipes.resolve import resolved
 from oneloop.recipes.sampler import probe_of
 from oneloop.record.reader import read_run
@@ -32,10 +33,11 @@ def python(tmp_path, monkeypatch) -> str:
     return fake_python(tmp_path)
 
 
-def test_a_run_learns_from_a_server_that_follows_its_weights(python, tmp_path) -> None:
+def test_a_run_learns_from_a_server_that_follows_its_weights(python, tmp_path, monkeypatch) -> None:
     """Weights move far in a step here, and yet the server's log-probs are the trainer's: they arrived."""
+    monkeypatch.chdir(tmp_path)  # the server runs elsewhere
     (tmp_path / "codes.py").write_text("def codes(completions, **rest): return [sum(map(ord, c)) for c in completions]")
-    run = small(tmp_path / "run", vllm_python=python, save_every=1, reward=(f"{tmp_path}/codes.py:codes",))
+    run = small(tmp_path / "run", vllm_python="./python", save_every=1, reward=(f"{tmp_path}/codes.py:codes",))
     out = execute(replace(run, eval_every=2), Silent())
     text = (out / "objective.txt").read_text(encoding="utf-8")
     assert "correction     × min(π_old(aₜ|sₜ)/μ(aₜ|sₜ), 2)" in text and "sampler        vLLM with a copy" in text
@@ -81,6 +83,21 @@ def test_what_cannot_sample_is_refused_before_anything_is_loaded(tmp_path, capsy
         small(tmp_path, engine="sglang")
     with pytest.raises(ConfigError, match=r"--vllm-python x with --engine builtin\. Fix: --engine vllm"):
         small(tmp_path, engine="builtin", vllm_python="x")
+
+
+def test_a_server_of_one_machine_is_refused_to_ranks_of_several(python, tmp_path, monkeypatch) -> None:
+    for name, value in {"WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    ours, theirs = (small(tmp_path, engine=engine) for engine in ("vllm", "http://node0:8000"))
+    ours = replace(ours, vllm_python=python)
+    for here, run in (("2", theirs), ("4", ours)):
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", here)
+        for check in place_checks(run, "prompts"):
+            check()
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match=r"ranks on several machines.*Fix: start one that all of them reach, and"):
+        for check in place_checks(ours, "prompts"):
+            check()
 
 
 def test_the_correction_comes_with_a_sampler_that_is_not_the_trainer() -> None:

@@ -214,6 +214,25 @@ def test_missing_short_and_unlisted(tmp_path):
         verify(folder)
 
 
+def test_what_the_manifest_leaves_out_is_no_part_of_a_checkpoint(tmp_path):
+    folder = fill(tmp_path / "step")
+    manifest = json.loads((folder / MANIFEST).read_text())
+    del manifest["state.json"]
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(CheckpointError, match=r"state\.json is not in manifest\.json"):
+        verify(folder)
+    (folder / "state.json").unlink()
+    verify(folder)
+    with pytest.raises(CheckpointError, match=r"manifest\.json lists no \*\.json, which is needed"):
+        verify(folder, ("*.json",))
+    (folder / ".DS_Store").touch()
+    verify(folder)
+    (tmp_path / "elsewhere").write_text("x")
+    (folder / "linked").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(CheckpointError, match="linked is a link"):
+        verify(folder)
+
+
 def test_damaged_manifest_is_always_a_checkpoint_error(tmp_path):
     """Any flipped bit of it is refused with a typed error, unless only a blank between its words changed."""
     folder = fill(tmp_path / "step")
@@ -231,7 +250,7 @@ def test_damaged_manifest_is_always_a_checkpoint_error(tmp_path):
         assert json.loads(manifest.read_bytes()) == said
 
 
-@pytest.mark.parametrize("text", ["[]", "3", '{"a": 1}', '{"../x": {"bytes": 1, "sha256": ""}}', ""])
+@pytest.mark.parametrize("text", ["[]", "3", '{"a": 1}', '{"../x": {"bytes": 1, "sha256": ""}}', "", "{}"])
 def test_manifest_of_another_shape(tmp_path, text):
     (tmp_path / MANIFEST).write_text(text)
     with pytest.raises(CheckpointError, match="cannot be read"):

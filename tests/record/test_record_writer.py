@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from oneloop.errors import CheckpointError, ConfigError
+from oneloop.errors import CheckpointError, ConfigError, DiskError
 from oneloop.record import writer
 from oneloop.record.reader import read_run
 from oneloop.record.writer import RunFolder, check_out, remove_run
@@ -56,7 +56,7 @@ def test_scalars_are_one_line_in_the_given_order_and_nan_is_null(tmp_path):
         text = (folder.path / "metrics.jsonl").read_text()
     assert text.endswith("\n") and text.count("\n") == 1
     row = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
-    assert list(row) == ["step", "time", "reward", "loss", "kl"]
+    assert list(row) == ["step", "time", "reward", "loss", "kl", "time/step"]
     assert (row["step"], row["reward"], row["loss"], row["kl"]) == (3, 0.5, None, None)
 
 
@@ -235,6 +235,28 @@ def test_rewind_never_pads_and_never_cuts_inside_a_line(tmp_path, position):
         assert (folder.path / "metrics.jsonl").read_bytes() == before
 
 
+def test_a_record_that_lost_lines_goes_on_where_that_is_accepted(tmp_path):
+    """As after `sed -i 2d`, where the line behind the checkpoint now ends where its own last line did."""
+    with start(tmp_path / "run") as folder:
+        for step in range(4):
+            folder.scalars(step, {"reward": float(step), "eval/reward": 1.0})
+            folder.event(step, "A_X", f"at {step}")
+            if step == 2:
+                position = folder.position()
+    for name in ("metrics.jsonl", "eval.jsonl"):
+        kept = (tmp_path / "run" / name).read_bytes().splitlines(keepends=True)
+        (tmp_path / "run" / name).write_bytes(b"".join([kept[0], *kept[2:]]))
+    with start(tmp_path / "run", resume=True) as folder:
+        with pytest.raises(CheckpointError, match="--accept-loss"):
+            folder.rewind(position, 3)
+        assert [text.count("gone") for text in folder.rewind(position, 3, accept_loss=True)] == [1, 1]
+        folder.scalars(3, {"reward": 9.0})
+    run = read_run(tmp_path / "run")
+    assert run.series("reward") == ([0, 2, 3], [0.0, 2.0, 9.0])
+    assert [row["done"] for row in run.evaluations] == [1, 3]
+    assert [event["code"] for event in run.events] == ["A_X"] * 3
+
+
 def test_rewind_cuts_nothing_unless_every_file_is_long_enough(tmp_path):
     with start(tmp_path / "run") as folder:
         folder.scalars(0, {"reward": 1.0})
@@ -313,6 +335,181 @@ def test_heartbeat_is_at_most_every_ten_seconds(tmp_path, monkeypatch):
             folder.scalars(step, {})
             beats.append(json.loads((folder.path / "run.json").read_text())["heartbeat"])
     assert list(dict.fromkeys(beats)) == [1000.0, 1011.0, 1022.0]
+
+
+def test_durations_are_those_of_a_clock_that_nobody_sets(tmp_path, monkeypatch):
+    """The clock on the wall goes back an hour between two steps."""
+    wall, steady = iter([5000.0, 1400.0] + [1400.0] * 20), iter(range(0, 100, 2))
+    with start(tmp_path / "run") as folder:
+        monkeypatch.setattr(writer, "monotonic", lambda: float(next(steady)))
+        folder.rewind({}, 0)
+        monkeypatch.setattr(writer, "time", lambda: next(wall))
+        folder.scalars(0, {})
+        folder.scalars(1, {})
+    rows = lines(tmp_path / "run" / "metrics.jsonl")
+    assert [row["time/step"] for row in rows] == [2.0, 2.0]
+
+
+SECRET = "hf_C4n4ryC4n4ryC4n4ry"
+
+
+def test_a_secret_stands_in_no_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("MY_API_KEY", "entirely-plain-words")
+    monkeypatch.setattr(sys, "argv", ["oneloop", "--model", f"https://me:{SECRET}@hub/m", "--token", SECRET])
+    folder = RunFolder.open(
+        tmp_path / "run", resume=False, config_text=f'model = "https://me:{SECRET}@hub/m"\n', facts={"model": SECRET}
+    )
+    with folder:
+        folder.event(0, "A_REWARD", f"401 for token={SECRET}", f"export HF_TOKEN={SECRET}")
+        folder.finish("failed", f"KeyError: {SECRET}, entirely-plain-words")
+    for file in (tmp_path / "run").rglob("*"):
+        content = file.read_bytes()
+        assert SECRET.encode() not in content and b"entirely-plain-words" not in content, file
+    assert "[hidden]" in (tmp_path / "run" / "run.json").read_text()
+
+
+@pytest.mark.parametrize("deed", ["deleted", "cut", "longer", "replaced", "a folder away", "another folder there"])
+def test_what_others_do_to_the_folder_is_noticed_at_the_next_step(tmp_path, deed):
+    out = tmp_path / "run"
+    with start(out) as folder:
+        folder.scalars(0, {"reward": 1.0})
+        folder.check_whole()
+        file = out / "metrics.jsonl"
+        if deed == "deleted":
+            file.unlink()
+        elif deed == "cut":
+            file.write_bytes(b"")
+        elif deed == "longer":
+            with file.open("a") as other:
+                other.write("{}\n")
+        elif deed == "replaced":
+            copy = file.read_bytes()
+            file.unlink()
+            file.write_bytes(copy)
+        else:
+            out.rename(tmp_path / "away")
+            if deed == "another folder there":
+                start(out).close()
+        with pytest.raises(DiskError, match=r"run( folder)?\S* .*(gone|another|somebody)"):
+            folder.scalars(1, {"reward": 1.0})
+        with pytest.raises(DiskError):
+            folder.check_whole()
+        folder.event(1, "A_X", "ends nothing")
+        folder.finish("failed", "")
+    if deed == "another folder there":
+        assert json.loads((out / "run.json").read_text())["status"] == "running", "the other run's is left alone"
+
+
+def test_last_words_on_a_full_disk(tmp_path, monkeypatch):
+    """The disk refuses every file until the reserve is gone."""
+    with start(tmp_path / "run") as folder:
+        real, reserve = writer.write_text, tmp_path / "run" / writer.RESERVE
+        assert reserve.stat().st_size == writer.RESERVED
+
+        def full(path, text):
+            if reserve.exists():
+                raise OSError(28, "No space left on device")
+            real(path, text)
+
+        monkeypatch.setattr(writer, "write_text", full)
+        folder.finish("failed", "No space left on device", 1)
+    info = read_run(tmp_path / "run").info
+    assert (info["status"], info["failure"]) == ("failed", "No space left on device")
+    assert not reserve.exists()
+
+
+def test_a_torn_run_json_and_what_starts_there_next(tmp_path):
+    out = tmp_path / "run"
+    with start(out) as folder:
+        folder.scalars(0, {"reward": 1.0})
+        for text in ("", "{", "[]", "\0" * 99):
+            (out / "run.json").write_text(text)
+            with pytest.raises(ConfigError, match="written by another process"):
+                start(out, resume=True)
+    for text in ("", "[1]", "{}"):
+        (out / "run.json").write_text(text)
+        with pytest.raises(ConfigError, match=r"holds a run already\. Fix: --resume"):
+            start(out)
+        with start(out, resume=True) as folder:
+            assert read_run(out).info["status"] == "running" and folder.checkpoint == 0
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [("file/run", "is a file"), ("file", "is a file"), ("a\0b", "control character"), ("a\nb", "control character"),
+     ("x" * 300, "300 bytes"), ("/".join(["y" * 200] * 21), "wanted at most 4000"), (".tmp-run", "temporary files")],
+)  # fmt: skip
+def test_where_no_run_folder_can_be(tmp_path, place, said):
+    (tmp_path / "file").write_text("x")
+    for opened in (start, lambda path: check_out(path, resume=True, overwrite=False)):
+        with pytest.raises(ConfigError, match=said) as error:
+            opened(tmp_path / place)
+        assert len(str(error.value)) < 5000 and "\0" not in str(error.value)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "rollouts", "checkpoints", "run.json", "checkpoints/step_000001"])
+def test_nothing_is_written_through_a_link(tmp_path, name):
+    with start(tmp_path / "run") as folder:
+        folder.scalars(0, {"reward": 1.0})
+    link, outside = tmp_path / "run" / name, tmp_path / "outside"
+    link.parent.mkdir(exist_ok=True)
+    if link.exists():
+        link.rename(outside)
+    else:
+        outside.mkdir()
+    link.symlink_to(outside)
+    with pytest.raises(ConfigError, match=f"{name} is a link"):
+        start(tmp_path / "run", resume=True)
+
+
+def test_a_folder_that_cannot_be_written_is_one_message(tmp_path, monkeypatch):
+    def full(path, text):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(writer, "write_text", full)
+    with pytest.raises(DiskError, match=r"--out .*run cannot be written: No space left on device\. Fix: make room"):
+        start(tmp_path / "run")
+
+
+STARTS = """
+import os, sys
+from pathlib import Path
+from oneloop.errors import ConfigError
+from oneloop.record.writer import RunFolder, check_out
+out, (ready, go) = Path(sys.argv[1]), os.pipe()
+said, told = os.pipe()
+for _ in range(100):
+    if os.fork() == 0:
+        os.close(go)
+        os.read(ready, 1)
+        try:
+            check_out(out, resume=False, overwrite=False)
+            folder = RunFolder.open(out, resume=False, config_text="", facts={})
+            folder.scalars(0, {})
+            os.write(told, b"won\\n")
+            os.read(os.pipe()[0], 1)
+        except ConfigError as error:
+            words = str(error)
+            os.write(told, b"lost\\n" if "is being written by" in words or "holds a run" in words else b"odd\\n")
+        except BaseException as error:
+            os.write(told, f"{error!r}\\n".encode())
+        os._exit(0)
+os.close(go)
+heard = b""
+while heard.count(b"\\n") < 100:
+    heard += os.read(said, 1 << 16)
+print(sorted(set(heard.decode().splitlines())), heard.count(b"won"))
+os.killpg(0, 9)
+"""
+
+
+def test_of_a_hundred_starts_one_wins(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", STARTS, str(tmp_path / "run")], capture_output=True, text=True, timeout=120,
+        start_new_session=True, check=False,
+    )  # fmt: skip
+    assert done.stdout == "['lost', 'won'] 1\n", done.stderr
 
 
 def test_events_hold_any_text(tmp_path):

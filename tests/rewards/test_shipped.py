@@ -65,6 +65,9 @@ def test_a_row_without_an_answer_is_not_graded() -> None:
     ("math_match?timeout=0", "wanted > 0 s"),
     ("math_match?memory=1", "wanted > 0 s, >= 256 MiB"),
     ("math_match?seconds=1", "no setting 'seconds'; math_match takes timeout, memory"),
+    ("unit_tests?share=1", "no setting 'share'; unit_tests takes seconds, memory_mb"),
+    ("unit_tests?workers=many", "workers is 'many'; wanted int"),
+    ("unit_tests_share?seconds=0", "seconds=0"),
     ("graded", "wanted graded\\?pattern"),
     ("graded?right=format&pattern=x", "wanted graded\\?pattern"),
 ])  # fmt: skip
@@ -76,7 +79,7 @@ def test_bad_settings(spec: str, message: str) -> None:
 def test_every_name_is_there() -> None:
     assert set(SHIPPED) == {
         "exact_match", "numeric_match", "format", "graded", "length_penalty", "overlong", "repetition_penalty",
-        "math_match",
+        "math_match", "unit_tests", "unit_tests_share",
     }  # fmt: skip
 
 

@@ -141,6 +141,13 @@ def test_a_server_that_has_other_weights_than_it_was_given_is_noticed_before_it_
     assert "it has weights {'weight_version': '41'}; the trainer's are 0" in trainer.told[0]
 
 
+def test_the_first_error_is_the_cause_and_a_warning_is_none(tmp_path) -> None:
+    said = "WARNING limit; this can cause `OSError: [Errno 24] Too many`\n ERROR RuntimeError: head_dim=24\n"
+    (tmp_path / "vllm.log").write_text(said + "ValueError: later\n" + "at the end\n" * 4, encoding="utf-8")
+    words = server_in(tmp_path).last_words()
+    assert "RuntimeError: head_dim=24" in words and "OSError" not in words and "later" not in words
+
+
 def test_what_cannot_be_started_is_told_at_once(fresh, tmp_path) -> None:
     bare = tmp_path / "bare"
     bare.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n', encoding="utf-8")

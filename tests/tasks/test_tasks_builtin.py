@@ -3,18 +3,24 @@
 import pytest
 
 from oneloop.errors import ConfigError
-from oneloop.tasks import TASKS, Addition, ChainSum, Countdown, Task
+from oneloop.tasks import TASKS, Addition, ChainSum, Countdown, Task, TinyCode
 from oneloop.tasks.task import draw_rows, in_test
 
 KINDS = ("prompts", "demonstrations", "preferences")
-FLAWLESS = [name for name in TASKS if name != "flawed_chain_sum"]
+FLAWLESS = [name for name in TASKS if not name.startswith("flawed")]
 SMALL = {
     "addition_1": Addition(digits=1),
     "short": ChainSum(steps=(1, 1)),
     "long": ChainSum(steps=(9, 12), largest=9),
     "many": Countdown(count=(5, 6), largest=50, most=999),
+    "longer": TinyCode(steps=(2, 4)),
 }
 EVERY = {**TASKS, **SMALL}
+
+
+def many(task: Task) -> int:
+    """Rows to grade: running a program takes a thousand times as long as reading a number."""
+    return 24 if isinstance(task, TinyCode) else 400
 
 
 def grades(task: Task, rows: list[dict], column: str) -> set[float | None]:
@@ -71,18 +77,18 @@ def test_a_small_task_repeats_itself_and_still_gives_all_rows() -> None:
 @pytest.mark.parametrize("name", FLAWLESS)
 def test_a_grader_pays_its_own_demonstrations_and_chosen_answers(name: str) -> None:
     task = TASKS[name]
-    assert grades(task, task.demonstrations(200, 1, "train"), "completion") == {1.0}
-    assert grades(task, task.preferences(200, 1, "train"), "chosen") == {1.0}
+    assert grades(task, task.demonstrations(many(task), 1, "train"), "completion") == {1.0}
+    assert grades(task, task.preferences(many(task), 1, "train"), "chosen") == {1.0}
 
 
 @pytest.mark.parametrize("task", EVERY.values(), ids=list(EVERY))
 def test_a_grader_never_pays_a_rejected_answer(task: Task) -> None:
-    rows = task.preferences(400, 1, "train")
+    rows = task.preferences(many(task), 1, "train")
     assert grades(task, rows, "rejected") == {0.0}
     assert all(row["chosen"] != row["rejected"] for row in rows)
 
 
-@pytest.mark.parametrize("task", [task for task in EVERY.values() if not isinstance(task, Countdown)])
+@pytest.mark.parametrize("task", [task for task in EVERY.values() if isinstance(task, (Addition, ChainSum))])
 def test_answers_are_right(task: Task) -> None:
     """An oracle of its own: the prompt, read sign by sign."""
     for row in task.prompts(200, 2, "test"):
@@ -90,7 +96,7 @@ def test_answers_are_right(task: Task) -> None:
         assert int(row["answer"]) == sum(int(term) for term in terms)
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", [name for name in TASKS if not isinstance(TASKS[name], TinyCode)])
 def test_an_answer_from_a_data_file_may_be_a_number_or_missing(name: str) -> None:
     row = TASKS[name].preferences(1, 0, "train")[0]
     answers = [int(row["answer"]), row["answer"], f" {row['answer']}\n", None]
@@ -173,6 +179,7 @@ def test_flawed_and_flawless_tasks_ask_the_same_prompts() -> None:
 @pytest.mark.parametrize("make", [
     lambda: Addition(digits=0), lambda: ChainSum(steps=(0, 2)), lambda: ChainSum(steps=(3, 2)),
     lambda: ChainSum(largest=0), lambda: ChainSum(largest=10), lambda: ChainSum(flawed=1.5),
+    lambda: TinyCode(steps=(0, 2)), lambda: TinyCode(steps=(2, 7)), lambda: TinyCode(flawed=-1),
 ])  # fmt: skip
 def test_settings_that_cannot_work_are_refused_by_name_and_value(make) -> None:
     with pytest.raises(ConfigError, match=r"\((digits|steps|largest|flawed)=.*wanted"):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from rich.text import Text as Line
 
-from oneloop.cli.terminal import visible
+from oneloop.cli.output import visible
 from oneloop.model.text import Text
 from oneloop.recipes.check import Checked
 from oneloop.recipes.seen import Seen, Spread, View, beginning, spelled, spread

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib import import_module
 
 from oneloop import __version__
+from oneloop.cli.output import flush_output, forget_output, safe
 from oneloop.errors import OneloopError
 
 COMMANDS = {
@@ -39,13 +41,19 @@ not fit (plan); 130, 143 stopped by a signal after saving"""
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point; ends the process with the exit code."""
+    code = None
     try:
         code = run(list(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()
     except BrokenPipeError:
         # the reader, such as `head`, has seen enough; Python must not complain of it once more at its end
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
+        forget_output()
+        code = code or 0
+    except Exception:
+        # nobody foresaw it: the place is told, and a key in its words is not
+        print(safe(traceback.format_exc()), end="", file=sys.stderr)
+        code = code or 1
+        flush_output()
     sys.exit(code)
 
 
@@ -70,7 +78,7 @@ def run(arguments: list[str]) -> int:
         if os.environ.get("ONELOOP_TRACEBACK") == "1":
             raise
         if not error.told:
-            print("\n".join([f"oneloop {name}: {error}", *getattr(error, "__notes__", ())]), file=sys.stderr)
+            print(safe("\n".join([f"oneloop {name}: {error}", *getattr(error, "__notes__", ())])), file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt as interrupt:
         print(f"oneloop {name}: interrupted", file=sys.stderr)

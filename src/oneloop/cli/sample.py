@@ -9,6 +9,7 @@ from typing import Annotated
 
 from tyro.conf import Positional
 
+from oneloop.cli.output import visible
 from oneloop.cli.parse import parse
 from oneloop.errors import ConfigError, OneloopError
 from oneloop.model.source import architecture_of, check_source
@@ -52,6 +53,7 @@ def main(arguments: list[str]) -> int:
     _refuse_scores(options.model)
     from oneloop.model.chat import templated
     from oneloop.model.load import load_policy, load_tokenizer
+    from oneloop.model.sound import check_vocabulary
     from oneloop.model.text import Text, end_ids
     from oneloop.rollout.engine import Engine
     from oneloop.seeds import named_seed
@@ -64,6 +66,7 @@ def main(arguments: list[str]) -> int:
     )
     tokenizer = templated(load_tokenizer(options.model), options.chat_template, options.chat_template_kwargs)
     model = load_policy(options.model, seed=options.seed)
+    check_vocabulary(model, tokenizer, options.model)
     model.to(options.device)  # pyright: ignore[reportArgumentType]
     text = Text(tokenizer, end_ids(model, tokenizer))
     engine, chat = Engine(model, text.end_ids), not options.raw and bool(getattr(tokenizer, "chat_template", None))
@@ -102,7 +105,7 @@ def _converse(answers: Answers, chat: bool) -> None:
         try:
             said = answers(turns, number)
         except OneloopError as error:  # too long, or not what the template wants
-            print(_visible(f"{error}{', or /reset' if chat and len(turns) > 1 else ''}"))
+            print(visible(f"{error}{', or /reset' if chat and len(turns) > 1 else ''}"))
             turns.pop()
             continue
         _print(said)
@@ -118,15 +121,9 @@ def _line() -> str:
         return ""
 
 
-def _visible(text: str) -> str:
-    from oneloop.cli.terminal import visible
-
-    return visible(text)
-
-
 def _print(answers: list[tuple[str, bool]]) -> None:
     for text, cut in answers:
-        print(f"{_visible(text)}{'  [cut at max_new_tokens]' if cut else ''}", flush=True)
+        print(f"{visible(text)}{'  [cut at max_new_tokens]' if cut else ''}", flush=True)
 
 
 def _refuse_scores(model: str) -> None:

@@ -12,8 +12,9 @@ from rich.live import Live
 from rich.text import Text
 
 from oneloop.cli.board import SHOWN, Board, left
+from oneloop.cli.output import Patient, safe
 
-__all__ = ["SHOWN", "Terminal", "terminal", "visible"]
+__all__ = ["SHOWN", "Terminal", "terminal"]
 
 
 class Terminal:
@@ -31,7 +32,7 @@ class Terminal:
     def say(self, text: str) -> None:
         # completions and file names are data: their brackets are no markup and their escapes no commands;
         # in a terminal lines break between words, in a file not at all
-        self._console.print(Text(visible(text)), soft_wrap=not self._console.is_terminal)
+        self._console.print(Text(safe(text)), soft_wrap=not self._console.is_terminal)
 
     def phase(self, name: str, note: str = "") -> None:
         self.board = self.board.in_phase(name, monotonic(), note)
@@ -51,15 +52,10 @@ class Terminal:
 @contextmanager
 def terminal(steps: int) -> Iterator[Terminal]:
     """Watch a run of that many steps."""
-    console = Console(file=sys.stdout, highlight=False)
+    console = Console(file=Patient(sys.stdout), highlight=False)  # pyright: ignore[reportArgumentType]
     watcher = Terminal(steps, console, live=console.is_terminal)
     if not console.is_terminal:
         yield watcher
         return
     with Live(watcher, console=console, refresh_per_second=4):
         yield watcher
-
-
-def visible(text: str) -> str:
-    """Control characters shown, not obeyed: a completion must not move the cursor or set the clipboard."""
-    return "".join(c if c.isprintable() or c == "\n" else f"\\x{ord(c):02x}" for c in text)

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 from oneloop.cli.parse import parse_run
 from oneloop.config import Run
-from oneloop.errors import OneloopError
+from oneloop.errors import OneloopError, OutOfMemory
 from oneloop.methods import LEARNS_FROM
 from oneloop.parallel.launch import Ranks, joined, place
 from oneloop.recipes.preflight import preflight
+from oneloop.recipes.signals import at_once
 
 if TYPE_CHECKING:
     import oneloop.recipes.watched
@@ -21,6 +22,11 @@ USAGE = "oneloop train ALGORITHM --model M --data D [--reward F] --steps N --out
 
 
 def main(arguments: list[str]) -> int:
+    with at_once():
+        return _main(arguments)
+
+
+def _main(arguments: list[str]) -> int:
     run = _parsed(arguments)
     if run.ranks > 1 and place() is None:
         from oneloop.cli.ranks import on_this_machine
@@ -32,7 +38,7 @@ def main(arguments: list[str]) -> int:
     ):
         from oneloop.recipes.execute import execute
 
-        with _watching(run, ranks) as watcher:
+        with _watching(run, ranks) as watcher, advised(run):
             execute(run, watcher, inputs=inputs, ranks=ranks)
     return 0
 
@@ -47,6 +53,18 @@ def _parsed(arguments: list[str]) -> Run:
             return parse_run(arguments, USAGE)
     except OneloopError as error:
         error.told = True
+        raise
+
+
+@contextmanager
+def advised(run: Run) -> Iterator[None]:
+    """Memory that runs out is told with what to change."""
+    try:
+        yield
+    except OutOfMemory as error:
+        from oneloop.plan.spare import advice
+
+        error.add_note(advice(run))
         raise
 
 

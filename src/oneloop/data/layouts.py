@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from itertools import takewhile
 from typing import Any
 
+from oneloop.data.code_rows import apps, human_eval, live_code_bench, mbpp
 from oneloop.data.kinds import BadRow, Kind, Reading, Row, short
 from oneloop.errors import DataError
 
@@ -170,7 +171,30 @@ def _demonstration(name: str, needs: tuple[str, ...], rename: Mapping[str, str] 
     return Layout(name, "demonstrations", needs, rename or {}, drop)
 
 
+_UNIT_TESTS: tuple[tuple[str, str, tuple[str, ...], str, Make], ...] = (
+    ("HumanEval", "prompt", ("test", "entry_point"), "canonical_solution", human_eval),
+    ("MBPP", "prompt", ("test_list",), "code", mbpp),
+    ("MBPP", "text", ("test_list",), "code", mbpp),
+    ("APPS", "question", ("input_output",), "solutions", apps),
+    ("LiveCodeBench", "question_content", ("public_test_cases",), "", live_code_bench),
+)
+"""Name, the column of the prompt, those of the tests, and of a solution."""
+
+
+def _with_tests(kind: Kind, name: str, prompt: str, tests: tuple[str, ...], solution: str, make: Make) -> Layout:
+    needs = (prompt, *tests) if kind == "prompts" else (prompt, solution, *tests)
+    rename = {} if prompt == "prompt" else {"prompt": prompt}
+    drop = tuple(column for column in ("messages", "text") if column != prompt)
+    return Layout(name, kind, needs, rename, drop, make, fits=_has_no_tests)
+
+
+def _has_no_tests(row: Row) -> bool:
+    return "tests" not in row
+
+
 LAYOUTS: tuple[Layout, ...] = (
+    *(_with_tests("prompts", *columns) for columns in _UNIT_TESTS),
+    *(_with_tests("demonstrations", *columns) for columns in _UNIT_TESTS if columns[3]),
     Layout("verl", "prompts", ("prompt", "reward_model"), make=_verl, fits=_is_verl),
     Layout("prompts", "prompts", ("prompt",), make=_info),
     Layout("conversations that end with a question", "prompts", ("messages",), {"prompt": "messages"}),
@@ -231,7 +255,7 @@ def detect(source: str, names: Collection[str], row: Row, kind: Kind, reading: R
 
 
 def _reason(source: str, chosen: Layout, fitting: Sequence[Layout], row: Row) -> str:
-    form = "messages" if any(isinstance(row.get(name), list) for name in chosen.needs) else "text"
+    form = "messages" if any(isinstance(row.get(name), list) for name in set(chosen.needs) - _FOREIGN) else "text"
     said = f"{source}: {chosen.kind} in the layout {chosen.name!r} ({form}), because of {_columns(chosen.needs)}"
     said += "".join(f"; {old} is read as {new}" for new, old in chosen.rename.items())
     if chosen.make is _implicit:
@@ -242,9 +266,13 @@ def _reason(source: str, chosen: Layout, fitting: Sequence[Layout], row: Row) ->
     return said
 
 
+_FOREIGN = frozenset({"reward_model", "test", "test_list", "input_output", "public_test_cases"})
+"""Columns that only other tools write; none of them holds text or messages to learn from."""
+
+
 def _mismatch(source: str, names: Collection[str], fitting: Sequence[Layout], kind: Kind, reading: Reading) -> str:
     wanted = [layout.needs for layout in LAYOUTS if layout.kind == kind and not layout.rename]
-    options = " or ".join(dict.fromkeys(" + ".join(needs) for needs in wanted if "reward_model" not in needs))
+    options = " or ".join(dict.fromkeys(" + ".join(needs) for needs in wanted if _FOREIGN.isdisjoint(needs)))
     who = reading.method or f"learning from {kind}"
     has = f"has the columns {_columns(names)}" if names else "has no columns"
     said = f"{source} {has}; {who} needs {options}."

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import pickle
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from copy import copy
 from hashlib import sha256
 from itertools import accumulate, islice
 from typing import Any, Protocol, runtime_checkable
@@ -80,8 +80,8 @@ class ArrowTable:
         dataset = self._dataset
         for start in range(0, len(self), BATCH):
             if start % REMAPPED == 0 and dataset.cache_files:
-                # pages that were read stay in memory as long as their mapping: a copy is a mapping of its own
-                dataset = pickle.loads(pickle.dumps(self._dataset))
+                # pages that were read stay in memory as long as their mapping
+                dataset = _mapped_anew(self._dataset)
             columns: dict[str, list[Any]] = dataset[start : start + BATCH]
             names = list(columns)
             for values in zip(*columns.values(), strict=True):
@@ -134,6 +134,24 @@ def digest(values: Iterable[Any]) -> str:
 
 
 _ENCODER = json.JSONEncoder(sort_keys=True, ensure_ascii=True)
+
+
+def _mapped_anew(dataset: Any) -> Any:
+    """A copy of a `datasets.Dataset` that maps its files by itself."""
+    made = copy(dataset)
+    made._data = _table_anew(dataset._data)
+    if dataset._indices is not None:
+        made._indices = _table_anew(dataset._indices)
+    return made
+
+
+def _table_anew(table: Any) -> Any:
+    """A copy of a mapped table opens its file again; of a table of tables, each has to be copied."""
+    if not hasattr(table, "blocks"):
+        return copy(table)
+    made = object.__new__(type(table))
+    made.__setstate__({**table.__getstate__(), "blocks": [[copy(block) for block in row] for row in table.blocks]})
+    return made
 
 
 def _each(read: Callable[[int], Row], count: int) -> Iterator[Row | BadRow]:

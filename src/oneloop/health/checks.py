@@ -337,6 +337,23 @@ def skipped(look: Look) -> Alert | None:
     )
 
 
+def lost(look: Look) -> Alert | None:
+    """A loss that is not 0, and has no gradient: of fixed data, where it says how far there is to go."""
+    first = max((row.get("grad_norm", 0.0) for row in look.history.first), default=0.0)
+    loss, gradient = look.now("loss"), look.now("grad_norm")
+    if look.has("reward") or not look.has("loss", "grad_norm"):
+        return None
+    if loss < look.limits.lost_loss or not gradient <= look.limits.lost * first or not first:
+        return None
+    return Alert(
+        "A_LOST",
+        f"the loss is {loss:.3g} and its gradient {gradient:.2g}, after {first:.2g} at first: the weights are where "
+        "nothing can be learned any more",
+        "a lower --learning-rate, from the checkpoint before",
+        loss,
+    )
+
+
 def still(look: Look) -> Alert | None:
     """No gradient, for a reason that no other check has found."""
     if not look.streak(lambda step: step.now.get("grad_norm", 0.0) == 0.0 and "optimizer_steps" in step.now):
@@ -351,6 +368,6 @@ def still(look: Look) -> Alert | None:
 
 CHECKS: tuple[Callable[[Look], Alert | None], ...] = (
     unscored, truncated, no_end, flat, dead, refill, skipped, loss_zero, entropy_low, entropy_high, kl_spike,
-    ratio_spike, mismatch, length_drift, held_out, held_out_loss,
+    ratio_spike, mismatch, length_drift, held_out, held_out_loss, lost,
 )  # fmt: skip
 """In the order of cause and effect; `still` comes after them, when none has found a cause."""

@@ -129,8 +129,34 @@ CODES: dict[str, Entry] = {
         "`skipped_steps` > 0: no action token to learn from, or a gradient that was not finite",
         "look at `completions/clipped_ratio`, `grad_norm` and the rollouts of the step",
     ),
+    "A_UNSOUND": Entry(
+        "something that an optimizer step would be made of is not finite: the step is skipped, the weights stay",
+        "NaN or infinity in rewards, log-probs, values, advantages, a loss or a gradient; the third such step in a row "
+        "ends the run",
+        "look at `skipped/` in the run folder: the batch, with the first bad tensor, row and rank",
+    ),
+    "A_ROOM": Entry(
+        "memory ran out in a pass, which was made again at half the size: the same gradient",
+        "torch refuses an allocation, once in a run; the second time ends it",
+        "a smaller `--max-tokens`; `oneloop plan` names what else helps",
+    ),
+    "A_LOST": Entry(
+        "fixed data, a loss that is not 0, and no gradient: the weights are beyond learning",
+        f"`loss` ≥ {_L.lost_loss:g} and `grad_norm` ≤ {_L.lost:g} of the first {_L.window} steps' largest",
+        "a lower `--learning-rate`, from the checkpoint before",
+    ),
     "A_CHECKPOINT": Entry(
         "a damaged checkpoint was passed over on resume", "a hash in `manifest.json` does not hold", "look at the disk"
+    ),
+    "A_SAVE": Entry(
+        "a checkpoint, or the best model, could not be saved; the older one stands and the run goes on",
+        "the disk refuses: full, a quota, an error of the device. The third checkpoint in a row ends the run",
+        "make room; the next one is tried when it is due",
+    ),
+    "A_RECORD": Entry(
+        "lines of the record cannot be read, or are gone; training itself has lost nothing",
+        "on resume, a line that is no JSON, or with `--accept-loss` a file that is shorter than it was",
+        "look at who writes to the folder",
     ),
     "A_MACHINE": Entry(
         "a run was resumed on another CPU, torch, number of threads or of ranks: last bits may differ",

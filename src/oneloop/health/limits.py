@@ -19,6 +19,10 @@ class Limits:
     """Share of groups with equal rewards. A step then learns from a tenth of what was sampled."""
     loss_zero: float = 1e-6
     """|loss| that is 0 but for rounding: advantages are about 1, and float32 has 7 digits."""
+    lost: float = 1e-6
+    """Share of the first steps' gradient. Learning makes it small by making the loss small."""
+    lost_loss: float = 0.1
+    """Of fixed data: a loss below it may have nothing left to learn."""
     entropy_low: float = 0.2
     """Share of the first steps' entropy. Halving it is what learning does; a fifth leaves samples all alike."""
     entropy_floor: float = 0.05

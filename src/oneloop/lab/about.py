@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from math import isfinite
 from typing import Any
 
 from oneloop.errors import OneloopError
@@ -20,7 +21,7 @@ def labels() -> dict[str, dict[str, str]]:
     return {"curves": CURVES, "more": MORE}
 
 
-def about(source: Source, key: str, name: str, metrics: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
+def about(source: Source, key: str, name: str, metrics: Iterable[Mapping[str, Any]] = ()) -> dict[str, Any]:
     """Of one run: how long it took, which steps' completions are shown, and what of it cannot be.
 
     Args:
@@ -36,12 +37,16 @@ def about(source: Source, key: str, name: str, metrics: Sequence[Mapping[str, An
 
 
 def _minutes(source: Source) -> float | None:
+    """Of a clock that nobody sets and that pauses have no part in; of older runs, by the clock on the wall."""
     read(source, WAIT)
-    times = source.index().columns.get("time")
-    return None if times is None or not len(times) else float(times[-1] - times[0]) / 60
+    columns = source.index().columns
+    steps, times = columns.get("time/step"), columns.get("time")
+    if steps is not None and len(steps):
+        return float(sum(value for value in steps if isfinite(value))) / 60
+    return None if times is None or not len(times) else max(float(times[-1] - times[0]), 0.0) / 60
 
 
-def _missing(metrics: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+def _missing(metrics: Iterable[Mapping[str, Any]]) -> dict[str, int]:
     counts: dict[str, int] = {}
     for row in metrics:
         for name in (name for name, value in row.items() if value is None):

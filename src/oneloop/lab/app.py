@@ -19,7 +19,7 @@ from oneloop.lab.catalog import Catalog
 from oneloop.lab.folders import Folder, plain
 from oneloop.lab.guard import Door, Guard
 from oneloop.lab.routes import ROUTES, Question
-from oneloop.lab.secrets import redacted
+from oneloop.secrets import redacted
 
 STATIC = Path(__file__).parent / "static"
 KINDS = {"js": "text/javascript", "css": "text/css", "svg": "image/svg+xml", "png": "image/png", "woff2": "font/woff2"}

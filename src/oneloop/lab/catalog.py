@@ -106,7 +106,7 @@ def roots(words: Sequence[str]) -> list[Path]:
     Raises: ConfigError for a folder that is not there.
     """
     for word in words:
-        if not Path(word).is_dir():
-            what = "is no folder" if Path(word).exists() else "does not exist"
+        if not os.path.isdir(word):  # says no of a name that no file could have
+            what = "is no folder" if os.path.exists(word) else "does not exist"
             raise ConfigError(f"{word} {what}; wanted run folders, or folders of runs. Fix: oneloop lab runs")
     return [Path(word) for word in words or ["runs"]]

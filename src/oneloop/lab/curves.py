@@ -81,7 +81,7 @@ def metric_lines(records: Sequence[tuple[str, RunRecord]], metric: str) -> list[
         # steps are counted from 1 for people, as on the terminal; what was measured before the first stands at 0
         points = [(0, row[metric]) for row in record.evaluations if row["done"] == 0 and metric in row]
         points += [(row["step"] + 1, row[metric]) for row in record.metrics if metric in row]
-        values = [nan if value is None else float(value) for _, value in points]
+        values = [float(value) if isinstance(value, int | float) else nan for _, value in points]
         if any(isfinite(value) for value in values):
             found.append(Line(name, place, [step for step, _ in points], values))
     return found

@@ -44,9 +44,10 @@ class Folder:
             file = os.open(parts[-1], _FLAGS | os.O_NONBLOCK, dir_fd=place)
         finally:
             os.close(place)
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            os.close(file)
+            raise OSError(f"{'/'.join(parts)} is no plain file")
         with os.fdopen(file, "rb") as stream:
-            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-                raise OSError(f"{'/'.join(parts)} is no plain file")
             yield stream
 
     def read(self, *parts: str, most: int = MOST) -> bytes:

@@ -12,9 +12,9 @@ from oneloop.health import Limits
 from oneloop.lab.columns import Columns
 from oneloop.lab.lines import page
 from oneloop.lab.own import FILES, OwnRun
-from oneloop.lab.secrets import redacted
 from oneloop.lab.series import WAIT, read
 from oneloop.lab.source import Source
+from oneloop.secrets import redacted
 
 L = Limits()
 LATELY = 5

@@ -14,10 +14,10 @@ from oneloop.errors import DataError
 from oneloop.lab.columns import Index
 from oneloop.lab.folders import Folder
 from oneloop.lab.lines import Page, page, sampled, tail
-from oneloop.lab.secrets import redacted
 from oneloop.lab.source import TABLES, Appended, Details, Line, Table
 from oneloop.lab.status import Status, status_of
 from oneloop.record.steps import StepTables
+from oneloop.secrets import redacted
 
 FILES: dict[Appended, str] = {
     "metrics": "metrics.jsonl",

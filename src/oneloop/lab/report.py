@@ -7,14 +7,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from oneloop.errors import ConfigError, DataError
 from oneloop.lab.about import about, labels
+from oneloop.lab.answers import Refusal
 from oneloop.lab.catalog import Catalog
 from oneloop.lab.compare import MOST, compare
 from oneloop.lab.document import document
 from oneloop.lab.held import Holding
 from oneloop.lab.sendable import without_folders
 from oneloop.record.atomic import write_text
-from oneloop.record.reader import read_run
+from oneloop.record.reader import METRICS, read_run
 
 __all__ = ["Table", "report_run", "write_report"]
 
@@ -53,8 +55,14 @@ def write_report(
     facts: list[dict[str, Any]] = []
     for (name, path), record in zip(runs, records, strict=True):
         key = ids[path.resolve()]
-        holding.run(key, name, str(path))
-        facts.append(without_folders(about(catalog.get(key)[1], key, name, record.metrics)))
+        try:
+            holding.run(key, name, str(path))
+        except (OSError, Refusal, DataError) as error:  # a link, a pipe or a folder where a file was
+            raise ConfigError(f"{path} cannot be shown: {error}. Fix: put the file back as the run wrote it") from error
+        metrics = record.lines(METRICS)
+        facts.append(without_folders(about(catalog.get(key)[1], key, name, metrics)))
+        if metrics.damaged:
+            holding.left.append(f"{key}: {metrics.damaged} lines of {METRICS} cannot be read (first: {metrics.first})")
     holding.tables()
     holding.answers["/api/report"] = {
         "title": title, "notes": list(notes), "tables": [asdict(table) for table in tables], "runs": facts, **labels(),

@@ -19,9 +19,9 @@ from oneloop.lab.columns import Index
 from oneloop.lab.compare import compare
 from oneloop.lab.lights import health
 from oneloop.lab.memory import memory
-from oneloop.lab.secrets import redacted
 from oneloop.lab.series import WAIT, curves, read
 from oneloop.lab.source import Appended, Source
+from oneloop.secrets import redacted
 
 
 @dataclass(frozen=True, kw_only=True)

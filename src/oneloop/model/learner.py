@@ -29,9 +29,10 @@ from oneloop.forward.reader import (
 from oneloop.model.idle import Guest
 from oneloop.model.lora import adapters_off, has_adapters
 from oneloop.model.optimizer import Kind, optimizer_of
-from oneloop.model.sharded import Entered, Root, Unsharded, whole
+from oneloop.model.sharded import Entered, Root, Unsharded, own, whole
 from oneloop.objective.logprobs import Entropy
 from oneloop.ports import SingleProcess, World
+from oneloop.room import Room
 
 MOST_SKIPS = 3
 """Optimizer steps in a row with a gradient that is not finite, after which a run stops."""
@@ -94,6 +95,7 @@ class Learner:
             they are used, or until `phase` tells of one without them.
         shard: cuts models over the ranks, once they have been tried out; None: each rank holds a replica.
         world: the ranks. Passes without gradient are dealt to them, and gradients are added up.
+        told: that memory ran out in a pass without gradient, which was made again in smaller ones.
     """
 
     def __init__(
@@ -112,9 +114,11 @@ class Learner:
         offload_idle: bool = False,
         shard: Entered | None = None,
         world: World = SingleProcess(),  # noqa: B008
+        told: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.model, self.critic, self.optimization = policy.eval(), critic, optimization
-        self.max_tokens, self.dtype, self.device = max_tokens, dtype, policy.device
+        self.dtype, self.device = dtype, policy.device
+        self._room = Room(max_tokens, world.ranks == 1, told)
         self.updates = 0
         self.skipped_in_a_row = 0
         self._world = world
@@ -183,6 +187,23 @@ class Learner:
         )
         backbone.check_compiled(self.dtype)
         return CausalReader(backbone, temperature, plain)
+
+    @property
+    def max_tokens(self) -> int:
+        """Most tokens of one pass without gradient."""
+        return self._room.tokens
+
+    def check_weights(self) -> None:
+        """Raises: DivergedError for weights that are no numbers: a checkpoint of them is worth nothing.
+
+        Of shares, each rank looks at its own.
+        """
+        for name, parameter in self.named_parameters().items():
+            if not bool(torch.isfinite(own(parameter.detach())).all()):
+                raise DivergedError(
+                    f"{name} holds numbers that are not finite, and is not saved. Fix: go on from an older checkpoint "
+                    "with a lower --learning-rate"
+                )
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
         plan = self.optimization
@@ -263,7 +284,10 @@ class Learner:
 
     def _by_microbatch(self, batch: Batch, forward: Callable[[Batch], PolicyOutput]) -> PolicyOutput:
         """`forward` over microbatches without gradient, dealt to the ranks, put back in the order of the rows."""
-        pieces, tables = list(batch.microbatch_rows(self.max_tokens)), dict[str, Tensor]()
+        return self._room(partial(self._dealt, batch, forward))
+
+    def _dealt(self, batch: Batch, forward: Callable[[Batch], PolicyOutput], max_tokens: int) -> PolicyOutput:
+        pieces, tables = list(batch.microbatch_rows(max_tokens)), dict[str, Tensor]()
         for rows in self._world.share(pieces):
             # a rank with one fewer goes along with the first once more, and leaves its zeros for whoever has it
             out = forward(batch.rows(pieces[0] if rows is None else rows).trimmed())
@@ -289,7 +313,7 @@ class Learner:
         self._add_gradients(parameters)
         norm = float(whole(nn.utils.clip_grad_norm_(parameters, self.optimization.max_grad_norm)))
         if not isfinite(norm):
-            return self._skip()
+            return self.skip()
         self.skipped_in_a_row = 0
         factor = self.optimization.factor(self.updates)
         for group in self.optimizer.param_groups:
@@ -313,14 +337,21 @@ class Learner:
                 parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
                 self._world.add(parameter.grad)
 
-    def _skip(self) -> dict[str, float]:
+    def forget(self) -> None:
+        """Drop the gradient that was added up, and what the device keeps of memory that was free."""
+        self.optimizer.zero_grad()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def skip(self) -> dict[str, float]:
         """Leave weights and moments as they are; give up when it keeps happening."""
         self.optimizer.zero_grad()
         self.skipped_in_a_row += 1
         if self.skipped_in_a_row >= MOST_SKIPS:
             raise DivergedError(
-                f"the gradient was not finite {MOST_SKIPS} optimizer steps in a row; weights are those before the "
-                "first. Fix: a lower --learning-rate, or look at ratio/max and the rewards of the last steps"
+                f"numbers were not finite in {MOST_SKIPS} optimizer steps in a row; weights are those before the "
+                "first. Fix: look at the batches in skipped/, which name the first number that is none; a lower "
+                "--learning-rate where it came with training"
             )
         return {"grad_norm": nan, "skipped_steps": 1}
 

@@ -24,6 +24,7 @@ from transformers.utils import logging
 from oneloop.errors import ConfigError
 from oneloop.model.aligned import align
 from oneloop.model.lora import HEAD, base_of, merge_adapters
+from oneloop.model.sound import check_numbers, damage
 from oneloop.model.source import check_source
 from oneloop.model.text import Described
 from oneloop.model.tiny import SCRATCH, character_tokenizer, scratch_config, scratch_model
@@ -142,6 +143,7 @@ def _base(loader: Callable[..., Any], source: str | Path, *, scores: bool = Fals
     labels = {"num_labels": 1} if scores else {}
     model, found = _from_pretrained(loader, base, dtype=torch.float32, output_loading_info=True, **labels)
     _check_whole(model, base, found["missing_keys"], found["unexpected_keys"], new_head=scores)
+    check_numbers(model, base)
     align(model)
     return model
 
@@ -176,6 +178,7 @@ def _with_adapters(model: PreTrainedModel, source: str | Path) -> PreTrainedMode
     if base_of(source) != str(source):
         with quiet():
             merge_adapters(model, source)
+        check_numbers(model, source)
         align(model)
     return model
 
@@ -198,11 +201,16 @@ def _reason(source: str | Path, error: Exception) -> str:
             f"--model {source}: it comes with Python code of its own, which is never run. Fix: a model of an "
             "architecture that transformers itself has"
         )
+    found = ""
+    with suppress(Exception):  # whatever is wrong with the folder beside
+        found = damage(base_of(source))
     if "ignore_mismatched_sizes" in text:
         return (
-            f"--model {source}: its tensors have other shapes than its config.json says. "
+            f"--model {source}: its tensors have other shapes than its config.json says{found and f': {found}'}. "
             "Fix: the weights and the config.json of one model"
         )
+    if found:
+        return f"--model {source}: {found}. Fix: the model's files once more"
     return (
         f"--model {source}: cannot be loaded ({text.splitlines()[0]}). Fix: a folder with config.json, "
         "model.safetensors and tokenizer.json, a hub id that can be reached, or scratch:tiny"

@@ -40,14 +40,11 @@ def save_merged(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedToken
     """As `save_policy`, with adapters in the matrices they stand beside: nothing that loads it needs peft."""
     if not has_adapters(model):
         return save_policy(folder, model, tokenizer, world)
-    with torch.device("meta"):
-        bare = type(model)(model.config)
+    bare = _bare(model)
     if model.can_generate():
         bare.generation_config = model.generation_config
     if is_sharded(model):
-        # tied matrices once
-        names = {name for name, _ in _whole_weights(bare)}
-        _save_cut(folder, bare, (pair for pair in merged(model) if pair[0] in names), world)
+        _save_cut(folder, bare, _merged_once(model, bare), world)
     else:
         if world.rank == 0:
             bare.load_state_dict(merged_state(model), assign=True)
@@ -69,15 +66,35 @@ def weights_of(model: PreTrainedModel) -> dict[str, torch.Tensor]:
     return merged_state(model) if has_adapters(model) else model.state_dict()
 
 
-def write_weights(folder: Path, model: PreTrainedModel, dtype: torch.dtype) -> None:
-    """The weights by the names of Hugging Face's layout, adapters merged; those in another `dtype` are copies."""
-    state, bare = weights_of(model), model
-    if has_adapters(model):
-        with torch.device("meta"):
-            bare = type(model)(model.config)
-    cast = {name: value.to(dtype) if value.is_floating_point() else value for name, value in state.items()}
-    with quiet():
-        bare.save_pretrained(folder, state_dict=cast)
+def write_weights(folder: Path, model: PreTrainedModel, dtype: torch.dtype, world: Crew = ALONE) -> None:
+    """The weights in `dtype`, by the names of Hugging Face's layout, adapters merged, tied matrices once.
+
+    Every rank calls it. A model that is cut over them is gathered tensor by tensor, and each writes some.
+    """
+    bare = _bare(model) if has_adapters(model) else model
+    tensors = _merged_once(model, bare) if has_adapters(model) else _whole_weights(model, dtype=dtype)
+    rounded = ((name, _rounded(value, dtype)) for name, value in tensors)
+    as_on_disk = partial(revert_weight_conversion, bare)
+    if is_sharded(model):
+        write_pieces(folder, "model", rounded, world, as_on_disk)
+    else:
+        by_first(world, lambda: write_pieces(folder, "model", rounded, ALONE, as_on_disk))
+
+
+def _rounded(value: Tensor, dtype: torch.dtype) -> Tensor:
+    return value.to(dtype) if value.is_floating_point() else value
+
+
+def _bare(model: PreTrainedModel) -> PreTrainedModel:
+    """The model without adapters, and without weights."""
+    with torch.device("meta"):
+        return type(model)(model.config)
+
+
+def _merged_once(model: PreTrainedModel, bare: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
+    """Whole weights with adapters in them, tied ones once, one after the other."""
+    names = {name for name, _ in _whole_weights(bare)}
+    return (pair for pair in merged(model) if pair[0] in names)
 
 
 def save_critic(folder: Path, critic: Critic, world: Crew = ALONE) -> None:
@@ -116,12 +133,18 @@ def _save_cut(folder: Path, model: PreTrainedModel, tensors: Iterator[tuple[str,
     write_pieces(folder, "model", tensors, world, partial(revert_weight_conversion, model))
 
 
-def _whole_weights(model: PreTrainedModel, trained: bool = False) -> Iterator[tuple[str, Tensor]]:
-    """One after the other, each under the first of its names: tied ones find each other when they are loaded."""
+def _whole_weights(
+    model: PreTrainedModel, trained: bool = False, dtype: torch.dtype | None = None
+) -> Iterator[tuple[str, Tensor]]:
+    """One after the other, each under the first of its names: tied ones find each other when they are loaded.
+
+    Args:
+        dtype: they are rounded to it before they travel; None: as they are.
+    """
     seen = set[int]()
     for name, value in model.state_dict(keep_vars=True).items():
         if id(value) not in seen and (value.requires_grad or not trained):
-            yield name, whole(value).detach()
+            yield name, whole(_rounded(value.detach(), dtype or value.dtype))
         seen.add(id(value))
 
 

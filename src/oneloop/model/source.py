@@ -18,6 +18,10 @@ PATIENCE = 5.0
 CONFIGURATIONS = ("config.json", "adapter_config.json")
 
 
+LONGEST = 250
+"""Characters of a name without a folder in it that a file system or a hub allows."""
+
+
 def check_source(source: str | Path, flag: str = "--model") -> None:
     """A folder with a configuration, a model that the cache has, or a hub that answers.
 
@@ -28,6 +32,10 @@ def check_source(source: str | Path, flag: str = "--model") -> None:
     name, folder = str(source), Path(source)
     if name.startswith("scratch:"):
         return
+    if max(map(len, name.split("/"))) > LONGEST:
+        raise ConfigError(
+            f"{flag} has {len(name)} characters: {name[:40]}… Fix: a folder with config.json, or a hub id"
+        )
     if folder.is_dir():
         return _check_folder(folder, flag)
     if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:

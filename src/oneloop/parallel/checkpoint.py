@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.distributed.tensor import DTensor
@@ -13,6 +14,7 @@ from torch.distributed.tensor import DTensor
 from oneloop.errors import CheckpointError
 from oneloop.model.aligned import aligned
 from oneloop.model.learner import Learner
+from oneloop.model.lora import has_adapters
 from oneloop.model.optimizer import Kind, as_tensors, from_tensors, layout
 from oneloop.model.pieces import write_pieces
 from oneloop.model.sharded import whole
@@ -54,14 +56,16 @@ def read_state(folder: Path, learner: Learner) -> dict[str, Any]:
     Raises: CheckpointError when moments are missing for a parameter or belong to another shape: a fresh start of a
     part of the optimizer would go unnoticed.
     """
-    state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-    counters = state.pop("learner")
-    learner.updates, learner.skipped_in_a_row = counters["updates"], counters["skipped_in_a_row"]
-    found: dict[str, dict[str, torch.Tensor]] = {}
-    for file in sorted(folder.glob(f"{OPTIMIZER}*.safetensors")):  # mapped: a rank reads the pages of its share
-        for name, value in load_file(file).items():
-            parameter, key = name.rsplit("|", 1)
-            found.setdefault(parameter, {})[key] = value
+    try:
+        state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+        counters = state.pop("learner")
+        learner.updates, learner.skipped_in_a_row = int(counters["updates"]), int(counters["skipped_in_a_row"])
+        found = _tensors(folder)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{folder} is not the state of a run ({type(error).__name__}: {error}). Fix: rm -r {folder.parent}, and "
+            "--resume goes on from the one before"
+        ) from error
     if not found and learner.updates == 0:
         return state
     expected = learner.named_parameters()
@@ -77,6 +81,26 @@ def read_state(folder: Path, learner: Learner) -> dict[str, Any]:
         pieces = {key: _share(value, parameter) for key, value in found[name].items()}
         learner.optimizer.state[parameter] = from_tensors(kind, pieces, parameter.device)
     return state
+
+
+def _tensors(folder: Path) -> dict[str, dict[str, Tensor]]:
+    """By parameter, and the name of a piece of its state."""
+    found: dict[str, dict[str, Tensor]] = {}
+    for file in sorted(folder.glob(f"{OPTIMIZER}*.safetensors")):  # mapped: a rank reads the pages of its share
+        for name, value in load_file(file).items():
+            parameter, key = name.rsplit("|", 1)
+            found.setdefault(parameter, {})[key] = value
+    return found
+
+
+def checkpoint_bytes(learner: Learner) -> int:
+    """What a checkpoint takes on disk, small files aside: weights, and the moments of what is trained."""
+    trained = list(learner.named_parameters().values())
+    frozen = () if has_adapters(learner.model) else learner.model.parameters()
+    saved = {id(one): one for one in (*trained, *frozen)}
+    kind = learner.optimization.optimizer
+    moments = sum(piece.nbytes for one in trained for piece in layout(kind, one.shape).values())
+    return moments + sum(one.numel() * one.element_size() for one in saved.values())
 
 
 def _share(value: Tensor, parameter: Tensor) -> Tensor:

@@ -66,6 +66,8 @@ class Place(NamedTuple):
     ranks: int
     local: int
     """Among the ranks of its machine."""
+    here: int
+    """Ranks of its machine."""
 
 
 def place() -> Place | None:
@@ -77,6 +79,7 @@ def place() -> Place | None:
     if ranks == "1":
         return None
     words = {name: os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+    words["LOCAL_WORLD_SIZE"] = os.environ.get("LOCAL_WORLD_SIZE", ranks)
     for name, word in words.items():
         if not word.isdecimal():
             raise ConfigError(

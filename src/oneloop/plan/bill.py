@@ -21,7 +21,7 @@ from oneloop.model.optimizer import Kind
 from oneloop.objective.logprobs import table_bytes
 from oneloop.plan.rehearsal import Cast
 from oneloop.plan.shapes import Shapes, shapes_of
-from oneloop.plan.spread import Spread
+from oneloop.plan.spread import Spread, copy_of
 from oneloop.plan.standing import Standing
 from oneloop.recipes.meter import keeps_freed
 from oneloop.recipes.resolve import Algorithm, kind_of, resolved
@@ -77,6 +77,8 @@ class Bill:
     phases: tuple[Phase, ...]
     host: int = 0
     """What rests in the machine's memory instead of the device's, of one rank."""
+    elsewhere: int = 0
+    """Weights of the policy as another engine holds them, on GPUs or in a process that are not in this bill."""
 
     @property
     def peak(self) -> Phase:
@@ -108,8 +110,9 @@ def bill(run: Run, lengths: Lengths) -> Bill:
     update = cast.update(algorithm, mini, run.max_tokens)
     reading = max(one.reading(batch, run.max_tokens) for one in (cast, shapes.teacher) if one)
     whole = max(spread.passing(cast.policy, shapes.critic_module), spread.passing(shapes.reference))
-    rollout = _sampled(run, lengths, cast, batch.num_groups, run.group_size) if samples else {}
-    evaluation = _evaluation(run, lengths, cast) if samples else {}
+    draws = samples and run.engine == "builtin"
+    rollout = _sampled(run, lengths, cast, batch.num_groups, run.group_size) if draws else {}
+    evaluation = _evaluation(run, lengths, cast) if draws else {}
     phases = [
         *([_rollout(run, shapes, batch, standing, rollout)] if samples else []),
         *([Phase("evaluate", standing("evaluate") | evaluation)] if evaluation else []),
@@ -129,7 +132,8 @@ def bill(run: Run, lengths: Lengths) -> Bill:
     table["policy"]["KV cache"] = rollout.get("KV cache", 0)
     table["policy"]["log-prob chunk"] = chunk_of(run, shapes, mini)
     table |= {name: {"weights": spread.share(one.weights)} for name, one in standing.held.items() if name not in table}
-    return Bill(table, tuple(phases), standing.host)
+    elsewhere = copy_of(cast.policy, cast.dtype) if samples and not draws else 0
+    return Bill(table, tuple(phases), standing.host, elsewhere)
 
 
 def _gathered(size: int) -> dict[str, int]:

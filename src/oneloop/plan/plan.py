@@ -19,9 +19,11 @@ from oneloop.plan.memory import installed
 from oneloop.plan.proposals import changes_of, proposals
 from oneloop.plan.rehearsal import weightless
 from oneloop.recipes import items
+from oneloop.recipes.device import vllm_apart
 from oneloop.recipes.meter import resident
 from oneloop.recipes.resolve import kind_of, resolved
 from oneloop.recipes.rows import reading_of
+from oneloop.recipes.sampler import SHARE
 from oneloop.record.atomic import write_text
 from oneloop.record.reader import read_run
 
@@ -81,6 +83,8 @@ def plan(run: Run, *, prompt: int = 0, answer: int = 0, available: float | None 
     """
     process = 0 if run.device.startswith("cuda") else resident()  # before anything below adds to it
     there = _of_one_rank(run) if available is None else int(available * GIB)
+    if there is not None and run.engine == "vllm" and run.device != "cpu" and not vllm_apart(run):
+        there = int(there * (1 - float(SHARE)))
     lengths = assumed_lengths(run, prompt, answer)
     now = bill(run, lengths)
     planned = Plan(lengths, now, process, there, None)
@@ -234,9 +238,22 @@ def text_of(run: Run, planned: Plan) -> str:
     lines += ["", f"{verdict}: {size(peak.bytes)} at the peak{each}{process}; available: {there}"]
     if planned.bill.host:
         lines.append(f"in the machine's memory: up to {size(planned.bill.host)}{each}")
+    if run.engine == "vllm" and planned.bill.elsewhere:
+        lines.append(_vllm(run, planned.bill.elsewhere))
     if not planned.fits:
         lines.append(_advice(planned))
     return "\n".join(lines)
+
+
+def _vllm(run: Run, weights: int) -> str:
+    """What the server holds beside the bill."""
+    if run.device == "cpu":
+        where = "in a process of its own, which is not in this bill, beside its KV cache"
+    elif vllm_apart(run):
+        where = f"on {len(run.vllm_devices)} GPUs of its own"
+    else:
+        where = f"on the first rank's GPU, of which it takes {SHARE}: the rest is what is available"
+    return f"vLLM holds {size(weights)} of weights {where}; each update passes as much through the machine's memory"
 
 
 def _table(planned: Bill) -> Sequence[str]:

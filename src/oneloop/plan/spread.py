@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import nn
 
 from oneloop.config import Run
@@ -62,6 +62,6 @@ class Spread:
         return roots + (1 if gradients else GATHERED) * largest
 
 
-def numbers_of(model: nn.Module) -> Iterator[int]:
-    """Numbers in each parameter of a model without its adapters, tied ones once: what a copy to sample from holds."""
-    return (parameter.numel() for name, parameter in model.named_parameters() if ".lora_" not in name)
+def copy_of(model: nn.Module, dtype: torch.dtype) -> int:
+    """Bytes of a copy to sample from: a model's numbers without its adapters, tied ones once."""
+    return sum(p.numel() for name, p in model.named_parameters() if ".lora_" not in name) * dtype.itemsize

@@ -8,7 +8,7 @@ from oneloop.config import Run
 from oneloop.model.optimizer import state_bytes
 from oneloop.plan.rehearsal import size_of
 from oneloop.plan.shapes import Shapes, kind_of_device
-from oneloop.plan.spread import Spread, numbers_of
+from oneloop.plan.spread import Spread, copy_of
 from oneloop.recipes.device import offloads
 
 RUNTIME = {"cpu": 30 * 2**20, "cuda": 0}
@@ -49,8 +49,8 @@ class Standing:
         self.held = {name: one for name, one in held.items() if one.weights}
         self._stays = {"policy", "critic"} if cast.critic is None else {"policy"}  # a head stays with its backbone
         self._runtime = RUNTIME[kind_of_device(run)] + (SAMPLING_RUNTIME[kind_of_device(run)] if samples else 0)
-        copied = samples and self.spread.shares
-        self._copy = sum(numbers_of(cast.policy)) * cast.dtype.itemsize if copied else 0
+        copied = samples and self.spread.shares and run.engine == "builtin"
+        self._copy = copy_of(cast.policy, cast.dtype) if copied else 0
 
     def __call__(self, phase: str) -> dict[str, int]:
         away = self._gone(phase)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from difflib import get_close_matches
+from functools import partial
 from math import isfinite
 from pathlib import Path
 
 from oneloop.data import Kind
-from oneloop.errors import ConfigError
+from oneloop.errors import CheckpointError, ConfigError
 from oneloop.ports import Recorder
-from oneloop.record.atomic import new_folder
+from oneloop.recipes.refused import refused_by_disk
+from oneloop.record.atomic import new_folder, verify
 from oneloop.record.writer import RunFolder
 from oneloop.together import Alone, Crew
 
@@ -83,8 +85,13 @@ class Best:
         return self._metric.rpartition("/")[2].endswith(LEAST_IS_BEST)
 
     def _save(self, done: int, value: float) -> None:
+        """A disk that refuses leaves the older best, which the next evaluation is compared with."""
         if self._folder.keeps or self._writers.ranks > 1:
-            self._put(done, value)
+            refused = refused_by_disk(self._writers, partial(self._put, done, value))
+            if refused is not None:
+                text = f"the best model so far, after {done} steps, could not be saved: {refused}"
+                self._recorder.event(max(done - 1, 0), "A_SAVE", text, "make room; the older one stands")
+                return
         self._value = value
 
     def _put(self, done: int, value: float) -> None:
@@ -96,8 +103,19 @@ class Best:
 
 
 def _recorded(path: Path, metric: str) -> float | None:
-    """The value to beat, where an earlier process kept one by the same metric."""
-    if not path.is_file():
+    """The value to beat, where an earlier process kept one by the same metric.
+
+    Raises: ConfigError where it is damaged: a worse model could take its place.
+    """
+    if not path.parent.exists():
         return None
-    facts = json.loads(path.read_text(encoding="utf-8"))
-    return float(facts["value"]) if facts["metric"] == metric else None
+    try:
+        verify(path.parent, ("best.json",))
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        return float(facts["value"]) if facts["metric"] == metric else None
+    except (CheckpointError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"--keep-best: {path.parent} is damaged, so nobody can tell what there is to beat "
+            f"({str(error).partition(' Fix:')[0]}). Fix: put it back, or rm -r {path.parent}, and the next evaluation "
+            "is the first to beat"
+        ) from error

@@ -35,6 +35,7 @@ from oneloop.model.load import load_critic, load_policy, load_reward_model, load
 from oneloop.model.lora import counts
 from oneloop.model.reward import LearnedReward
 from oneloop.model.save import separate_critic, shared_critic
+from oneloop.model.sound import check_vocabulary
 from oneloop.model.text import Text, end_ids, ignored_sampling, name_ends
 from oneloop.objective.preference import RewardHead
 from oneloop.parallel.fsdp import Copied, Sharding
@@ -104,6 +105,7 @@ def assemble(
         same_vocabulary("--teacher", run.teacher, tokenizer, run)
     load = load_reward_model if scores(algorithm) else load_policy
     policy = trained(run, partial(load, seed=run.seed), checkpoint and checkpoint / "policy", device)
+    check_vocabulary(policy, tokenizer, run.model)
     check_replicas(world, policy.parameters())
     text = Text(tokenizer, end_ids(policy, tokenizer))
     if tokenizer.chat_template is not None:
@@ -113,7 +115,8 @@ def assemble(
     if run.compile:
         say("compiling the layers, which takes seconds to minutes")
     sharding = sharding_of(run, device, world)
-    copied = Copied(policy, dtype_of(run)) if sharding and inputs.kind == "prompts" else None
+    copies = sharding and inputs.kind == "prompts" and run.engine == "builtin"
+    copied = Copied(policy, dtype_of(run)) if copies else None
     learner = Learner(
         policy,
         optimization=_optimization(run, algorithm),
@@ -128,6 +131,7 @@ def assemble(
         offload_idle=offloads(run),
         shard=sharding,
         world=world,
+        told=say,
     )
     compiling = f"--compile: layers tried out and compiled in {perf_counter() - begin:.0f} s" if run.compile else ""
     if run.device == "cpu":
@@ -252,7 +256,7 @@ class _Builder:
             fix = "look at vllm.log in the run folder; completions are drawn again with the same seeds"
             self.recorder.event(self.engine.version, "A_ENGINE", f"{what}. It is started again", fix)
 
-        return engine_of(self.run, self.learner, self.copied, self.text, prompt, self.say, told, self.world.rank)
+        return engine_of(self.run, self.learner, self.copied, self.text, prompt, self.say, told, self.world)
 
     def experience(self, reference: Reference | None) -> Experience:
         run, rows = self.run, self.inputs.rows

@@ -26,7 +26,7 @@ from oneloop.model.source import architecture_of, check_source
 from oneloop.model.text import Described, Text, end_ids
 from oneloop.recipes import items
 from oneloop.recipes.build import same_vocabulary
-from oneloop.recipes.device import device_of
+from oneloop.recipes.device import check_vllm_devices, device_of
 from oneloop.recipes.graders import Graders, check_columns
 from oneloop.recipes.inputs import check_held_out, read_rewards, word_checks
 from oneloop.recipes.preflight import DEVICES, place_checks
@@ -135,7 +135,8 @@ class _Checking:
     def settings(self) -> None:
         """All that needs no file of the model or the data."""
         run = self.run
-        device = [partial(device_of, run)] if DEVICES.fullmatch(run.device) else []
+        device = [partial(check, run) for check in (device_of, check_vllm_devices)]
+        device = device if DEVICES.fullmatch(run.device) else []
         compiler = [partial(check_compiler, run.device)] if run.compile and device else []
         optimizer = partial(check_optimizer, run.optimizer, run.device)
         for asked in (*place_checks(run, self.kind), *word_checks(run), *device, *compiler, optimizer):

@@ -19,6 +19,22 @@ def device_of(run: Run) -> torch.device:
     return device
 
 
+def check_vllm_devices(run: Run) -> None:
+    """Raises: ConfigError for GPUs that are not there."""
+    count = torch.cuda.device_count()
+    for number in run.vllm_devices:
+        if number >= count:
+            raise ConfigError(
+                f"--vllm-devices {number}: this machine has {count} GPUs, counted from 0. Fix: some of these"
+            )
+
+
+def vllm_apart(run: Run) -> bool:
+    """Whether vLLM has GPUs to itself."""
+    trains = range(run.ranks) if run.ranks > 1 else [int(run.device.partition(":")[2] or 0)]
+    return bool(run.vllm_devices) and not set(run.vllm_devices) & set(trains)
+
+
 def sharding_of(run: Run, device: torch.device, world: World) -> Sharding | None:
     if run.shard == "none":
         return None

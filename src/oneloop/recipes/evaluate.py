@@ -18,9 +18,11 @@ from oneloop.experience.demonstrations import demonstration_batch
 from oneloop.experience.evaluation import Generation
 from oneloop.experience.pairs import pair_batch
 from oneloop.experience.passes import passes
+from oneloop.finite import check_finite
 from oneloop.model.chat import templated
 from oneloop.model.learner import Learner, Optimization
 from oneloop.model.load import is_reward_model, load_policy, load_reward_model, load_tokenizer
+from oneloop.model.sound import check_vocabulary
 from oneloop.model.text import Text, end_ids
 from oneloop.objective.preference import ImplicitReward, RewardHead
 from oneloop.recipes import items
@@ -64,6 +66,7 @@ class Exam:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
+        check_finite(self)
         for name in ("size", "samples", "max_tokens", "reward_workers"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"--{name.replace('_', '-')} is {getattr(self, name)}; wanted at least 1")
@@ -221,6 +224,7 @@ def _loaded(load: Callable[..., PreTrainedModel], model: str, exam: Exam, data: 
     tokenizer = templated(load_tokenizer(model), exam.chat_template, exam.chat_template_kwargs)
     items.check_template(data.rows, data.kind, tokenizer)
     policy: PreTrainedModel = load(model, seed=exam.seed).to(device_of(exam.run))  # pyright: ignore[reportArgumentType]
+    check_vocabulary(policy, tokenizer, model)
     return policy, Text(tokenizer, end_ids(policy, tokenizer))
 
 

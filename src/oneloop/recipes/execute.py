@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from oneloop.algorithms import DPO, KTO
-from oneloop.batch import Batch
 from oneloop.config import Run, not_default
-from oneloop.errors import CheckpointError, OneloopError, RankError, Stopped
-from oneloop.experience.pack import Row, collate
+from oneloop.errors import CheckpointError, DiskError, OneloopError, OutOfMemory, RankError, Stopped
 from oneloop.loop import train
-from oneloop.model.learner import Learner
 from oneloop.model.save import save_merged, save_policy
 from oneloop.model.spelling import Spelling
 from oneloop.parallel.launch import ALONE, Ranks
@@ -30,10 +23,12 @@ from oneloop.recipes.explain import explain
 from oneloop.recipes.explain import facts as objective_facts
 from oneloop.recipes.given import NOTHING, Given
 from oneloop.recipes.health import Healthy, watch_of
+from oneloop.recipes.held import Held
 from oneloop.recipes.inputs import Inputs
 from oneloop.recipes.machine import machine
 from oneloop.recipes.meter import Meter
 from oneloop.recipes.preflight import preflight
+from oneloop.recipes.refused import refused_by_disk
 from oneloop.recipes.resolve import (
     Algorithm,
     kind_of,
@@ -41,19 +36,20 @@ from oneloop.recipes.resolve import (
     reference_from,
     resolved,
     sampler,
-    scores,
 )
-from oneloop.recipes.resume import elsewhere, latest, recorded, restore
+from oneloop.recipes.resume import elsewhere, finished, latest, recorded, restore
 from oneloop.recipes.saver import Saver
 from oneloop.recipes.signals import Interrupted, StopRequest, stop_request
+from oneloop.recipes.skipped import Skipped
+from oneloop.recipes.step_zero import step_zero
 from oneloop.recipes.watched import Observer, Silent, Watched
 from oneloop.record.atomic import clean_temporaries, new_folder, write_text
 from oneloop.record.elsewhere import Elsewhere
-from oneloop.record.reader import RunRecord
+from oneloop.record.reader import METRICS, RunRecord
 from oneloop.record.writer import RunFolder, remove_run
-from oneloop.together import together
+from oneloop.room import out_of_memory
+from oneloop.together import Crew, by_first, together
 from oneloop.trace.traced import Traced
-from oneloop.types import Sampling
 
 
 def execute(
@@ -75,6 +71,9 @@ def execute(
         observer = Silent()
     with closing(inputs):
         world = ranks.world or SingleProcess()
+        if by_first(world, lambda: run.resume and finished(run, out, inputs)):
+            observer.say(f"{out} has all its {run.steps} steps already, and its model: nothing to train")
+            return out
         folder, record = together(
             world, partial(_opened, run, algorithm, inputs) if ranks.first else lambda: (Elsewhere(out), None)
         )
@@ -94,7 +93,7 @@ def execute(
                 folder.finish("stopped", _amid(second.signum), 128 + second.signum)
                 raise
             except BaseException as error:
-                found = ranks.explained(error)
+                found = _explained(ranks, error)
                 folder.finish("failed", _told_of(found), getattr(found, "exit_code", 1))
                 if found is error:
                     raise
@@ -116,6 +115,17 @@ def _opened(run: Run, algorithm: Algorithm, inputs: Inputs) -> tuple[RunFolder, 
     clean_temporaries(out)
     write_text(out / "objective.txt", explain(algorithm, sampler(run)) + "\n")
     return folder, record
+
+
+def _explained(ranks: Ranks, error: BaseException) -> BaseException:
+    """What is told of a failure: who failed first, and memory that ran out as what it is."""
+    found = ranks.explained(error)
+    if isinstance(found, OneloopError) or not out_of_memory(found):
+        return found
+    told = OutOfMemory(f"memory ran out: {str(found).splitlines()[0] if str(found) else type(found).__name__}")
+    for note in getattr(found, "__notes__", ()):
+        told.add_note(note)
+    return told
 
 
 def _told_of(error: BaseException) -> str:
@@ -140,7 +150,7 @@ def _train(
     ends: ExitStack,
 ) -> None:
     world = ranks.world or SingleProcess()
-    checkpoint, damaged = _latest(folder, record, world)
+    checkpoint, damaged = _latest(run, algorithm, folder, record, world)
     together(world, lambda: given.placed(run, folder.path) if ranks.first else run)
     run = given.placed(run, folder.path)  # where it lies by now
     meter = Meter.begin(folder, run.device, world)
@@ -149,27 +159,34 @@ def _train(
         observer.say(f"asking the reference about each pair once, before step 0; {kept}")
     parts = assemble(run, algorithm, inputs, watched, checkpoint, observer.say, watched.phase, world)
     ends.callback(parts.close)
-    start, algorithm = restore(algorithm, parts, folder, checkpoint)
+    again = len(record.metrics) if record is not None and checkpoint is None else 0
+    start, algorithm, lost = restore(run, algorithm, parts, folder, checkpoint)
     watched.report_to(run, start)
     for error in damaged:
         watched.event(start, "A_CHECKPOINT", f"{error}; falling back to the one before", "look at the disk")
-    _say_what_changed(run, record, checkpoint, start, watched, observer)
-    saver = Saver(run, parts, folder, request, start, algorithm, world)
+    for text in lost:
+        watched.event(start, "A_RECORD", text, "look at who writes to the folder")
+    _say_what_changed(run, record, start, again, watched, observer)
+    saver = Saver(run, parts, folder, request, start, algorithm, watched, world)
+    saver.check_room()
     metric, write = run.keep_best_by or METRIC[inputs.kind], partial(_write_model, parts)
     best = [Best(metric, folder, watched, write, parts.learner.writers)] if run.keep_best else []
     for line in (*batch_arithmetic(run, algorithm, inputs), *parts.notes):
         observer.say(line)
     if start >= run.steps:
-        observer.say(f"{folder.path} has all its {run.steps} steps already; nothing to train")
+        observer.say(f"{folder.path} has all its {run.steps} steps already; its model is written once more")
     else:
+        _stop_if_asked(request, start, world)
         if start == 0:
-            observer.say(step_zero(run, algorithm, inputs, parts))
+            observer.say(step_zero(run, algorithm, inputs, parts, world))
             _before_training(run, parts, watched, best)
+            _stop_if_asked(request, start, world)
         else:
             observer.say(f"resuming at step {start} from {checkpoint}")
         # what leaves the device as a phase begins is in the peak of the one before
         phase = partial(_told, (parts.learner.phase, meter.phase, watched.phase))
         watch = watch_of(run, algorithm, len(inputs.eval_rows or ()), _before(start, record))
+        held = Held(alone=world.ranks == 1)
         try:
             train(
                 algorithm,
@@ -183,18 +200,19 @@ def _train(
                 start=start,
                 world=world,
                 trace=_traced(run, algorithm, inputs, parts, folder, watched, world) if run.trace else Untraced(),
+                unsound=Skipped(folder, watched, parts.text.decode),
                 measures=(
-                    *(partial(_in_phase, phase, "evaluation", measure) for measure in parts.measures),
+                    *(partial(_in_phase, phase, "evaluation", held.measure, measure) for measure in parts.measures),
                     *parts.counts,
                 ),
                 # a step's line stands before its checkpoint, which says how far the files reach
-                hooks=(meter, *best, partial(_in_phase, phase, "saving", saver)),
+                hooks=(meter, *best, partial(_in_phase, phase, "saving", saver), held),
                 phase=phase,
             )
         except Stopped:
             raise
         except Exception as error:
-            found = ranks.explained(error)
+            found = _explained(ranks, error)
             _rescue(saver, found)
             if found is error:
                 raise
@@ -202,16 +220,31 @@ def _train(
     _save_result(run, parts, folder, observer)
 
 
-def _latest(folder: RunFolder, record: RunRecord | None, world: World) -> tuple[Path | None, Sequence[CheckpointError]]:
+def _stop_if_asked(request: StopRequest, start: int, world: World) -> None:
+    """Raises: Stopped, on all ranks, where one of them was asked to stop before anything is trained."""
+    signum = int(world.sum({"signum/max": float(request.signum)})["signum/max"])
+    if signum:
+        raise Stopped(
+            f"stopped by signal {signum} before step {start + 1}, with nothing to save; the same command"
+            + (" and --resume goes on" if start else " starts again"),
+            signum,
+        )
+
+
+def _latest(
+    run: Run, algorithm: Algorithm, folder: RunFolder, record: RunRecord | None, world: World
+) -> tuple[Path | None, Sequence[CheckpointError]]:
     """The checkpoint to go on from, as rank 0 finds it, and there what is wrong with newer ones."""
-    checkpoint, damaged = together(world, lambda: (None, []) if record is None else latest(folder, record))
+    checkpoint, damaged = together(
+        world, lambda: (None, []) if record is None else latest(run, algorithm, folder, record)
+    )
     name = world.agree(str(checkpoint) if checkpoint else "")
     return Path(name) if name else None, damaged
 
 
-def _before(start: int, record: RunRecord | None) -> list[dict[str, Any]]:
+def _before(start: int, record: RunRecord | None) -> Iterator[dict[str, Any]]:
     """The recorded steps that stand."""
-    return [] if record is None else [row for row in record.metrics if row["step"] < start]
+    return iter(()) if record is None else (row for row in record.lines(METRICS) if row["step"] < start)
 
 
 def _traced(
@@ -231,16 +264,26 @@ def _before_training(run: Run, parts: Parts, watched: Watched, best: Sequence[Be
 
 
 def _save_result(run: Run, parts: Parts, folder: RunFolder, observer: Observer) -> None:
+    """Raises: DiskError where it cannot be saved; the last checkpoint has everything."""
     if not (folder.keeps or parts.learner.sharded):
         return
     writers = parts.learner.writers
-    with new_folder(folder.path / "final", writers) as temporary:
-        _write_model(parts, temporary)
-    observer.say(f"saved {folder.path / 'final'}")
-    if run.lora:
-        with new_folder(folder.path / "adapter", writers) as temporary:
-            save_policy(temporary, parts.learner.model, parts.text.tokenizer, writers)
-        observer.say(f"saved {folder.path / 'adapter'}, the adapters alone")
+    adapters = partial(save_policy, model=parts.learner.model, tokenizer=parts.text.tokenizer, world=writers)
+    every = {"final": partial(_write_model, parts), **({"adapter": adapters} if run.lora else {})}
+    for name, write in every.items():
+        refused = refused_by_disk(writers, partial(_put, folder.path / name, writers, write))
+        if refused is not None:
+            raise DiskError(
+                f"{folder.path / name} could not be saved: {refused}. All {run.steps} steps are in a checkpoint. Fix: "
+                "make room, then the same command with --resume"
+            ) from refused
+        observer.say(f"saved {folder.path / name}" + (", the adapters alone" if name == "adapter" else ""))
+    by_first(writers, folder.check_whole)
+
+
+def _put(path: Path, writers: Crew, write: Callable[[Path], None]) -> None:
+    with new_folder(path, writers) as temporary:
+        write(temporary)
 
 
 def _write_model(parts: Parts, folder: Path) -> None:
@@ -258,14 +301,14 @@ def _rescue(saver: Saver, error: BaseException) -> None:
 
 
 def _say_what_changed(
-    run: Run, record: RunRecord | None, checkpoint: Path | None, start: int, watched: Watched, observer: Observer
+    run: Run, record: RunRecord | None, start: int, again: int, watched: Watched, observer: Observer
 ) -> None:
     if record is None:
         return
-    if checkpoint is None and record.metrics:
+    if again:
         observer.say(
-            f"no checkpoint had been saved yet: starting at step 0 again, {len(record.metrics)} recorded steps are "
-            "repeated. --save-every keeps them"
+            f"no checkpoint could be read: starting at step 0 again, {again} recorded steps are lost, as --accept-loss "
+            "says. --save-every keeps them"
         )
     if other := elsewhere(record, run.ranks):
         watched.event(start, "A_MACHINE", other, "the same machine, torch, ranks and OMP_NUM_THREADS for equal bits")
@@ -298,60 +341,3 @@ def batch_arithmetic(run: Run, algorithm: Algorithm, inputs: Inputs) -> list[str
         f"{run.steps} steps over {len(inputs.rows)} rows",
         f"models in memory: {', '.join(models_in_memory(run, algorithm))}",
     ]
-
-
-PROBED, PROBED_TOKENS = 4, 8
-"""Prompts that are answered before step 0, and the length of their answers."""
-SAME_WEIGHTS, SAME_PASS = 1e-3, 1e-6
-"""How far log-probs may lie apart, in nats: of the sampler and the trainer in float32; of one pass on equal models."""
-
-
-@torch.no_grad()
-def step_zero(run: Run, algorithm: Algorithm, inputs: Inputs, parts: Parts) -> str:
-    """Check what must hold before the first update: π_θ = μ, so that the ratio is 1; π_θ = π_ref; DPO loss ln 2.
-
-    Raises: OneloopError naming the number that is off.
-    """
-    if inputs.kind == "demonstrations" or scores(algorithm):
-        return "step 0 checks: none apply"
-    batch, learner = _probe(run, inputs, parts).to(parts.learner.device), parts.learner
-    facts: list[tuple[str, float, float]] = []
-    logprobs = learner.policy(batch).logprobs
-    if batch.rollout_logprobs is not None:
-        gap = float((logprobs - batch.rollout_logprobs)[batch.mask].abs().max())
-        # elsewhere, or in half precision, sampler and trainer round apart; rollout/logprob_gap follows it
-        facts.append(("ratio − 1", math.expm1(gap), SAME_WEIGHTS if run.samples_exactly else math.inf))
-    if "reference" in algorithm.needs and not run.teacher:
-        reference = learner.reference(batch) if batch.ref_logprobs is None else batch.ref_logprobs
-        facts.append(("log π_θ − log π_ref", float((logprobs - reference)[batch.mask].abs().max()), SAME_PASS))
-    if replace(algorithm, epochs=DPO.epochs) == DPO:
-        facts.append(("DPO loss − ln 2", abs(_loss(algorithm, batch, learner) - math.log(2)), SAME_PASS))
-    if replace(algorithm, epochs=KTO.epochs) == KTO:  # σ(0) for good and bad answers alike
-        facts.append(("KTO loss − 1/2", abs(_loss(algorithm, batch, learner) - 0.5), SAME_PASS))
-    for name, value, most in facts:
-        if not value <= most:
-            raise OneloopError(f"step 0: {name} is {value:.3g} and must be 0: the models are not what they say")
-    return "step 0 checks: " + (", ".join(f"{name} = {value:.1g}" for name, value, _ in facts) or "none apply")
-
-
-def _probe(run: Run, inputs: Inputs, parts: Parts) -> Batch:
-    """The first step's pairs, or answers to a few prompts. Neither changes what the run will draw."""
-    if parts.engine is None:
-        before = parts.experience.state()
-        batch = parts.experience.batch(0)
-        parts.experience.restore(before)
-        return batch
-    sampling = Sampling(max_new_tokens=min(run.max_new_tokens, PROBED_TOKENS), temperature=run.temperature)
-    context = getattr(parts.learner.model.config, "max_position_embeddings", math.inf)
-    every = (parts.text.prompt(row["prompt"], row.get("tools"))[0] for row in inputs.rows)
-    prompts = list(islice((ids for ids in every if len(ids) + sampling.max_new_tokens <= context), PROBED))
-    answers = parts.engine.generate(prompts, sampling, range(len(prompts)))
-    return collate([
-        Row(prompt=ids, actions=answer.tokens, group=number, reward=1.0, logprobs=answer.logprobs)
-        for number, (ids, answer) in enumerate(zip(prompts, answers, strict=True))
-    ])  # fmt: skip
-
-
-def _loss(algorithm: Algorithm, batch: Batch, learner: Learner) -> float:
-    batch = algorithm.prepare(batch, learner)
-    return float(algorithm.loss(learner.policy(batch), batch, batch.size).value)

@@ -12,8 +12,10 @@ from oneloop.data import Loaded
 from oneloop.errors import ConfigError, DataError
 from oneloop.recipes.given import function_name
 from oneloop.rewards import Limits, NamedReward, Pool, RewardScorer
-from oneloop.rewards.adapters import NATIVE, alternatives, missing
-from oneloop.rewards.shipped import SHIPPED, shipped
+from oneloop.rewards.adapters import NATIVE, alternatives, missing, signature_of
+from oneloop.rewards.code import UnitTests
+from oneloop.rewards.guarded import Guarded
+from oneloop.rewards.shipped import SHIPPED, shipped, short_name
 from oneloop.tasks.named import is_task, named_task
 
 
@@ -29,7 +31,7 @@ class Graders:
         self, limits: Limits | None = None, functions: Mapping[str, Callable[..., Any]] = MappingProxyType({})
     ) -> None:
         self._limits, self._functions = limits or Limits(), functions
-        self._pools, self._shipped = dict[str, Pool](), dict[str, Any]()
+        self._pools, self._shipped, self._given = dict[str, Pool](), dict[str, Any](), dict[str, Any]()
 
     def named(self, specs: Sequence[str], source: str, setting: str = "reward") -> tuple[NamedReward, ...]:
         """The functions in order; without any, the grader of the task that the data comes from.
@@ -50,17 +52,27 @@ class Graders:
 
     def _of(self, spec: str) -> NamedReward:
         if spec in self._functions:
-            return NamedReward(name=function_name(self._functions[spec]), function=self._functions[spec])
-        name = spec.partition("?")[0]
+            name = function_name(self._functions[spec])
+            return NamedReward(name=name, function=self._guarded(spec, name))
+        short = short_name(spec)
+        name = short.partition("?")[0]
         if name in SHIPPED:
-            if spec not in self._shipped:
-                self._shipped[spec] = shipped(spec, self._limits)
-            return NamedReward(name=name, function=self._shipped[spec])
+            if short not in self._shipped:
+                self._shipped[short] = shipped(short, self._limits)
+            return NamedReward(name=name, function=self._shipped[short])
         if is_task(spec):
             return NamedReward(name=name.partition(":")[2], function=named_task(spec, "--reward").reward)
         if spec not in self._pools:
             self._pools[spec] = Pool(spec, self._limits)
         return NamedReward(name=self._pools[spec].name, function=self._pools[spec])
+
+    def _guarded(self, spec: str, name: str) -> Any:
+        function = self._functions[spec]
+        if signature_of(function).ours:
+            return function
+        if spec not in self._given:
+            self._given[spec] = Guarded(function, name, self._limits.timeout)
+        return self._given[spec]
 
 
 def training_rewards(run: Run, graders: Graders) -> tuple[NamedReward, ...]:
@@ -93,6 +105,9 @@ def check_columns(rewards: Sequence[NamedReward], data: Loaded) -> None:
 
 
 def form_of(reward: NamedReward) -> str:
+    """What there is to say of it before the run."""
+    if isinstance(reward.function, UnitTests):
+        return f"reward {reward.name}: programs are isolated by {reward.function.isolation}"
     form = reward.grader.signature.form
     once = "once per completion" if form.each else "once per batch"
     return "" if form is NATIVE else f"reward {reward.name}: called in {form.name}'s form, {form.call}, {once}"

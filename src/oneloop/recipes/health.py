@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from oneloop.algorithms import PolicyGradient
@@ -30,7 +30,7 @@ class Healthy:
         self._recorder.event(step, code, text, fix)
 
 
-def watch_of(run: Run, algorithm: object, eval_rows: int, before: Sequence[Mapping[str, Any]]) -> Watch:
+def watch_of(run: Run, algorithm: object, eval_rows: int, before: Iterable[Mapping[str, Any]]) -> Watch:
     """The checks of this run, with the steps that are done already taken in."""
     watch = Watch(
         Setting(

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import isfinite
-from typing import Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from transformers import PreTrainedTokenizerBase
 
@@ -88,6 +88,36 @@ def check_template(rows: Sequence[Row], kind: Kind, tokenizer: PreTrainedTokeniz
             raise DataError(f"{place(rows, number)}: {NO_TEMPLATE}")
 
 
+def _stored_prompts() -> Stored[Prompt]:
+    def read(value: list[Any]) -> Prompt:
+        number, text, tokens, columns, messages = value
+        kept = None if messages is None else tuple(messages)
+        return Prompt(id=number, text=text, tokens=tuple(tokens), columns=columns, messages=kept)
+
+    return Stored(lambda item: [item.id, item.text, item.tokens, item.columns, item.messages], read)
+
+
+def _stored_turns() -> Stored[Tokens]:
+    def read(value: list[list[int]]) -> Tokens:
+        return Tokens(tuple(value[0]), tuple(map(bool, value[1])))
+
+    return Stored(lambda item: [item.ids, list(map(int, item.trained))], read)
+
+
+def _stored_pairs() -> Stored[Pair]:
+    def read(value: list[Any]) -> Pair:
+        return _pair(*map(tuple, value[:3]), margin=value[3])
+
+    return Stored(lambda item: [item.prompt, item.chosen, item.rejected, item.margin], read)
+
+
+def _stored_rated() -> Stored[Rated]:
+    def read(value: list[Any]) -> Rated:
+        return Rated(tuple(value[0]), tuple(value[1]), value[2])
+
+    return Stored(lambda item: [item.prompt, item.completion, item.good], read)
+
+
 def prompts(
     rows: Sequence[Row], text: Text, context: int | None, max_new_tokens: int, long: LongPrompts = "error"
 ) -> tuple[Stored[Prompt], TooLong | None]:
@@ -102,7 +132,9 @@ def prompts(
 
         return [Part(tokens, max_new_tokens, make)]
 
-    return _fitting(rows, ("prompt",), build, text, context, long, f"prompt and max_new_tokens={max_new_tokens}")
+    return _fitting(
+        _stored_prompts(), rows, ("prompt",), build, text, context, long, f"prompt and max_new_tokens={max_new_tokens}"
+    )
 
 
 def demonstrations(
@@ -113,7 +145,7 @@ def demonstrations(
         return [_turn(turn) for turn in text.demonstrations(row) if any(turn.trained)]
 
     columns = ("messages", "text", "prompt", "completion")
-    kept, found = _fitting(rows, columns, build, text, context, long, "prompt and completion")
+    kept, found = _fitting(_stored_turns(), rows, columns, build, text, context, long, "prompt and completion")
     if not kept:
         raise DataError(
             f"none of the {len(rows)} rows has a word of the assistant: nothing would be trained. "
@@ -143,7 +175,8 @@ def pairs(
         make = partial(_pair, chosen=chosen, rejected=rejected, margin=margin)
         return [Part(tokens, max(len(chosen), len(rejected)), make)]
 
-    return _fitting(rows, ("prompt", "chosen", "rejected"), build, text, context, long, "prompt and answer")
+    columns = ("prompt", "chosen", "rejected")
+    return _fitting(_stored_pairs(), rows, columns, build, text, context, long, "prompt and answer")
 
 
 def _pair(kept: Ids, chosen: Ids, rejected: Ids, margin: float) -> Pair:
@@ -167,10 +200,12 @@ def unpaired(
         tokens, (completion,) = text.answers(row, ("completion",))
         return [Part(tokens, len(completion), lambda kept: Rated(kept, completion, row["label"]))]
 
-    return _fitting(rows, ("prompt", "completion"), build, text, context, long, "prompt and completion")
+    columns = ("prompt", "completion")
+    return _fitting(_stored_rated(), rows, columns, build, text, context, long, "prompt and completion")
 
 
 def _fitting(
+    items: Stored[Item],
     rows: Sequence[Row],
     columns: Sequence[str],
     build: Callable[[int, Row], list[Part[Item]]],
@@ -182,11 +217,11 @@ def _fitting(
     """Items of the rows, with what `long` says about those beyond the context.
 
     Args:
+        items: takes them; empty.
         columns: what is encoded of a row.
 
     Raises: DataError naming the row, and where no row is left.
     """
-    items: Stored[Item] = Stored()
     skipped, truncated = Places(), Places()
     reason = f"{what} exceed the model's context of {context} tokens"
     for number, row in enumerate(text.ahead(rows, columns)):

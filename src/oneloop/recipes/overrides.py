@@ -6,6 +6,7 @@ import ast
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass, replace
 from difflib import get_close_matches
+from math import isfinite
 from typing import Any, TypeVar
 
 from oneloop.algorithms import ALGORITHMS, Critic
@@ -67,6 +68,8 @@ def _value(text: str, change: str) -> Any:
     """A number, a word, none, or a piece with constant arguments. Nothing is evaluated."""
     if text.lower() in ("none", "true", "false"):
         return {"none": None, "true": True, "false": False}[text.lower()]
+    if text.lower().lstrip("+-") in ("nan", "inf", "infinity"):
+        raise ConfigError(f"--set {change}: {text} is no number to reckon with; wanted a finite one")
     try:
         node = ast.parse(text, mode="eval").body
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in PIECES:
@@ -75,7 +78,10 @@ def _value(text: str, change: str) -> Any:
             return PIECES[node.func.id](*arguments, **keywords)
         if isinstance(node, ast.Name):
             return node.id
-        return ast.literal_eval(node)
+        value = ast.literal_eval(node)
+        if isinstance(value, float) and not isfinite(value):
+            raise ValueError("it is beyond what a float holds")
+        return value
     except (SyntaxError, TypeError, ValueError) as error:
         raise ConfigError(
             f"--set {change}: cannot read {text!r} ({error}). Wanted a number, none, or one of "

@@ -88,9 +88,10 @@ def _with_torch(run: Run) -> None:
 
         check_optimizer(run.optimizer, run.device)
     if run.device != "cpu":
-        from oneloop.recipes.device import device_of  # noqa: PLC0415
+        from oneloop.recipes.device import check_vllm_devices, device_of  # noqa: PLC0415
 
         device_of(run)
+        check_vllm_devices(run)
     if run.compile:
         from oneloop.forward.compiled import check_compiler  # noqa: PLC0415
 
@@ -100,9 +101,11 @@ def _with_torch(run: Run) -> None:
 def _check_engine(run: Run, kind: Kind) -> None:
     if run.engine != "builtin" and kind != "prompts":
         raise ConfigError(f"--engine {run.engine}: {run.algorithm} draws no samples. Fix: leave it out")
-    if run.engine != "builtin" and (run.ranks > 1 or place() is not None):
+    found = place()
+    if run.engine == "vllm" and found and found.here < found.ranks:
         raise ConfigError(
-            f"--engine {run.engine} with several ranks is not there yet. Fix: --engine builtin, or one rank"
+            "--engine vllm with ranks on several machines: its server listens on the machine that starts it, and "
+            "nowhere else. Fix: start one that all of them reach, and --engine http://HOST:PORT"
         )
     if run.staleness and kind != "prompts":
         raise ConfigError(f"--staleness {run.staleness}: {run.algorithm} draws no samples. Fix: leave it out")
@@ -113,5 +116,6 @@ def _check_engine(run: Run, kind: Kind) -> None:
 
 
 def python_of(run: Run) -> str:
-    """The interpreter of the environment with vLLM."""
-    return run.vllm_python or str(Path(".venv-vllm/bin/python").absolute())
+    """The interpreter of the environment with vLLM, as a server finds it that runs in a folder of its own."""
+    python = run.vllm_python or ".venv-vllm/bin/python"
+    return str(Path(python).absolute()) if "/" in python else python

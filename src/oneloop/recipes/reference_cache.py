@@ -15,12 +15,13 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from oneloop.batch import Batch
-from oneloop.errors import DataError
+from oneloop.errors import DataError, DiskError
 from oneloop.experience.pairs import Reference
 from oneloop.model.learner import Learner
 from oneloop.model.sharded import whole
 from oneloop.ports import SingleProcess, World
 from oneloop.recipes.machine import machine
+from oneloop.record.place import check_place
 from oneloop.together import together
 
 
@@ -45,6 +46,7 @@ class Kept:
         settings = [str(learner.dtype), learner.max_tokens, learner.device.type, machine()]
         self._model = _fingerprint(learner.model, json.dumps(settings, sort_keys=True))
         self.asked = self.known = 0
+        check_place(folder, "--reference-cache")
         folder.mkdir(parents=True, exist_ok=True)
 
     def __call__(self, batch: Batch) -> Float[Tensor, "B T"]:
@@ -57,8 +59,14 @@ class Kept:
         if self._world.rank:
             return found
         temporary = file.with_name(f".tmp-{os.getpid()}-{file.name}")
-        np.save(temporary, found.cpu().numpy(), allow_pickle=False)
-        os.replace(temporary, file)
+        try:
+            np.save(temporary, found.cpu().numpy(), allow_pickle=False)
+            os.replace(temporary, file)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise DiskError(
+                f"--reference-cache {self._folder} cannot be written: {error.strerror}. Fix: make room, or leave it out"
+            ) from error
         return found
 
     def _known(self, file: Path, batch: Batch) -> Float[Tensor, "B T"]:

@@ -12,6 +12,7 @@ from oneloop.errors import ConfigError
 from oneloop.recipes.evaluate import Evaluation, Exam
 from oneloop.recipes.measured import Difference, Score
 from oneloop.record.atomic import new_folder
+from oneloop.record.place import check_place
 from oneloop.record.table import rollout_table
 
 
@@ -47,6 +48,7 @@ def save_evaluation(
 
 
 def check_out(out: Path) -> None:
+    check_place(out)
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise ConfigError(f"--out {out} is there already. Fix: another folder, or rm -r {out}")
 

@@ -16,6 +16,8 @@ from oneloop.model.learner import Learner
 from oneloop.model.save import describe_policy, weights_of, write_weights
 from oneloop.model.text import Text
 from oneloop.parallel.fsdp import Copied
+from oneloop.ports import SingleProcess, World
+from oneloop.recipes.device import vllm_apart
 from oneloop.recipes.preflight import python_of
 from oneloop.rollout.beside.arrivals import Arrivals, arrivals_file, ignored, script
 from oneloop.rollout.beside.engine import OneThread, SecondProcess
@@ -45,7 +47,7 @@ def engine_of(
     prompt: Callable[[], Sequence[int]],
     say: Callable[[str], None],
     told: Callable[[str], None],
-    rank: int = 0,
+    world: World = SingleProcess(),  # noqa: B008
 ) -> Engine | VllmEngine | SecondProcess | OneThread:
     """What samples for training and evaluation. A server or a process is started at its first call.
 
@@ -53,16 +55,16 @@ def engine_of(
         copied: the policy to sample from where that of the learner is cut over ranks.
         prompt: gives one of the data's, for the probe.
         told: hears what had to be mended.
-        rank: of this process; each has a sampler of its own.
+        world: the ranks, of which each has a sampler of its own, or all have one server.
     """
     if run.engine != "builtin":
-        server = _server(run, learner, text, prompt, say, told)
+        server = _server(run, learner, text, prompt, say, told, world)
         return OneThread(server) if run.staleness else server
     model, refresh = learner.model, None
     if copied is not None:
         model, refresh = copied.arrive(learner.device), copied.refresh
     here = Engine(model, text.end_ids, dtype=learner.dtype, refresh=refresh)
-    return SecondProcess(here, _sampler(run, learner, model, text, rank)) if run.staleness else here
+    return SecondProcess(here, _sampler(run, learner, model, text, world.rank)) if run.staleness else here
 
 
 def _sampler(run: Run, learner: Learner, model: PreTrainedModel, text: Text, rank: int) -> Sampler:
@@ -87,19 +89,20 @@ def _server(
     prompt: Callable[[], Sequence[int]],
     say: Callable[[str], None],
     told: Callable[[str], None],
+    world: World,
 ) -> VllmEngine:
-    model, patience = learner.model, Patience()
+    model, patience = learner.model, _patience(run)
     out = Path(run.out).absolute()
     context = getattr(model.config, "max_position_embeddings", None)
     if run.engine == "vllm":
         describe = partial(describe_policy, model=model, tokenizer=text.tokenizer)
-        server = Server(python_of(run), describe, _flags(run), out / "vllm.log", patience, say)
+        server = Server(python_of(run), describe, _flags(run), out / "vllm.log", patience, say, _devices(run))
     else:
         server = Elsewhere(run.engine, os.environ.get(KEY, ""), out / ".engine")
     return VllmEngine(
         server,
         Source(
-            write=partial(write_weights, model=model, dtype=learner.dtype),
+            write=partial(write_weights, model=model, dtype=learner.dtype, world=world),
             logprobs=partial(_logprobs, learner),
             probe=probe_of(prompt(), context),
             sampling=Sampling(max_new_tokens=ANSWER, temperature=run.temperature),
@@ -110,7 +113,14 @@ def _server(
         context=context,
         patience=patience,
         told=told,
+        crew=world,
+        beside=run.staleness > 0,
     )
+
+
+def _patience(run: Run) -> Patience:
+    """Ranks that wait for a start give it up before they give up the rank that waits for it."""
+    return Patience() if run.ranks == 1 else Patience(start=min(Patience.start, 0.9 * run.rank_timeout))
 
 
 def probe_of(prompt: Sequence[int], context: int | None) -> list[int]:
@@ -121,8 +131,19 @@ def probe_of(prompt: Sequence[int], context: int | None) -> list[int]:
 
 def _flags(run: Run) -> list[str]:
     """Of vLLM's server. On a CPU nothing is compiled: that would take longer than the sampling of small models."""
-    place = ["--enforce-eager"] if run.device == "cpu" else ["--gpu-memory-utilization", SHARE]
+    if run.device == "cpu":
+        place = ["--enforce-eager"]
+    else:
+        place = [] if vllm_apart(run) else ["--gpu-memory-utilization", SHARE]
+        place += ["--tensor-parallel-size", str(max(len(run.vllm_devices), 1))]
     return ["--dtype", run.dtype, "--max-model-len", "auto", *place]
+
+
+def _devices(run: Run) -> str:
+    """The server's GPUs as CUDA_VISIBLE_DEVICES names them; empty where it may see all, and takes the first."""
+    own = [int(number)] if (number := run.device.partition(":")[2]) else []
+    names = list(filter(None, os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")))
+    return ",".join(names[place] if names else str(place) for place in run.vllm_devices or own)
 
 
 @torch.no_grad()

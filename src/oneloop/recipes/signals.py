@@ -14,11 +14,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from threading import Event, Thread
+from time import monotonic
 from types import FrameType
 
 LISTENED = (signal.SIGINT, signal.SIGTERM)
 GRACE = 3.0
 """Seconds after the second signal in which the main thread may end by itself."""
+TOGETHER = 1.0
+"""Seconds within which one signal of each kind are one request: some supervisors send both."""
 FIRST = b"\nstopping after this step, with everything saved; again to stop now\n"
 SECOND = b"\nstopping now\n"
 
@@ -29,6 +32,21 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, signum: int) -> None:
         super().__init__(f"signal {signum}")
         self.signum = signum
+
+
+class Heard:
+    """The first signal, and which later one is the second."""
+
+    def __init__(self) -> None:
+        self.signum = 0
+        self._at = 0.0
+
+    def again(self, signum: int) -> bool:
+        """Whether this one comes on top of another."""
+        if not self.signum:
+            self.signum, self._at = signum, monotonic()
+            return False
+        return signum == self.signum or monotonic() - self._at > TOGETHER
 
 
 @dataclass
@@ -42,24 +60,31 @@ class StopRequest:
     last_words: Callable[[int], None]
     says: bool = True
     """Whether it answers in the terminal; of several ranks, one does."""
-    signum: int = 0
     ended: Event = field(default_factory=Event)
+    heard: Heard = field(default_factory=Heard)
+
+    @property
+    def signum(self) -> int:
+        """Of the first signal; 0: there was none."""
+        return self.heard.signum
 
     def receive(self, signum: int, frame: FrameType | None) -> None:
-        if self.signum:
+        if self.heard.again(signum):
             raise Interrupted(signum)
-        self.signum = signum
 
     def answer(self, pipe: int) -> None:
         """Read the pipe until it is closed, a byte a signal."""
-        count = 0
+        heard, ending = Heard(), False
         while byte := os.read(pipe, 1):
             if byte[0] not in LISTENED:
                 continue
-            count += 1
+            first = not heard.signum
+            if not heard.again(byte[0]) and not first:
+                continue
             if self.says:
-                _tell(FIRST if count == 1 else SECOND)
-            if count == 2:
+                _tell(FIRST if first else SECOND)
+            if not first and not ending:
+                ending = True
                 Thread(target=self._end, args=(byte[0],), daemon=True).start()
 
     def _end(self, signum: int) -> None:
@@ -68,6 +93,24 @@ class StopRequest:
         with suppress(Exception):
             self.last_words(signum)
         os._exit(128 + signum)
+
+
+@contextmanager
+def at_once() -> Iterator[None]:
+    """While there is nothing to save, SIGTERM ends a command as Ctrl-C does: at once, and by an exit code."""
+
+    def end(signum: int, frame: FrameType | None) -> None:
+        raise Interrupted(signum)
+
+    try:
+        before = signal.signal(signal.SIGTERM, end)
+    except ValueError:  # no main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

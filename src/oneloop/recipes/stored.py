@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import pickle
+import json
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from shutil import copyfileobj
 from tempfile import TemporaryFile
-from typing import IO, Generic, TypeVar, overload
+from typing import IO, Any, Generic, TypeVar, overload
 from weakref import finalize
 
 from oneloop.data.packed import scratch
@@ -23,20 +23,24 @@ class Stored(Sequence[Item], Generic[Item]):
     """Items in the order in which they were added, each as it was then.
 
     Eight bytes of memory an item, and where they are more than `IN_MEMORY` a nameless file, which ends with the object.
+    They lie there as JSON: reading them runs nothing.
+
+    Args:
+        write, read: an item as a value of JSON, and the item again.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, write: Callable[[Item], Any], read: Callable[[Any], Item]) -> None:
+        self._write, self._read = write, read
         self._file: IO[bytes] = BytesIO()
         self._ends = array("q", [0])
 
     def add(self, item: Item) -> None:
         """Raises: DataError for what cannot be written down, and where there is no room."""
         try:
-            written = pickle.dumps(item, pickle.HIGHEST_PROTOCOL)
-        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            written = json.dumps(self._write(item), separators=(",", ":")).encode()
+        except (TypeError, ValueError, RecursionError) as error:
             raise DataError(
-                f"a value cannot be kept on disk ({error}). Fix: plain text or numbers, or a class on the level of its "
-                "module"
+                f"a value cannot be kept on disk ({error}). Fix: plain text or numbers, or lists and objects of them"
             ) from error
         end = self._ends[-1] + len(written)
         try:
@@ -70,4 +74,4 @@ class Stored(Sequence[Item], Generic[Item]):
             return [self[number] for number in range(len(self))[place]]
         number = range(len(self))[place]
         self._file.seek(self._ends[number])
-        return pickle.loads(self._file.read(self._ends[number + 1] - self._ends[number]))
+        return self._read(json.loads(self._file.read(self._ends[number + 1] - self._ends[number])))

@@ -10,6 +10,7 @@ from oneloop.config import Run
 from oneloop.recipes.best import METRIC
 from oneloop.record.sinks import Opening, Sinks
 from oneloop.record.writer import RunFolder
+from oneloop.secrets import redacted
 from oneloop.types import Trajectory
 
 
@@ -56,7 +57,7 @@ class Watched:
         """Start the run's loggers, where the run is kept."""
         self._done = start
         if self._folder.keeps:
-            self._sinks.open(run.report_to, Opening(folder=self._folder.path, config=asdict(run), done=start))
+            self._sinks.open(run.report_to, Opening(folder=self._folder.path, config=redacted(asdict(run)), done=start))
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         self._folder.scalars(step, values)
@@ -83,7 +84,7 @@ class Watched:
         self._folder.event(step, code, text, fix)
         # files count steps from 0, people from 1
         self._observer.say(f"{code} step {step + 1}: {text}" + (f". Fix: {fix}" if fix else ""))
-        self._sinks.event(step + 1, code, text)
+        self._sinks.event(step + 1, code, str(redacted(text)))
 
     def __enter__(self) -> Watched:
         return self

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -65,7 +66,9 @@ def new_folder(path: Path, writers: Crew = Alone()) -> Iterator[Path]:  # noqa: 
 
 
 def _make(temporary: Path) -> None:
-    temporary.parent.mkdir(parents=True, exist_ok=True)
+    if not temporary.parent.is_dir():
+        temporary.parent.mkdir(parents=True)
+        _sync(temporary.parent.parent)
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
 
@@ -83,9 +86,22 @@ def _stand(temporary: Path, path: Path, manifest: dict[str, dict[str, Any]]) -> 
     _swap(temporary, path)
 
 
-def verify(folder: Path) -> None:
-    """Raises: CheckpointError naming the file that is missing or not as it was written."""
-    for name, facts in _manifest(folder / MANIFEST).items():
+def verify(folder: Path, needs: Sequence[str] = ()) -> None:
+    """Compare every file of the folder with its manifest.
+
+    Args:
+        needs: patterns of names, each of which the manifest must list a file for.
+
+    Raises: CheckpointError naming the file that is missing, not as it was written, or not in the manifest.
+    """
+    manifest = _manifest(folder / MANIFEST)
+    for wanted in needs:
+        if not any(fnmatch(name, wanted) for name in manifest):
+            raise CheckpointError(f"{folder / MANIFEST} lists no {wanted}, which is needed. {_fix(folder)}")
+    for name in _files(folder):
+        if name not in manifest and name != MANIFEST:
+            raise CheckpointError(f"{folder / name} is not in {MANIFEST}: nobody can tell what it is. {_fix(folder)}")
+    for name, facts in manifest.items():
         file = folder / name
         if not file.is_file():
             raise CheckpointError(f"{file} is missing, and {MANIFEST} lists it. {_fix(folder)}")
@@ -93,8 +109,33 @@ def verify(folder: Path) -> None:
             raise CheckpointError(
                 f"{file} has {file.stat().st_size} bytes; {MANIFEST} says {facts['bytes']}. {_fix(folder)}"
             )
-        if _digest(file) != facts["sha256"]:
+        try:
+            same = _digest(file) == facts["sha256"]
+        except OSError as error:
+            raise CheckpointError(f"{file} cannot be read ({error.strerror}). {_fix(folder)}") from error
+        if not same:
             raise CheckpointError(f"{file} is not as it was written: its SHA-256 is another one. {_fix(folder)}")
+
+
+def _files(folder: Path) -> Iterator[str]:
+    """Names of what lies in the folder and below; what a file manager or a network disk leaves there, aside.
+
+    Raises: CheckpointError for a link: what it names may lie anywhere.
+    """
+    for place, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            if (Path(place) / name).is_symlink():
+                raise CheckpointError(
+                    f"{Path(place) / name} is a link, and a run reads its own files only. {_fix(folder)}"
+                )
+        yield from (str((Path(place) / name).relative_to(folder)) for name in files if not name.startswith("."))
+
+
+def remove_folder(path: Path) -> None:
+    """A folder that is whole, or not there: a kill on the way leaves what `clean_temporaries` takes away."""
+    going = path.with_name(f"{_TEMPORARY}{path.name}-{os.getpid()}")
+    os.rename(path, going)
+    shutil.rmtree(going, ignore_errors=True)
 
 
 def clean_temporaries(root: Path) -> None:
@@ -110,7 +151,7 @@ def clean_temporaries(root: Path) -> None:
         else:
             os.rename(aside, path)
     for leftover in [*root.glob(f"{_TEMPORARY}*"), *root.glob(f"*/{_TEMPORARY}*")]:
-        if leftover.is_dir():
+        if leftover.is_dir() and not leftover.is_symlink():
             shutil.rmtree(leftover)
         else:
             # one inside another left with it
@@ -121,10 +162,12 @@ def _manifest(path: Path) -> dict[str, dict[str, Any]]:
     """File name → its size and hash. The manifest itself may be damaged in any way."""
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
+        if not manifest:
+            raise ValueError("it lists no file")
         for name, facts in manifest.items():
             if Path(name).is_absolute() or ".." in Path(name).parts or facts.keys() != {"bytes", "sha256"}:
                 raise ValueError(f"its entry {name!r} is not one of a manifest")
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}). {_fix(path.parent)}") from error
     return manifest
 
@@ -150,6 +193,8 @@ def _swap(temporary: Path, path: Path) -> None:
     aside = path.with_name(f"{_REPLACED}{path.name}-{os.getpid()}")
     replaces = path.exists()
     if replaces:
+        if aside.exists():  # of a replacement that failed after the new one stood
+            shutil.rmtree(aside)
         os.rename(path, aside)
     try:
         os.rename(temporary, path)

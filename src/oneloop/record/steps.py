@@ -178,7 +178,7 @@ class StepTables:
         """Every file with its steps, in order of names; others and half-written ones left out."""
         try:
             names = sorted(os.listdir(self.folder))
-        except FileNotFoundError:
+        except OSError:  # not there, or no folder
             return []
         found: list[tuple[Path, tuple[int, ...]]] = []
         for name in names:
@@ -214,10 +214,14 @@ def _footer(path: Path) -> _Footer:
 @lru_cache(maxsize=4096)
 def _known_footer(path: Path, changed: int, size: int) -> _Footer:
     with _opened(path) as file:
-        facts = json.loads((file.metadata.metadata or {}).get(b"steps", b"null"))
-    if facts is None:
-        raise DataError(f"{path} does not say which steps it holds. Fix: rm {path}; nothing but the page needs it")
-    return _Footer(tuple(facts["steps"]), facts["stride"], facts["absent"])
+        said = (file.metadata.metadata or {}).get(b"steps", b"")
+    try:
+        facts = json.loads(said)
+        return _Footer(tuple(map(int, facts["steps"])), int(facts["stride"]), dict(facts["absent"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{path} does not say which steps it holds. Fix: rm {path}; nothing but the page needs it"
+        ) from error
 
 
 def _read(path: Path, step: int, columns: Sequence[str] | None = None) -> pyarrow.Table:

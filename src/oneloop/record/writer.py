@@ -2,41 +2,41 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
-import platform
 import shutil
-import socket
-import sys
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
+from contextlib import ExitStack, suppress
 from math import isfinite
 from pathlib import Path
 from time import monotonic, time
 from typing import IO, TYPE_CHECKING, Any
 
-from oneloop.errors import ConfigError, DataError
+from oneloop.errors import CheckpointError, ConfigError, DataError, DiskError
 from oneloop.record.atomic import write_text
-from oneloop.record.lines import Lines, read_lines
+from oneloop.record.lines import Lines, Read
+from oneloop.record.lock import locked
+from oneloop.record.place import check_own, check_run_place, holds_run
+from oneloop.record.reader import EVALUATIONS, EVENTS, MEMORY, METRICS, info_of
+from oneloop.record.started import started
 from oneloop.record.steps import StepTables
 from oneloop.record.table import rollout_table
+from oneloop.secrets import redacted
 from oneloop.types import Trajectory
 
 if TYPE_CHECKING:  # slow to load
     import pyarrow
 
 HEARTBEAT_SECONDS = 10.0
-METRICS, EVENTS, MEMORY, EVALUATIONS = "metrics.jsonl", "events.jsonl", "memory.jsonl", "eval.jsonl"
+RESERVE, RESERVED = ".reserve", 32 << 10
+"""A file of so many bytes that makes way for the last words of a run on a full disk."""
 RATIOS = "ratios.jsonl"
 TABLES: dict[str, int | None] = {"rollouts": None, "ratios": 64 * 2**20, "tokens": 64 * 2**20, "pairs": 64 * 2**20}
 """Folders of tables by step, and the most bytes of each; None: every step's completions stay."""
 _BEFORE_A_STEP = {
-    "run.json", "config.toml", ".lock", "objective.txt", METRICS, EVENTS, MEMORY, EVALUATIONS, RATIOS, "start",
-    "arrivals",
+    "run.json", "config.toml", ".lock", RESERVE, "objective.txt", METRICS, EVENTS, MEMORY, EVALUATIONS, RATIOS,
+    "start", "arrivals", "skipped", "best", "tensorboard", "wandb", "wandb.json", "vllm.log",
     *TABLES,
 }  # fmt: skip
 """What a run may have written when its first step is not done."""
@@ -55,6 +55,7 @@ class RunFolder:
     def __init__(self, path: Path, lock: IO[str], info: dict[str, Any]) -> None:
         self.path = path
         self._lock, self._info = lock, info
+        self._self = _identity(os.fstat(lock.fileno()))
         self._metrics, self._events, self._memory = (Lines(path / name) for name in (METRICS, EVENTS, MEMORY))
         self._evaluations = Lines(path / EVALUATIONS)
         # only some runs have one
@@ -62,28 +63,43 @@ class RunFolder:
         self._tables = {name: StepTables(path / name, budget) for name, budget in TABLES.items()}
         self.evaluated: tuple[int, dict[str, float]] | None = None
         self._last_step = self._metrics.last_step()
-        self._beat = monotonic()
+        self._beat = self._stepped = monotonic()
+        (path / RESERVE).write_bytes(os.urandom(RESERVED))  # no zeros: some disks keep no room for them
         self._write_info()
 
     @classmethod
     def open(cls, path: Path, *, resume: bool, config_text: str, facts: Mapping[str, Any]) -> RunFolder:
         """Create a run folder, or take up the one that is there.
 
-        Raises: ConfigError when it holds a run and `resume` is false, or when another process is writing to it.
+        Raises: ConfigError when it holds a run and `resume` is false, or when another process is writing to it;
+            DiskError when it cannot be written.
         """
-        _check_place(path)
-        path.mkdir(parents=True, exist_ok=True)
-        # the lock comes before the question whether there is a run: a living one must never be told "rm -r"
-        lock = _locked(path)
+        check_run_place(path)
         try:
+            path.mkdir(parents=True, exist_ok=True)
+            return cls._opened(path, resume, config_text, facts)
+        except OSError as error:
+            if isinstance(error, DiskError):
+                raise
+            raise DiskError(
+                f"--out {path} cannot be written: {error.strerror}. Fix: make room, or another --out"
+            ) from error
+
+    @classmethod
+    def _opened(cls, path: Path, resume: bool, config_text: str, facts: Mapping[str, Any]) -> RunFolder:
+        # the lock comes before the question whether there is a run: a living one must never be told "rm -r"
+        lock = locked(path)
+        try:
+            check_own(path)
             if not resume:
                 _check_no_run(path)
+            if not resume or untrained(path):
                 _clear_untrained(path)
-            info = _facts(facts) | {"checkpoint": _checkpoint(path)}
+            info = started(facts) | {"checkpoint": _checkpoint(path)}
             if not (path / "run.json").exists():
                 write_text(path / "run.json", json.dumps(info | {"status": "starting"}, indent=1))
             if not (path / "config.toml").exists():
-                write_text(path / "config.toml", config_text)
+                write_text(path / "config.toml", str(redacted(config_text)))
             return cls(path, lock, info)
         except BaseException:
             lock.close()
@@ -98,22 +114,23 @@ class RunFolder:
 
         A value that is not finite is written as null.
 
-        Raises: RuntimeError for a step that was written already; OSError when the line cannot be written.
+        `time/step` is the seconds since the line before, or since training began: of a clock that nobody sets.
+
+        Raises: RuntimeError for a step that was written already; DiskError when the line cannot be written, or the
+            file is not there any more.
         """
         if step <= self._last_step:
             raise RuntimeError(f"step {step} was written already; the last one is {self._last_step}")
         if reserved := values.keys() & {"step", "time"}:
             raise RuntimeError(f"a metric cannot be named {sorted(reserved)[0]!r}: the line has that column already")
-        self._metrics.append({"step": step, "time": time(), **_finite(values)})
-        self._last_step = step
+        now = monotonic()
+        self._metrics.append({"step": step, "time": time(), **_finite(values), "time/step": now - self._stepped})
+        self._last_step, self._stepped = step, now
         if measured := {name: value for name, value in values.items() if name.startswith(HELD_OUT)}:
             self.evaluation(step + 1, measured)
-        if monotonic() - self._beat > HEARTBEAT_SECONDS:
-            self._beat = monotonic()
-            try:
-                self._write_info()
-            except OSError as error:
-                self._alert(step, "A_HEARTBEAT", f"run.json was not updated: {error}", "free disk space")
+        if now - self._beat > HEARTBEAT_SECONDS:
+            self._beat = now
+            self._try_info(step)
 
     def evaluation(self, done: int, values: Mapping[str, float]) -> None:
         """One line in eval.jsonl: measures of held-out data after `done` finished steps; 0 is before the first."""
@@ -128,11 +145,11 @@ class RunFolder:
         try:
             self._tables["rollouts"].write(step, rollout_table(step, items))
         except (OSError, DataError) as error:
-            self._alert(step, "A_ROLLOUTS", f"{what}: {error}", f"free disk space at {self.path}")
+            self.event(step, "A_ROLLOUTS", f"{what}: {error}", f"free disk space at {self.path}")
         except (ValueError, TypeError) as error:
             # pyarrow's way to say that a value does not fit its column
             fix = "return a number or None for every part of a reward"
-            self._alert(step, "A_ROLLOUTS", f"{what}: {type(error).__name__}: {error}", fix)
+            self.event(step, "A_ROLLOUTS", f"{what}: {type(error).__name__}: {error}", fix)
 
     def traced(self, step: int, tables: Mapping[str, pyarrow.Table], ratios: Mapping[str, Any] | None) -> None:
         """What was seen inside the step's updates: tables by the name of their folder, and a line of ratios.jsonl.
@@ -147,36 +164,66 @@ class RunFolder:
                 self._tables[name].write(step, table)
         except (OSError, DataError) as error:
             what = "what the updates saw was not written"
-            self._alert(step, "A_TRACE", f"{what}: {error}", f"free disk space at {self.path}, or --no-trace")
+            self.event(step, "A_TRACE", f"{what}: {error}", f"free disk space at {self.path}, or --no-trace")
+
+    def skipped(self, step: int, name: str, text: str) -> None:
+        """A file of skipped/, about a batch of which no optimizer step was made. It ends no run."""
+        try:
+            (self.path / "skipped").mkdir(exist_ok=True)
+            write_text(self.path / "skipped" / name, text)
+        except OSError as error:
+            self.event(step, "A_UNSOUND", f"skipped/{name} was not written: {error}", "free disk space")
 
     def event(self, step: int, code: str, text: str, fix: str = "") -> None:
-        """One line in events.jsonl: an alert, or information where the code begins with I_."""
+        """One line in events.jsonl: an alert, or information where the code begins with I_.
+
+        Where it cannot be written, a warning says it: on a full disk an alert about that disk must not end the run.
+        """
         level = "info" if code.startswith("I_") else "alert"
-        self._events.append({"step": step, "time": time(), "level": level, "code": code, "text": text, "fix": fix})
+        row = {"step": step, "time": time(), "level": level, "code": code, "text": redacted(text), "fix": redacted(fix)}
+        try:
+            self._events.append(row)
+        except OSError:
+            _log.warning("%s step %d: %s. Fix: %s", code, step, row["text"], row["fix"])
 
     def memory(self, step: int, values: Mapping[str, int]) -> None:
         """One line in memory.jsonl, in bytes. Like a table of completions, it ends no run."""
         try:
             self._memory.append({"step": step, "time": time(), **values})
         except OSError as error:
-            self._alert(step, "A_MEMORY", f"memory.jsonl was not written: {error}", "free disk space")
+            self.event(step, "A_MEMORY", f"memory.jsonl was not written: {error}", "free disk space")
 
     def position(self) -> dict[str, int]:
         """How far the append-only files reach, for a checkpoint."""
         return {name: file.size() for name, file in self._appended().items()}
 
-    def rewind(self, position: Mapping[str, int], step: int) -> None:
+    def rewind(self, position: Mapping[str, int], step: int, *, accept_loss: bool = False) -> list[str]:
         """Cut off what was written after a checkpoint, and the tables of steps from `step` on.
+
+        Args:
+            accept_loss: of a file that lost lines, keep what it has of the steps before.
+
+        Returns: what of the record is lost, in words.
 
         Raises: CheckpointError when a file is shorter than it was then: that run's record is lost.
         """
+        short = {}
         for name, file in self._appended().items():
-            file.check(position.get(name, 0))
+            try:
+                file.check(position.get(name, 0), *_before(name, step))
+            except CheckpointError as error:
+                if not accept_loss:
+                    raise
+                short[name] = f"{str(error).partition(' Fix:')[0]}; the run goes on without them"
         for name, file in self._appended().items():
-            file.cut(position.get(name, 0))
+            if name in short:
+                file.cut_where(*_before(name, step))
+            else:
+                file.cut(position.get(name, 0))
         for table in self._tables.values():
             table.cut(step)
-        self._last_step = step - 1
+        self._last_step, self._stepped = step - 1, monotonic()
+        return [*short.values(), *filter(None, (file.broken() for file in self._appended().values()))]
 
     @property
     def checkpoint(self) -> int:
@@ -186,16 +233,42 @@ class RunFolder:
     def saved(self, done: int) -> None:
         """Note that a checkpoint of so many finished steps stands."""
         self._info["checkpoint"] = done
-        self._write_info()
+        self._try_info(done)
+
+    def fingerprint(self) -> Any:
+        """What names the data that the run is trained on."""
+        return self._info.get("data")
+
+    def check_there(self) -> None:
+        """Raises: DiskError where the folder is not there any more, or another run's lies in its place."""
+        try:
+            found = _identity(os.stat(self.path / ".lock", follow_symlinks=False))
+        except OSError:
+            found = None
+        if found != self._self:
+            what = "is gone: somebody deleted or moved it" if found is None else "is another one: somebody replaced it"
+            raise DiskError(f"the run folder {self.path} {what}")
+
+    def check_whole(self) -> None:
+        """Raises: DiskError where the folder or the metrics in it are not as this process left them."""
+        self.check_there()
+        self._metrics.check_there()
 
     def finish(self, status: str, failure: str | None = None, exit_code: int | None = None) -> None:
         """Write how the run ended: finished, failed or stopped, and what its process answers with."""
-        self._info |= {"status": status, "failure": failure, "exit_code": exit_code}
-        self._write_info()
+        self._info |= {"status": status, "failure": redacted(failure), "exit_code": exit_code}
+        try:
+            self._write_info()
+        except DiskError as error:  # somebody took the folder away: there is no place for last words
+            _log.warning("%s", error)
+        except OSError:
+            (self.path / RESERVE).unlink(missing_ok=True)
+            self._try_info(max(self._last_step, 0))
 
     def close(self) -> None:
         """Release the lock, whatever happens to the other files."""
         with ExitStack() as stack:
+            stack.callback(self._unreserved)
             for file in (self._lock, *self._appended().values()):
                 stack.callback(file.close)
 
@@ -214,14 +287,19 @@ class RunFolder:
         }
         return always if self._ratios is None else {**always, "ratios": self._ratios}
 
-    def _alert(self, step: int, code: str, text: str, fix: str) -> None:
-        """An event about a disk that may be full, so that the event may fail too."""
+    def _unreserved(self) -> None:
+        with suppress(OSError):
+            self.check_there()
+            (self.path / RESERVE).unlink(missing_ok=True)
+
+    def _try_info(self, step: int) -> None:
         try:
-            self.event(step, code, text, fix)
-        except OSError:
-            _log.warning("%s step %d: %s. Fix: %s", code, step, text, fix)
+            self._write_info()
+        except OSError as error:
+            self.event(step, "A_HEARTBEAT", f"run.json was not updated: {error}", "free disk space")
 
     def _write_info(self) -> None:
+        self.check_there()
         self._info["heartbeat"] = time()
         write_text(self.path / "run.json", json.dumps(self._info, indent=1))
 
@@ -231,40 +309,32 @@ def check_out(path: Path, *, resume: bool, overwrite: bool) -> None:
 
     Raises: ConfigError.
     """
-    _check_place(path)
-    if (path / "run.json").exists():
-        _locked(path).close()
+    check_run_place(path)
+    if holds_run(path):
+        check_own(path)
+        locked(path).close()
         if not resume and not overwrite:
             _check_no_run(path)
 
 
-def _check_place(path: Path) -> None:
-    if path.exists() and not path.is_dir():
-        raise ConfigError(f"--out {path} is a file; wanted a folder to create")
-    if _holds_other_files(path):
-        raise ConfigError(f"--out {path} holds files, but no run. Fix: a folder that does not exist yet")
-
-
 def _check_no_run(path: Path) -> None:
-    if (path / "run.json").exists() and not _untrained(path):
+    if holds_run(path) and not untrained(path):
         raise ConfigError(
             f"--out {path} holds a run already. Fix: --resume to go on with it, another --out, or --overwrite"
         )
 
 
-def _untrained(path: Path) -> bool:
+def untrained(path: Path) -> bool:
     """A run that ended before its first step was done: no step is recorded, and nothing is saved that one could miss.
 
     It must not block the corrected command. Any file that such a run does not write makes it a run to keep.
     """
     if any(entry.name not in _BEFORE_A_STEP for entry in path.iterdir()):
         return False
-    try:
-        info = json.loads((path / "run.json").read_text(encoding="utf-8"))
-        recorded = read_lines(path / METRICS)
-    except (OSError, ValueError):
+    if any(True for _ in Read(path / METRICS)) or any(row["done"] > 0 for row in Read(path / EVALUATIONS, "done")):
         return False
-    return info.get("status") in ("starting", "running", "failed", "stopped") and not info["checkpoint"] + len(recorded)
+    info = info_of(path)
+    return info.get("status") in ("starting", "running", "failed", "stopped") and not info.get("checkpoint")
 
 
 def _clear_untrained(path: Path) -> None:
@@ -274,6 +344,15 @@ def _clear_untrained(path: Path) -> None:
             shutil.rmtree(path / name)
         else:
             (path / name).unlink(missing_ok=True)
+
+
+def _before(name: str, step: int) -> tuple[str, int]:
+    """The column that counts in a file, and what is below there until so many steps are finished."""
+    return ("done", step + 1) if name == "evaluations" else ("step", step)
+
+
+def _identity(facts: os.stat_result) -> tuple[int, int]:
+    return facts.st_dev, facts.st_ino
 
 
 def _finite(values: Mapping[str, float]) -> dict[str, float | None]:
@@ -286,68 +365,11 @@ def remove_run(path: Path) -> None:
         return
     if not (path / "run.json").is_file():
         raise ConfigError(f"{path} is not a run folder (no run.json); it is left as it is")
-    with _locked(path):
+    with locked(path):
         shutil.rmtree(path)
 
 
 def _checkpoint(path: Path) -> int:
     """What an earlier process noted with `saved`."""
-    info = path / "run.json"
-    return int(json.loads(info.read_text(encoding="utf-8")).get("checkpoint", 0)) if info.exists() else 0
-
-
-def _locked(path: Path) -> IO[str]:
-    """The kernel drops the lock when its process ends, in whatever way."""
-    lock = (path / ".lock").open("a")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.close()
-        raise ConfigError(
-            f"--out {path} is being written by {_owner(path)}. Fix: wait for it, stop it, or another --out"
-        ) from None
-    except OSError as error:
-        lock.close()
-        raise ConfigError(
-            f"--out {path} cannot be locked ({error}). Fix: an --out on a file system with flock, such as a local disk"
-        ) from error
-    return lock
-
-
-def _owner(path: Path) -> str:
-    """Who holds the lock, as run.json says."""
-    if not (path / "run.json").exists():
-        return "another process, which has only just started"
-    info = json.loads((path / "run.json").read_text(encoding="utf-8"))
-    since = datetime.fromtimestamp(info["started"], UTC).isoformat(sep=" ", timespec="seconds")
-    return f"process {info['pid']} on {info['host']} since {since}"
-
-
-def _holds_other_files(path: Path) -> bool:
-    """Files, but no run. A lock or a half-written run.json are what a process killed at its start leaves behind."""
-    if not path.is_dir() or (path / "run.json").exists():
-        return False
-    return any(entry.name != ".lock" and not entry.name.startswith(".tmp-run.json-") for entry in path.iterdir())
-
-
-def _facts(facts: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "schema": 1,
-        "status": "running",
-        "failure": None,
-        "exit_code": None,
-        **facts,
-        "pid": os.getpid(),
-        "host": socket.gethostname(),
-        "started": time(),
-        "argv": sys.argv,
-        "versions": {"python": platform.python_version()}
-        | {name: _version(name) for name in ("oneloop", "torch", "transformers", "tokenizers", "safetensors")},
-    }
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
+    noted = info_of(path).get("checkpoint", 0)
+    return noted if isinstance(noted, int) else 0

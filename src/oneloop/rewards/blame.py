@@ -37,16 +37,17 @@ def _place(error: BaseException) -> str:
     """file:line of the deepest frame that the user wrote; of a library called for them where there is none."""
     if isinstance(error, SyntaxError) and error.filename and Path(error.filename).is_file():
         return f"{error.filename}:{error.lineno}"
-    return _theirs([(frame.f_code.co_filename, line) for frame, line in walk_tb(error.__traceback__)])
+    return place_of([(frame.f_code.co_filename, line) for frame, line in walk_tb(error.__traceback__)])
 
 
 def deepest(trace: str) -> str:
     """The same, from the text that faulthandler writes."""
     found = re.findall(r'File "(.*)", line (\d+) in', trace)
-    return _theirs([(file, int(line)) for file, line in reversed(found)])
+    return place_of([(file, int(line)) for file, line in reversed(found)])
 
 
-def _theirs(frames: Sequence[tuple[str, int]]) -> str:
+def place_of(frames: Sequence[tuple[str, int]]) -> str:
+    """The same of files and lines, the outermost first."""
     # what called the user's code: this package, its event loop, the import machinery
     called = [place for place in frames if not place[0].startswith((str(Path(__file__).parent), "<"))]
     written = [place for place in called if not place[0].startswith((_OURS, *_LIBRARIES))]

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import isfinite
 from typing import Literal
 
 from oneloop.errors import ConfigError, RewardError
 from oneloop.rewards.adapters import missing
 from oneloop.rewards.grading import Asked, Grade
 from oneloop.rewards.load import NamedReward
+from oneloop.rewards.values import LARGEST
 from oneloop.types import Reward, Trajectory
 
 OnError = Literal["stop", "unscored"]
@@ -82,10 +82,10 @@ class RewardScorer:
     def _total(self, place: int, parts: Mapping[str, float | None]) -> float | None:
         weighted = [reward.weight * value for reward in self.rewards if (value := parts[reward.name]) is not None]
         total = sum(weighted) if weighted else None
-        if total is not None and not isfinite(total):
+        if total is not None and not abs(total) <= LARGEST:
             raise RewardError(
-                f"the weighted sum of rewards is {total} at index {place} ({dict(parts)}); wanted a finite number. "
-                "Fix: smaller --reward-weights"
+                f"the weighted sum of rewards is {total} at index {place} ({dict(parts)}); wanted a finite number "
+                "of float32. Fix: smaller --reward-weights"
             )
         return total
 

@@ -1,14 +1,14 @@
 """The process in which a user's reward function runs: told its name, asked for grades, killed when it hangs.
 
-Its parent sends pickles and gets JSON: what the function returned is never unpickled by the trainer. Neither torch nor
+It and its parent send each other JSON: nothing that either says can run anything in the other. Neither torch nor
 transformers is imported here; the function's own file may.
 """
 
 from __future__ import annotations
 
 import faulthandler
+import json
 import os
-import pickle
 import resource
 import signal
 import sys
@@ -22,7 +22,7 @@ from typing import Any
 from oneloop.errors import ConfigError
 from oneloop.pipes import bodies, die_with, send
 from oneloop.rewards.blame import described
-from oneloop.rewards.grading import Grade, grade
+from oneloop.rewards.grading import Asked, Grade, grade
 from oneloop.rewards.load import NamedReward, load_reward
 
 
@@ -41,16 +41,14 @@ def main(spec: str, parent: int, requests: int, answers: int, traces: int, memor
     faulthandler.register(signal.SIGUSR1, traces, all_threads=False)  # where it hangs, asked before it is killed
     channel = _Channel(requests, answers)
     reward = _loaded(spec, channel)
-    signature, process = reward.grader.signature, os.getpid()
+    signature = reward.grader.signature
     channel.send({"ready": asdict(signature), "name": reward.name})
     while True:
         request = channel.requests.get()
         try:
-            grade(reward.function, signature, pickle.loads(request), channel.tell, apart=True)  # the trainer's
+            grade(reward.function, signature, Asked(**json.loads(request)), channel.tell, apart=True)
         except BaseException as error:
             channel.send({"failure": f"could not be called: {described(error)}"})
-        if os.getpid() != process:  # a fork that the function did not end
-            os._exit(0)
         channel.send({"end": True})
 
 
@@ -72,7 +70,7 @@ class _Channel:
 
     def __init__(self, requests: int, answers: int) -> None:
         self.requests: SimpleQueue[bytes] = SimpleQueue()
-        self._answers, self._lock = answers, Lock()
+        self._answers, self._lock, self._process = answers, Lock(), os.getpid()
         Thread(target=self._listen, args=(requests,), daemon=True).start()
 
     def _listen(self, requests: int) -> None:
@@ -81,6 +79,8 @@ class _Channel:
         _end()
 
     def send(self, message: Mapping[str, Any]) -> None:
+        if os.getpid() != self._process:  # a fork that the function did not end
+            os._exit(0)
         with self._lock:
             send(self._answers, message)
 

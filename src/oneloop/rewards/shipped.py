@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from oneloop.errors import ConfigError
+from oneloop.rewards.code import UnitTests
 from oneloop.rewards.functions import (
     FormatReward,
     GradedReward,
@@ -45,8 +46,15 @@ _SETTINGS: Mapping[str, type] = {
     "repetition_penalty": RepetitionPenalty,
 }
 _PLAIN: Mapping[str, Function] = {"exact_match": exact_match, "numeric_match": numeric_match}
-SHIPPED = (*_PLAIN, *_SETTINGS, "graded", "math_match")
+_CODE: Mapping[str, bool] = {"unit_tests": False, "unit_tests_share": True}
+_CODE_HOME = "oneloop.rewards.code:"
+SHIPPED = (*_PLAIN, *_SETTINGS, "graded", "math_match", *_CODE)
 """The names. `graded` takes `right`, one of the plain ones, and the `pattern` of the right method."""
+
+
+def short_name(spec: str) -> str:
+    """`oneloop.rewards.code:unit_tests` is a shipped one: it bounds itself, and a worker has a limit for a batch."""
+    return spec.removeprefix(_CODE_HOME)
 
 
 def shipped(spec: str, limits: Limits | None = None) -> Function | Grader:
@@ -64,11 +72,21 @@ def shipped(spec: str, limits: Limits | None = None) -> Function | Grader:
         return _PLAIN[name]
     if name == "graded":
         return _graded(spec, given)
+    if name in _CODE:
+        return _unit_tests(spec, name, given)
     kind: Any = MathBounds if name == "math_match" else _SETTINGS[name]
     known = {field.name: field for field in fields(kind)}
     _check(spec, given, known)
-    made = kind(**{key: _typed(spec, key, text, known[key]) for key, text in given.items()})
+    made = _made(kind, spec, given, known)
     return _math_match(made, limits or Limits()) if isinstance(made, MathBounds) else made
+
+
+def _unit_tests(spec: str, name: str, given: Mapping[str, str]) -> UnitTests:
+    known = {field.name: field for field in fields(UnitTests) if field.name != "share"}
+    _check(spec, given, known)
+    made = _made(UnitTests, spec, given, known)
+    _ = made.isolation  # refused before a model is loaded
+    return replace(made, share=_CODE[name])
 
 
 def _math_match(bounds: MathBounds, limits: Limits) -> Pool:
@@ -105,8 +123,13 @@ def _check(spec: str, given: Mapping[str, str], known: Mapping[str, Field[Any]])
         raise ConfigError(f"--reward {spec}: {missing[0]!r} is missing. Fix: {spec.partition('?')[0]}?{missing[0]}=...")
 
 
+def _made(kind: Any, spec: str, given: Mapping[str, str], known: Mapping[str, Field[Any]]) -> Any:
+    return kind(**{key: _typed(spec, key, text, known[key]) for key, text in given.items()})
+
+
 def _typed(spec: str, key: str, text: str, field: Field[Any]) -> Any:
-    reader = {"str": str, "int": int, "float": float}[str(field.type)] if isinstance(field.type, str) else field.type
+    readers = {"str": str, "int": int, "int | None": int, "float": float}
+    reader = readers[field.type] if isinstance(field.type, str) else field.type
     try:
         return reader(text)
     except ValueError:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
-from math import isfinite
 from numbers import Complex, Real
 from typing import Any
 
 NO_VALUES = (str, bytes, bytearray, memoryview, Mapping, Set)
 """float() takes some of these, and all can be walked through, yet none holds a value per completion in order."""
+LARGEST = 3.4028234663852886e38
+"""Of float32, in which the trainer reckons; sums and squares of such numbers stay finite in Python's own."""
 
 
 def length(returned: Any) -> int | None:
@@ -22,8 +23,8 @@ def length(returned: Any) -> int | None:
 
 
 def real(value: Any) -> float | None:
-    """A finite number; None for what is not one real number: text, arrays, NaN, infinities, and complex numbers, of
-    which float() may drop a half.
+    """A finite number; None for what is not one real number: text, arrays, NaN, what float32 has no place for, and
+    complex numbers, of which float() may drop a half.
     """
     if not isinstance(value, (float, int)):  # what most are, and cheaper to ask for than the abstract types below
         is_complex = issubclass(type(value), Complex) and not issubclass(type(value), Real)
@@ -35,7 +36,7 @@ def real(value: Any) -> float | None:
         number = float(value)
     except Exception:
         return None
-    return number if isfinite(number) else None
+    return number if abs(number) <= LARGEST else None
 
 
 def short(value: Any) -> str:

@@ -78,7 +78,8 @@ def draw(
     if sampling.temperature == 0:
         tokens = wide.argmax(-1)
     else:
-        tokens = _inverted(blocks, reached, uniform(seeds, position) * total)
+        # of logits that are no numbers comes some token, and a log-prob that says so
+        tokens = _inverted(blocks, reached, uniform(seeds, position) * total).clamp(max=vocabulary - 1)
     return tokens, wide.gather(-1, tokens[:, None])[:, 0] - peak - total.log().float()
 
 

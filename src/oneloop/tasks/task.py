@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from hashlib import blake2b
 from random import Random
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -20,19 +20,20 @@ class Task(Protocol):
     """Rows come from a seed; the prompts of the two splits never meet."""
 
     def prompts(self, count: int, seed: int, split: Split) -> list[Row]:
-        """Rows with `prompt` and `answer`."""
+        """Rows with `prompt`, `answer` and whatever else the reward reads."""
         ...
 
     def demonstrations(self, count: int, seed: int, split: Split) -> list[Row]:
-        """Rows with `prompt`, `completion` and `answer`."""
+        """The same with `completion`."""
         ...
 
     def preferences(self, count: int, seed: int, split: Split) -> list[Row]:
-        """Rows with `prompt`, `chosen`, `rejected` and `answer`; the rejected answer is graded 0."""
+        """The same with `chosen` and `rejected`, which is graded 0."""
         ...
 
-    def reward(self, completions: Sequence[str], answer: Sequence[Any], **columns: Any) -> list[float | None]:
-        """1 for a verified answer, else 0."""
+    @property
+    def reward(self) -> Callable[..., list[float | None]]:
+        """1 for a verified answer, else 0; called as a reward function is, with completions and columns."""
         ...
 
 

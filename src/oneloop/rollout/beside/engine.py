@@ -56,7 +56,8 @@ class Elsewhere(RolloutEngine, Protocol):
 class OneThread:
     """Implements `oneloop.ports.BesideEngine` with an engine elsewhere: one thread asks it, one call after another.
 
-    An update waits until all that was begun has ended.
+    An update, or what cannot wait, begins when all that was begun has ended, and is the calling thread's: it may take
+    passes and calls of all ranks.
     """
 
     def __init__(self, engine: Elsewhere) -> None:
@@ -65,7 +66,8 @@ class OneThread:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
 
     def update(self, version: int) -> None:
-        self._thread.submit(self._engine.update, version).result()
+        self._drain()
+        self._engine.update(version)
         self.version = self._engine.version
 
     def generate(
@@ -75,7 +77,11 @@ class OneThread:
         seeds: Sequence[int],
         finished: Finished = lambda index, completion: None,
     ) -> list[Completion]:
-        return self.begin(prompts, sampling, seeds)(finished)
+        self._drain()
+        return self._engine.generate(prompts, sampling, seeds, finished)
+
+    def _drain(self) -> None:
+        self._thread.submit(lambda: None).result()
 
     def begin(self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]) -> Begun:
         arriving = Arriving(len(prompts))

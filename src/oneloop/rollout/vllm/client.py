@@ -30,7 +30,7 @@ class Client:
     """
 
     def __init__(self, address: str, key: str) -> None:
-        self.address = address
+        self.address, self.key = address, key
         self._parts = urlsplit(address)
         self._headers = {"Content-Type": "application/json", "Connection": "close"}
         if key:

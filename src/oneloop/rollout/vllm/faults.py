@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import uniform
 from time import sleep
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -26,6 +26,11 @@ class Fault(Exception):
     ) -> None:
         super().__init__(text)
         self.lasting, self.hopeless, self.cut, self.status = lasting or hopeless, hopeless, cut, status
+
+    def words(self) -> dict[str, Any]:
+        """What `Fault(**words)` makes the same fault of, as JSON values."""
+        kinds = {"lasting": self.lasting, "hopeless": self.hopeless, "cut": self.cut, "status": self.status}
+        return {"text": str(self), **kinds}
 
 
 @dataclass(frozen=True, kw_only=True)

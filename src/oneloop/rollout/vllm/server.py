@@ -57,6 +57,7 @@ class Server:
         flags: of vLLM's server, beside those that are set here.
         log: file for its output.
         say: told while a start takes long.
+        devices: GPUs, as CUDA_VISIBLE_DEVICES names them; empty: those of this process.
     """
 
     def __init__(
@@ -67,9 +68,10 @@ class Server:
         log: Path,
         patience: Patience,
         say: Callable[[str], None],
+        devices: str = "",
     ) -> None:
         self._python, self._describe, self._flags, self._log = python, describe, flags, log
-        self._patience, self._say = patience, say
+        self._patience, self._say, self._devices = patience, say, devices
         self._process: subprocess.Popen[bytes] | None = None
         self._said = 0  # bytes in the log before this start
         self._key = secrets.token_urlsafe(32)
@@ -121,7 +123,8 @@ class Server:
         guests = {"PYTHONPATH": str(Path(oneloop_inside.__file__).parent), oneloop_inside.KEY: self._key}
         # inductor's cache is shared: a compiler that was killed leaves half a library there, which everybody loads
         eager = {"TORCH_COMPILE_DISABLE": "1"} if "--enforce-eager" in self._flags else {}
-        return dict([KVCACHE]) | _clean() | ENVIRONMENT | eager | guests
+        devices = {"CUDA_VISIBLE_DEVICES": self._devices} if self._devices else {}
+        return dict([KVCACHE]) | _clean() | ENVIRONMENT | eager | devices | guests
 
     def _wait(self) -> None:
         begin = told = monotonic()
@@ -166,7 +169,7 @@ class Server:
                 lines = log.read().decode("utf-8", "replace").splitlines()
         except OSError:
             return f"It left no output in {self._log}"
-        causes = [found.group() for line in lines if (found := CAUSE.search(line))]
+        causes = [found.group() for line in lines if "WARNING" not in line and (found := CAUSE.search(line))]
         return "\n".join([f"It said ({self._log}):", *causes[:1], *lines[-TAIL:]])
 
 
@@ -223,3 +226,24 @@ class Elsewhere:
 
     def close(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class OfRank0:
+    """A server as the other ranks know it: rank 0 starts, watches and ends it.
+
+    Args:
+        name: what rank 0 calls it.
+        folder: where weights are put for it.
+    """
+
+    def __init__(self, address: str, key: str, name: str, folder: str) -> None:
+        self.client, self.name, self.folder = Client(address, key), name, Path(folder)
+
+    def start(self) -> None: ...
+
+    def check_alive(self) -> None: ...
+
+    def cause(self, fault: Fault) -> Fault:
+        return fault
+
+    def close(self) -> None: ...

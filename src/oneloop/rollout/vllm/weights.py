@@ -3,6 +3,8 @@
     requests ended → written once as safetensors, in memory → read by the server, which says a digest of each layer →
     its cache of prompts forgotten → version set → requests taken again
 
+Rank 0 writes replicas; shares of a model are gathered piece by piece, and every rank writes some.
+
 No array crosses the wire and nothing is unpickled: the server is told a folder's name. What NCCL and CUDA IPC would
 save, a copy through memory, has not been built: it could not be tried without a GPU.
 """
@@ -12,12 +14,15 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from oneloop.rollout.vllm.alike import asked
 from oneloop.rollout.vllm.client import Client
 from oneloop.rollout.vllm.faults import Fault, Patience
 from oneloop.rollout.vllm.inside.oneloop_inside import digests
+from oneloop.together import Crew, by_first
 from oneloop.types import Sampling
 
 SLOWEST = 5e7
@@ -26,7 +31,7 @@ SLOWEST = 5e7
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """What the trainer hands out.
+    """What the trainer hands out. Every rank calls these, and one after the other.
 
     Args:
         write: the weights as safetensors into a folder, in Hugging Face layout, without adapters.
@@ -57,8 +62,12 @@ def takes_weights(client: Client, patience: Patience) -> bool:
     return True
 
 
-def send(client: Client, folder: Path, source: Source, version: int, patience: Patience, *, ours: bool) -> None:
-    """Replace the server's weights by the trainer's, which are called `version`.
+def send(
+    client: Client, folder: Path, source: Source, version: int, patience: Patience, *, ours: bool, crew: Crew
+) -> None:
+    """Replace the server's weights by the trainer's, which are called `version`. Every rank calls it.
+
+    No rank samples any more when the server pauses: all have come to write, be it a share or nothing.
 
     Args:
         folder: where they are put; the server must be able to read it.
@@ -68,16 +77,20 @@ def send(client: Client, folder: Path, source: Source, version: int, patience: P
     """
     place = folder / "weights"
     try:
-        place.mkdir(parents=True, exist_ok=True)
+        by_first(crew, partial(place.mkdir, parents=True, exist_ok=True))
         source.write(place)
-        sent = digests(place) if ours else {}
-        client.json("POST", "/pause?mode=abort", patience.answer)
-        method, name = ("oneloop_load", "folder") if ours else ("reload_weights", "weights_path")
-        seconds = patience.load + sum(path.stat().st_size for path in place.iterdir()) / SLOWEST
-        asked = {"method": method, "kwargs": {name: str(place)}}
-        answer = client.json("POST", "/collective_rpc", seconds, asked)
+        asked(crew, partial(_load, client, place, version, patience, ours))
     finally:
-        shutil.rmtree(place, ignore_errors=True)  # memory
+        if crew.rank == 0:
+            shutil.rmtree(place, ignore_errors=True)  # memory
+
+
+def _load(client: Client, place: Path, version: int, patience: Patience, ours: bool) -> None:
+    sent = digests(place) if ours else {}
+    client.json("POST", "/pause?mode=abort", patience.answer)
+    method, name = ("oneloop_load", "folder") if ours else ("reload_weights", "weights_path")
+    seconds = patience.load + sum(path.stat().st_size for path in place.iterdir()) / SLOWEST
+    answer = client.json("POST", "/collective_rpc", seconds, {"method": method, "kwargs": {name: str(place)}})
     if ours:
         _check_arrived(sent, answer)
     forgot = client.json("POST", "/reset_prefix_cache", patience.answer)

@@ -57,8 +57,8 @@ class Whole:
     def load(self, folder):
         from safetensors.torch import load_file
 
-        (path,) = Path(folder).glob("*.safetensors")
-        self.model.load_state_dict(load_file(path))
+        files = [load_file(path) for path in Path(folder).glob("*.safetensors")]
+        self.model.load_state_dict({name: value for file in files for name, value in file.items()})
 
     def draw(self, prompt, settings):
         import torch

@@ -1,7 +1,8 @@
-"""Words that a page must not show: keys and passwords that stand in settings, commands and failures."""
+"""Words that no file and no page may show: keys and passwords that stand in settings, commands and failures."""
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,6 +21,8 @@ _NAMED = re.compile(
     r"(?i)\b([\w.-]*(?:token|key|secret|password|passwd|authorization))"
     r"(['\"]?\s*[=:]\s*(?:bearer\s+|basic\s+)?|\s+)(['\"]?)([^\s'\",;]+)"
 )
+SHORTEST = 8
+"""Characters of a secret in an environment variable: what is shorter stands in too many words."""
 _LONG = re.compile(r"[0-9A-Za-z+/=_-]{16,}")
 
 
@@ -49,7 +52,19 @@ def _is_key(name: str) -> bool:
 
 
 def _text(text: str) -> str:
+    for secret in _of_the_environment():
+        text = text.replace(secret, HIDDEN)
     return _NAMED.sub(_named, _SHAPES.sub(HIDDEN, text))
+
+
+def _of_the_environment() -> list[str]:
+    """What variables such as HF_TOKEN hold, whatever it looks like; the longest first."""
+    held = {
+        value
+        for name, value in os.environ.items()
+        if len(value) >= SHORTEST and re.split(r"[^a-z]+", name.lower())[-1] in _KEYS and value[0] not in "/~."
+    }
+    return sorted(held, key=len, reverse=True)
 
 
 def _named(found: re.Match[str]) -> str:

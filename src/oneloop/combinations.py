@@ -1,0 +1,67 @@
+"""Settings that do not go together, each with the fix: how models are shared out, and what samples."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from oneloop.errors import ConfigError
+
+if TYPE_CHECKING:  # it asks this module
+    from oneloop.config import Run
+
+
+def check_combinations(run: Run) -> None:
+    """Raises: ConfigError."""
+    _check_shared(run)
+    _check_engine(run)
+    _check_vllm(run)
+
+
+def _check_shared(run: Run) -> None:
+    if run.shard == "none":
+        if run.cpu_offload:
+            raise ConfigError("--cpu-offload without --shard: there are no shares to move. Fix: --shard full")
+        return
+    if run.compile:
+        raise ConfigError(
+            f"--compile with --shard {run.shard}: compiled layers have not been tried on shares of a model. "
+            "Fix: leave --compile out"
+        )
+    if run.offload_idle:
+        raise ConfigError(
+            f"--offload-idle with --shard {run.shard}: what ranks share out is not moved model by model. "
+            "Fix: --cpu-offload instead"
+        )
+    if run.optimizer != "adamw":
+        raise ConfigError(
+            f"--optimizer {run.optimizer} with --shard {run.shard}: its state is of whole parameters. "
+            "Fix: --optimizer adamw, whose moments the ranks share out"
+        )
+
+
+def _check_engine(run: Run) -> None:
+    if run.engine not in ("builtin", "vllm") and not run.engine.startswith(("http://", "https://")):
+        raise ConfigError(f"--engine {run.engine}: wanted builtin, vllm or http://HOST:PORT")
+    if run.in_flight == "continue" and not run.staleness:
+        raise ConfigError("--in-flight continue: with --staleness 0 it meets no update. Fix: --staleness 1")
+    if run.in_flight == "continue" and run.engine != "builtin":
+        raise ConfigError(
+            f"--in-flight continue with --engine {run.engine}: its completions are finished before each update. "
+            "Fix: --in-flight finish, or --engine builtin"
+        )
+    if run.replay and run.in_flight != "continue":
+        raise ConfigError(f"--replay {run.replay}: --in-flight finish comes out the same without. Fix: leave it out")
+
+
+def _check_vllm(run: Run) -> None:
+    if run.vllm_python and run.engine != "vllm":
+        raise ConfigError(f"--vllm-python {run.vllm_python} with --engine {run.engine}. Fix: --engine vllm")
+    if not run.vllm_devices:
+        return
+    asked = f"--vllm-devices {' '.join(map(str, run.vllm_devices))}"
+    if run.engine != "vllm":
+        raise ConfigError(f"{asked} with --engine {run.engine}. Fix: --engine vllm, or leave it out")
+    if run.device == "cpu":
+        raise ConfigError(f"{asked} with --device cpu: vLLM for a CPU has no GPUs. Fix: leave it out, or --device cuda")
+    if len(set(run.vllm_devices)) < len(run.vllm_devices):
+        raise ConfigError(f"{asked} names a GPU twice. Fix: each once")
