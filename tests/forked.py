@@ -45,6 +45,10 @@ class Forked:
     def poll(self) -> int | None:
         return self.returncode
 
+    def wait(self, timeout: float) -> int | None:
+        self._process.join(timeout)
+        return self.returncode
+
     def kill(self) -> None:
         self._process.kill()
 
@@ -56,9 +60,9 @@ class Forked:
 
         Raises: TimeoutError where it has not ended by then; it is killed.
         """
-        self._process.join(timeout)
+        code = self.wait(timeout)
         with self.stdout, self.stderr:
-            if self.returncode is None:
+            if code is None:
                 self.kill()
                 raise TimeoutError(f"not done after {timeout} s: {self.stderr.read()}")
             return self.stdout.read(), self.stderr.read()

@@ -2,13 +2,11 @@
 
 import io
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 from rich.console import Console
 
+from forked import Forked
 from oneloop.cli import main as command_line
 from oneloop.cli.output import Patient, safe
 from oneloop.cli.terminal import Terminal
@@ -20,7 +18,6 @@ def bad(completions, **columns):
     where = "https://me:{SECRET}@host, \\x1b[31mtoken={SECRET}\\x1b]52;c;aGk=\\x07 "
     raise RuntimeError("401 of " + where + os.environ["MY_KEY"])
 """
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "MY_KEY": "plainwordsofmine"}
 QUICK = ["--model", "scratch:tiny", "--data", "task:addition", "--data-size", "8", "--eval-size", "4", "--steps", "3",
          "--prompts-per-step", "2", "--max-new-tokens", "4"]  # fmt: skip
 
@@ -70,18 +67,18 @@ def test_a_run_into_a_closed_pipe_and_a_secret_in_a_failure(tmp_path) -> None:
     ways = {"sft": [], "grpo": ["--reward", f"{tmp_path / 'reward.py'}:bad", "--group-size", "2"]}
     running = {}
     for name, words in ways.items():
-        line = [sys.executable, "-m", "oneloop", "train", name, *QUICK, *words, "--out", str(tmp_path / name)]
-        running[name] = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT)
+        line = ["-m", "oneloop", "train", name, *QUICK, *words, "--out", str(tmp_path / name)]
+        running[name] = Forked(line, tmp_path, {"MY_KEY": "plainwordsofmine"})
         if name == "sft":
             running[name].stdout.close()
-    _, told = running["sft"].communicate() if running["sft"].stdout is None else (b"", running["sft"].stderr.read())
-    assert running["sft"].wait() == 0 and b"Broken pipe" in told and b"Traceback" not in told
-    running["sft"].stderr.close()
+    with running["sft"].stderr as stderr:
+        told = stderr.read()
+    assert running["sft"].wait(60) == 0 and "Broken pipe" in told and "Traceback" not in told
     assert json.loads((tmp_path / "sft" / "run.json").read_text())["status"] == "finished"
     out, told = running["grpo"].communicate(timeout=200)
-    assert running["grpo"].returncode == 1 and b"401 of" in told and b"[hidden]" in told
+    assert running["grpo"].returncode == 1 and "401 of" in told and "[hidden]" in told
     hidden = (SECRET.encode(), b"plainwordsofmine", b"\x1b]52")
-    assert not [secret for secret in hidden if secret in out + told]
+    assert not [secret for secret in hidden if secret in (out + told).encode()]
     for file in (tmp_path / "grpo").rglob("*"):
         if file.is_file():
             assert not [secret for secret in hidden if secret in file.read_bytes()], file
