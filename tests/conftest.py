@@ -1,13 +1,12 @@
-"""Shapes and types are checked in tests only: jaxtyping + beartype see every call into oneloop."""
+"""What all tests share: shapes and types are checked, one thread, the same examples each time."""
 
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-from jaxtyping import install_import_hook
+from checked import install
 
-# an int is a float, as PEP 484 has it
-install_import_hook("oneloop", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
+install()
 
 import torch  # noqa: E402
 

@@ -1,0 +1,53 @@
+"""Shapes and types are checked in tests only: jaxtyping + beartype see every call into oneloop.
+
+jaxtyping binds the arguments of each call anew and checks them twice, for the sake of shapes. Functions without a shape
+are left to beartype alone, which takes less than half the time.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import is_dataclass
+from functools import partial
+from types import FunctionType, SimpleNamespace
+from typing import Any, get_args, get_type_hints
+
+import jaxtyping
+from beartype import BeartypeConf, beartype
+
+NUMBERS = BeartypeConf(is_pep484_tower=True)
+"""An int is a float, as PEP 484 has it."""
+with_shapes = jaxtyping.jaxtyped
+
+
+def install() -> None:
+    jaxtyping.jaxtyped = checked
+    jaxtyping.install_import_hook("oneloop", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
+
+
+def checked(one: Any = None, *, typechecker: Callable[..., Any]) -> Any:
+    """In place of `jaxtyping.jaxtyped`, which its import hook writes before each class and function."""
+    if one is None:
+        return partial(checked, typechecker=typechecker)
+    if isinstance(one, FunctionType):
+        hints = dict(found(one.__annotations__, one.__globals__))
+        if any(map(has_shape, hints.values())):
+            return with_shapes(one, typechecker=typechecker)
+        one.__annotations__ = hints
+        return beartype(conf=NUMBERS)(one) if hints else one
+    if isinstance(one, type):
+        if is_dataclass(one) and isinstance(one.__init__, FunctionType):
+            one.__init__ = checked(one.__init__, typechecker=typechecker)
+        return one
+    return with_shapes(one, typechecker=typechecker)
+
+
+def has_shape(hint: Any) -> bool:
+    inner = hint if isinstance(hint, list) else get_args(hint)
+    return getattr(hint, "__module__", "") == "jaxtyping" or any(map(has_shape, inner))
+
+
+def found(hints: dict[str, Any], scope: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Without those whose names only type checkers import."""
+    for name, hint in hints.items():
+        with suppress(Exception):
+            yield name, get_type_hints(SimpleNamespace(__annotations__={name: hint}), scope, include_extras=True)[name]
