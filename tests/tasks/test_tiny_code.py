@@ -1,9 +1,16 @@
 """task:tiny_code, beside Python itself: these programs are the task's own, so they may run here."""
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from oneloop.config import default_run
+from oneloop.recipes.execute import execute
+from oneloop.recipes.watched import Silent
+from oneloop.record.reader import read_run
+from oneloop.sandbox import tiers
 from oneloop.tasks import TinyCode
 
 SPLITS = ("train", "test")
@@ -52,3 +59,13 @@ def test_prompts_and_answers_are_ascii_and_short() -> None:
     rows = TinyCode().demonstrations(500, 0, "train")
     assert all((row["prompt"] + row["answer"]).isascii() for row in rows)
     assert max(len(row["answer"]) for row in rows) < 120
+
+
+def test_a_run_says_what_holds_its_programs(tmp_path: Path) -> None:
+    run = replace(
+        default_run("grpo"), model="scratch:tiny", data="task:tiny_code", out=str(tmp_path / "run"), steps=1,
+        prompts_per_step=2, group_size=2, max_new_tokens=8, data_size=10, eval_size=2,
+    )  # fmt: skip
+    record = read_run(execute(run, Silent()))
+    assert record.info["isolation"] == {"tiny_code": tiers.tier()}
+    assert [row["reward"] for row in record.rollouts(0)] == [0.0] * 4

@@ -104,10 +104,15 @@ def check_columns(rewards: Sequence[NamedReward], data: Loaded) -> None:
                 )
 
 
+def isolation_of(reward: NamedReward) -> str:
+    """What holds the programs that it runs; "" where it runs none."""
+    return reward.function.isolation if isinstance(reward.function, UnitTests) else ""
+
+
 def form_of(reward: NamedReward) -> str:
     """What there is to say of it before the run."""
-    if isinstance(reward.function, UnitTests):
-        return f"reward {reward.name}: programs are isolated by {reward.function.isolation}"
+    if tier := isolation_of(reward):
+        return f"reward {reward.name}: programs are isolated by {tier}"
     form = reward.grader.signature.form
     once = "once per completion" if form.each else "once per batch"
     return "" if form is NATIVE else f"reward {reward.name}: called in {form.name}'s form, {form.call}, {once}"

@@ -10,7 +10,7 @@ from oneloop.data import Kind, Loaded, Rows
 from oneloop.errors import ConfigError
 from oneloop.model.template import read_template, read_variables
 from oneloop.recipes.given import NOTHING, Given
-from oneloop.recipes.graders import Graders, check_columns, form_of, training_rewards
+from oneloop.recipes.graders import Graders, check_columns, form_of, isolation_of, training_rewards
 from oneloop.recipes.rows import read_rows
 from oneloop.record.sinks import check_installed
 from oneloop.rewards import Limits, NamedReward
@@ -42,6 +42,12 @@ class Inputs:
         """What was found in the data, what was left out, and how reward functions are called that are not native."""
         every = [line for loaded in (self.data, self.eval_data) if loaded for line in loaded.notes]
         return tuple(dict.fromkeys([*every, *filter(None, map(form_of, (*self.rewards, *self.eval_rewards)))]))
+
+    @property
+    def isolation(self) -> dict[str, str]:
+        """By reward that runs programs: what holds them."""
+        tiers = {reward.name: isolation_of(reward) for reward in (*self.rewards, *self.eval_rewards)}
+        return {name: tier for name, tier in tiers.items() if tier}
 
     @property
     def skipped(self) -> int:

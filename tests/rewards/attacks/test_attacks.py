@@ -20,7 +20,7 @@ def isolated() -> bool:
 
 
 @pytest.mark.skipif(not isolated(), reason="nothing here isolates programs; tests/sandbox show that they are refused")
-@pytest.mark.parametrize(("number", "name"), enumerate(situations()), ids=list(situations()))
+@pytest.mark.parametrize(("number", "name"), [*enumerate(situations())], ids=list(situations()))
 def test_nothing_is_paid_and_nothing_reached(number: int, name: str) -> None:
     """Each situation gets another form of tests and another part of the programs."""
     command, settings = situations()[name]
