@@ -67,8 +67,6 @@ class Sound:
 
     def saw(self, micro: Batch, out: PolicyOutput, loss: Loss) -> None:
         parts = {name: value for name, value in out._asdict().items() if value is not None}
-        if parts.keys() == {"logprobs", "entropy", "scores"}:  # a reward model has no log-probs: they are NaN
-            parts = {"scores": parts["scores"]}
         bad = {name: _bad_rows(value.detach(), micro.mask) for name, value in parts.items()}
         if out.scores is not None and out.entropy is not None:  # a reward model has neither log-probs nor entropies
             undefined = ((out.logprobs.isnan() & out.entropy.isnan()) | ~micro.mask).all()

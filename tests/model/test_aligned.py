@@ -194,7 +194,7 @@ def test_shapes_that_do_not_fit_and_torn_files_are_refused(folder, tmp_path) -> 
         load_policy(changed(folder, tmp_path / "wide", hidden_size=192))
     torn = changed(folder, tmp_path / "torn")
     (torn / "model.safetensors").write_bytes(b"\x00" * 100)
-    with pytest.raises(ConfigError, match="cannot be loaded"):
+    with pytest.raises(ConfigError, match="is cut off or damaged"):
         load_policy(torn)
 
 

@@ -15,7 +15,7 @@ from queue import SimpleQueue
 from threading import Event, Lock, Thread, get_ident
 from traceback import walk_stack
 from types import ModuleType
-from typing import IO, Any
+from typing import Any
 
 from oneloop.errors import RewardError
 from oneloop.rewards.adapters import signature_of
@@ -224,7 +224,7 @@ def _only_elsewhere(what: str, real: Callable[..., Any]) -> Callable[..., Any]:
 class _Lent:
     """A stream that whoever borrows it cannot close."""
 
-    def __init__(self, stream: IO[str]) -> None:
+    def __init__(self, stream: Any) -> None:
         self._stream = stream
 
     def __getattr__(self, name: str) -> Any:
