@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from oneloop.config import Run, default_run
-from oneloop.errors import ConfigError, DiskError
+from oneloop.errors import CheckpointError, ConfigError, DiskError
 from oneloop.recipes import saver
 from oneloop.recipes.execute import execute
 from oneloop.record import checkpoints
@@ -242,6 +242,11 @@ def test_what_is_kept(tmp_path) -> None:
     thin_out(out, 4, 1, 0)
     assert names(out / "checkpoints") == ["step_000004", "step_000005"]
     assert os.listdir(out / "checkpoints") and not list((out / "checkpoints").glob(".*"))
+    policy = out / "checkpoints" / "step_000004" / "policy" / "config.json"
+    policy.write_text("{}")  # damaged: making it smaller must not make it whole
+    thin_out(out, 5, 1, 1)
+    with pytest.raises(CheckpointError, match=r"config\.json"):
+        verify(out / "checkpoints" / "step_000004")
     (out / "checkpoints" / "step_000005").rename(out / "checkpoints" / "step_000005.bak")
     (out / "checkpoints" / "step_1000000").mkdir()
     assert [done for done, _ in checkpoints.checkpoints(out)] == [4, 1_000_000]

@@ -5,6 +5,7 @@ import os
 import signal
 from dataclasses import replace
 from pathlib import Path
+from time import sleep
 from types import SimpleNamespace
 
 import pytest
@@ -15,7 +16,7 @@ from oneloop.config import Run, default_run
 from oneloop.errors import Stopped
 from oneloop.recipes import signals
 from oneloop.recipes.execute import execute
-from oneloop.recipes.signals import Interrupted, StopRequest
+from oneloop.recipes.signals import Interrupted, StopRequest, stop_request
 from toy_models import Silent
 
 STEPS, AT = 3, 1
@@ -124,3 +125,30 @@ def test_which_one_is_the_second(monkeypatch) -> None:
     clock.now = 5.0
     with pytest.raises(Interrupted):
         request.receive(signal.SIGINT, None)
+
+
+def test_a_fork_hears_nothing_of_it_and_is_not_waited_for() -> None:
+    """A pool of processes that a reward started ends as pools do: by SIGTERM."""
+    with stop_request(lambda signum: None, says=False) as request:
+        child = _sleeping_fork()
+        os.kill(child, signal.SIGTERM)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
+        other = _sleeping_fork()
+    try:  # the listener has been waited for, although a fork is there
+        assert os.waitpid(other, os.WNOHANG) == (0, 0) and not request.signum
+    finally:
+        os.kill(other, signal.SIGKILL)
+        os.waitpid(other, 0)
+
+
+def _sleeping_fork() -> int:
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(writing, b"!")
+        sleep(60)
+        os._exit(0)
+    os.read(reading, 1)
+    os.close(reading)
+    os.close(writing)
+    return child

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import tomli_w
 
 from oneloop.errors import CheckpointError, ConfigError, DiskError
 from oneloop.record import writer
@@ -560,3 +561,37 @@ def test_columns_keep_their_type_when_all_values_are_missing(tmp_path):
         folder.trajectories(1, [trajectory(parts={"exact": 1.0})])
     schemas = [parquet.read_schema(tmp_path / "run" / "rollouts" / f"step_00000{step}.parquet") for step in (0, 1)]
     assert schemas[0].equals(schemas[1], check_metadata=False)
+
+
+@pytest.mark.parametrize("value", ['x?token="abc"', r'graded?pattern=key="(\d+)"', 'X(key="abc")'])
+def test_what_hides_a_key_leaves_settings_that_can_be_read(tmp_path, value) -> None:
+    with start(tmp_path / "run", config=tomli_w.dumps({"data": value, "steps": 3})):
+        pass
+    config = read_run(tmp_path / "run").config
+    assert config["steps"] == 3 and "[hidden]" in config["data"] and "abc" not in config["data"]
+
+
+def test_ratios_that_are_gone_are_missed(tmp_path) -> None:
+    with start(tmp_path / "run") as folder:
+        folder.scalars(0, {"loss": 1.0})
+        folder.traced(0, {}, {"counts": [1]})
+        position = folder.position()
+    (tmp_path / "run" / "ratios.jsonl").unlink()
+    with start(tmp_path / "run", resume=True) as folder:
+        with pytest.raises(CheckpointError, match=r"ratios\.jsonl.*are gone"):
+            folder.rewind(position, 1)
+        assert folder.rewind(position, 1, accept_loss=True) != []
+
+
+def test_overwriting_takes_a_run_that_lost_its_run_json_and_nobody_elses_folder(tmp_path) -> None:
+    with start(tmp_path / "run"):
+        pass
+    (tmp_path / "run" / "run.json").unlink()
+    (tmp_path / "link").symlink_to(tmp_path / "run")
+    remove_run(tmp_path / "link")
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "config.toml").write_text("a = 1\n")
+    with pytest.raises(ConfigError, match="not a run folder"):
+        remove_run(tmp_path / "mine")
+    assert (tmp_path / "mine" / "config.toml").exists()

@@ -102,6 +102,7 @@ ROWS = (
     text("check, called in a function", CHECK + "def main():\n    check(1)", entry="f"),
     text("check without an assert", "def check(candidate):\n    candidate(1)", 0.0, entry="f"),
     text("the text has an f of its own", CHECK + "def f(a, b):\n    return 7", entry="f"),
+    text("an assert beside a check without", "def check(c):\n    c(1)\nassert f(1) == 1", entry="f"),
     text("check is the program's", "assert check(1) == 1", 0.0, entry="check"),
     # names
     text("every free name", "assert LIMIT == 5 and f(LIMIT) == 5 and Box is Box"),

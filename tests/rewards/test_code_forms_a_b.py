@@ -27,6 +27,36 @@ SCRIPTS = (
     Row("says 3", "print(3)", TWO, 0.0, share=0.5),
     Row("a fence", "Well:\n```python\na, b = map(int, input().split())\nprint(a + b)\n```\nDone.", TWO, 1.0),
     Row("JSON text", "print(3)", '[{"input": "", "output": "3"}]', 1.0),
+    Row("exit", "print(3)\nexit()", [{"input": "", "output": "3"}], 1.0),
+    Row("quit with 1", "print(3)\nquit(1)", [{"input": "", "output": "3"}], 0.0),
+    Row("a status beyond 64 bits", "import sys\nprint(3)\nsys.exit(1 << 64)", [{"input": "", "output": "3"}], 0.0),
+    Row(
+        "output of its own, written at the end by its module's names",
+        "import io, os, sys\nclass Fast(io.StringIO):\n    def flush(self):\n"
+        "        os.write(1, self.getvalue().encode())\n"
+        "        self.truncate(0)\nsys.stdout = Fast()\nprint(3)",
+        [{"input": "", "output": "3"}],
+        1.0,
+    ),
+    Row(
+        "what stdout was before",
+        "import atexit, io, sys\nsys.stdout = kept = io.StringIO()\n"
+        "atexit.register(lambda: sys.__stdout__.write(kept.getvalue()))\n"
+        "print(3)",
+        [{"input": "", "output": "3"}],
+        1.0,
+    ),
+    Row("stdout closed", "import sys\nprint(3, flush=True)\nsys.stdout.close()", [{"input": "", "output": "3"}], 1.0),
+    Row("no stderr", "import sys\nprint(3)\nsys.stderr = None", [{"input": "", "output": "3"}], 1.0),
+    Row(
+        "last words of an object",
+        "TEXT = '3'\nclass Last:\n    def __del__(self):\n        print(TEXT)\nlast = Last()",
+        [{"input": "", "output": "3"}],
+        1.0,
+    ),
+    Row("a number of megabytes", "print('1' * 4_000_000 + 'x')", [{"input": "", "output": "0.5"}], 0.0),
+    Row("millions of words", "print('1 ' * 1_000_000)", [{"input": "", "output": "0.5"}], 0.0),
+    prints("5.0", "1e400", "infinity is no decimal number", 0.0),
     Row("is main", "if __name__ == '__main__':\n    print(3)", [{"input": "", "output": "3"}], 1.0),
     Row(
         "stdin is a descriptor",
@@ -88,6 +118,14 @@ SCRIPTS = (
 )
 
 CALLS = (
+    Row(  # to say this error, Python 3.11 reads far beyond its text
+        "an error about a place that is not in its text",
+        "class E(UnicodeDecodeError):\n    __str__ = lambda self: 'x'\ndef f():\n    yield 1\n"
+        "    raise E('utf8', b'', -10**12, -10**12 + 1, 'r')",
+        [{"args": [], "expected": [1]}],
+        0.0,
+        entry_point="f",
+    ),
     Row("adds", "def f(a, b):\n    return a + b", ADD, 1.0, entry_point="f"),
     Row("says 3", "def f(a, b):\n    return 3", ADD, 0.0, share=0.5, entry_point="f"),
     Row("says it late", "def f(a, b):\n    return 4", ADD, 0.0, share=0.5, entry_point="f"),

@@ -120,6 +120,8 @@ def test_any_bytes_are_a_tree_or_unreadable(body: bytes) -> None:
         b'"' + b'\\"' * 10**5,
         b'"' + b"\\" * 10**5,
         b"[1] [1]",
+        "[1]".encode("utf-16-le"),  # in which brackets could not be counted
+        ('["\\"",' + "[" * 2000).encode("utf-16-le"),
     ],
 )
 def test_unreadable_bytes(body: bytes) -> None:

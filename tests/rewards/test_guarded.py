@@ -12,7 +12,7 @@ from test_rewards_score import trajectories
 
 from oneloop.errors import RewardError
 from oneloop.rewards import NamedReward, RewardScorer, guarded
-from oneloop.rewards.guarded import Guarded
+from oneloop.rewards.guarded import Guarded, undisturbed
 
 HERE = re.escape(__file__)
 
@@ -199,3 +199,23 @@ def test_the_users_own_ctrl_c_is_not_swallowed(monkeypatch) -> None:
     monkeypatch.setattr(guarded, "Event", Interrupted)
     with pytest.raises(KeyboardInterrupt):
         scored(lambda completions: [1.0] * len(completions))
+
+
+def test_of_several_at_once_the_last_puts_back_what_the_first_found() -> None:
+    streams, folder = (sys.stdout, sys.stderr), os.getcwd()
+    entered, leave = threading.Event(), threading.Event()
+
+    def first() -> None:
+        with undisturbed(1):
+            entered.set()
+            leave.wait(30)
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    entered.wait(30)
+    with undisturbed(2):
+        leave.set()
+        thread.join()
+        assert sys.stdout is not streams[0]
+        os.chdir("/")
+    assert (sys.stdout, sys.stderr) == streams and os.getcwd() == folder

@@ -49,10 +49,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         # the reader, such as `head`, has seen enough; Python must not complain of it once more at its end
         forget_output()
         code = code or 0
-    except Exception:
-        # nobody foresaw it: the place is told, and a key in its words is not
+    except Exception as error:
+        # nobody foresaw it, or ONELOOP_TRACEBACK asks: the place is told, and a key in its words is not
         print(safe(traceback.format_exc()), end="", file=sys.stderr)
-        code = code or 1
+        code = code or getattr(error, "exit_code", 1)
         flush_output()
     sys.exit(code)
 

@@ -254,7 +254,8 @@ class _Builder:
 
         def told(what: str) -> None:
             fix = "look at vllm.log in the run folder; completions are drawn again with the same seeds"
-            self.recorder.event(self.engine.version, "A_ENGINE", f"{what}. It is started again", fix)
+            # weights of version k are those that step k - 1 left: what fails until the next one begins is of that step
+            self.recorder.event(max(self.engine.version - 1, 0), "A_ENGINE", f"{what}. It is started again", fix)
 
         return engine_of(self.run, self.learner, self.copied, self.text, prompt, self.say, told, self.world)
 

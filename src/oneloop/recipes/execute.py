@@ -81,7 +81,7 @@ def execute(
         with (
             folder,
             stop_request(lambda signum: folder.finish("stopped", _amid(signum), 128 + signum), ranks.first) as request,
-            Watched(folder, observer, ranks.phase) as watched,
+            Watched(folder, observer, ranks.phase, world) as watched,
             ExitStack() as ends,
         ):
             try:
@@ -287,7 +287,9 @@ def _put(path: Path, writers: Crew, write: Callable[[Path], None]) -> None:
 
 
 def _write_model(parts: Parts, folder: Path) -> None:
-    save_merged(folder, parts.learner.model, parts.text.tokenizer, parts.learner.writers)
+    learner = parts.learner
+    together(learner.writers, learner.check_weights)
+    save_merged(folder, learner.model, parts.text.tokenizer, learner.writers)
 
 
 def _rescue(saver: Saver, error: BaseException) -> None:

@@ -137,8 +137,11 @@ class Saver:
 
     @property
     def _late(self) -> bool:
-        """Whether a run without --save-every has gone on long enough since its last save, or since it began."""
-        return not self._run.save_every and monotonic() - self._at > max(EVERY, self._took * SHARE)
+        """Whether a run without --save-every has gone on long enough since its last save, or since it began.
+
+        Who takes no part does not know how long a save takes.
+        """
+        return self._takes_part and not self._run.save_every and monotonic() - self._at > max(EVERY, self._took * SHARE)
 
     def _try(self, last: bool) -> None:
         """Save, or say what the disk refused.

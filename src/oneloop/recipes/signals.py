@@ -10,12 +10,13 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from threading import Event, Thread
 from time import monotonic
 from types import FrameType
+from typing import Any
 
 LISTENED = (signal.SIGINT, signal.SIGTERM)
 GRACE = 3.0
@@ -113,6 +114,24 @@ def at_once() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+_listening: list[tuple[Mapping[signal.Signals, Any], tuple[int, int]]] = []
+"""What signals did before, and the pipe that they are written to, of each `stop_request`."""
+
+
+def _deaf() -> None:
+    """A fork shares the pipe: a signal to it would be one to the run, and the listener would wait for its end."""
+    for before, pipe in _listening:
+        signal.set_wakeup_fd(-1)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for end in pipe:
+            os.close(end)
+    _listening.clear()
+
+
+os.register_at_fork(after_in_child=_deaf)
+
+
 @contextmanager
 def stop_request(last_words: Callable[[int], None], says: bool = True) -> Iterator[StopRequest]:
     """Listen while the block runs; outside the main thread nothing can be heard, and nothing is changed."""
@@ -127,10 +146,12 @@ def stop_request(last_words: Callable[[int], None], says: bool = True) -> Iterat
     listener = Thread(target=request.answer, args=(reading,), daemon=True)
     listener.start()
     old = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    _listening.append((before, (reading, writing)))
     try:
         yield request
     finally:
         request.ended.set()
+        _listening.pop()
         signal.set_wakeup_fd(old)
         for number, handler in before.items():
             signal.signal(number, handler)

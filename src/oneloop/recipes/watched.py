@@ -11,6 +11,7 @@ from oneloop.recipes.best import METRIC
 from oneloop.record.sinks import Opening, Sinks
 from oneloop.record.writer import RunFolder
 from oneloop.secrets import redacted
+from oneloop.together import Alone, Crew, together
 from oneloop.types import Trajectory
 
 
@@ -45,12 +46,17 @@ class Watched:
 
     Args:
         phased: told the name of each phase, for who does not look at the terminal.
+        crew: the ranks. What the first of them cannot write ends all alike, so that they can save together.
     """
 
     def __init__(
-        self, folder: RunFolder, observer: Observer, phased: Callable[[str], None] = lambda name: None
+        self,
+        folder: RunFolder,
+        observer: Observer,
+        phased: Callable[[str], None] = lambda name: None,
+        crew: Crew = Alone(),  # noqa: B008
     ) -> None:
-        self._folder, self._observer, self._done, self._phased = folder, observer, 0, phased
+        self._folder, self._observer, self._done, self._phased, self._crew = folder, observer, 0, phased, crew
         self._sinks = Sinks(lambda code, text, fix: self.event(self._done, code, text, fix))
 
     def report_to(self, run: Run, start: int) -> None:
@@ -60,7 +66,7 @@ class Watched:
             self._sinks.open(run.report_to, Opening(folder=self._folder.path, config=redacted(asdict(run)), done=start))
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        self._folder.scalars(step, values)
+        together(self._crew, lambda: self._folder.scalars(step, values))
         self._observer.step(step, values)
         self._done = step
         self._sinks.scalars(step + 1, values)
@@ -78,7 +84,7 @@ class Watched:
             self._observer.phase(name, note)
 
     def trajectories(self, step: int, items: Sequence[Trajectory]) -> None:
-        self._folder.trajectories(step, items)
+        together(self._crew, lambda: self._folder.trajectories(step, items))
 
     def event(self, step: int, code: str, text: str, fix: str = "") -> None:
         self._folder.event(step, code, text, fix)

@@ -7,8 +7,8 @@ import re
 import shutil
 from pathlib import Path
 
-from oneloop.errors import DiskError
-from oneloop.record.atomic import new_folder, remove_folder
+from oneloop.errors import CheckpointError, DiskError
+from oneloop.record.atomic import new_folder, remove_folder, verify
 
 _NAME = re.compile(r"step_(\d{6,})")
 
@@ -45,7 +45,14 @@ def thin_out(run: Path, newest: int, full: int, weights: int) -> None:
 
 
 def _to_weights(path: Path) -> None:
-    """The folder with its policy alone, whose files are not copied where the file system has hard links."""
+    """The folder with its policy alone, whose files are not copied where the file system has hard links.
+
+    A damaged one stays as it is: a new manifest would call it whole.
+    """
+    try:
+        verify(path)
+    except CheckpointError:
+        return
     with new_folder(path) as temporary:
         shutil.copytree(path / "policy", temporary / "policy", copy_function=_linked)
 

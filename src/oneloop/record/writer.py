@@ -6,12 +6,15 @@ import json
 import logging
 import os
 import shutil
+import tomllib
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from math import isfinite
 from pathlib import Path
 from time import monotonic, time
 from typing import IO, TYPE_CHECKING, Any
+
+import tomli_w
 
 from oneloop.errors import CheckpointError, ConfigError, DataError, DiskError
 from oneloop.record.atomic import write_text
@@ -99,7 +102,8 @@ class RunFolder:
             if not (path / "run.json").exists():
                 write_text(path / "run.json", json.dumps(info | {"status": "starting"}, indent=1))
             if not (path / "config.toml").exists():
-                write_text(path / "config.toml", str(redacted(config_text)))
+                # by value: hiding a part of the text could take a quote or a backslash with it
+                write_text(path / "config.toml", tomli_w.dumps(redacted(tomllib.loads(config_text))))
             return cls(path, lock, info)
         except BaseException:
             lock.close()
@@ -207,6 +211,8 @@ class RunFolder:
 
         Raises: CheckpointError when a file is shorter than it was then: that run's record is lost.
         """
+        if position.get("ratios") and self._ratios is None:  # it is gone: empty, it is short
+            self._ratios = Lines(self.path / RATIOS)
         short = {}
         for name, file in self._appended().items():
             try:
@@ -268,8 +274,10 @@ class RunFolder:
     def close(self) -> None:
         """Release the lock, whatever happens to the other files."""
         with ExitStack() as stack:
+            # the last is called first: who takes the lock next makes a reserve of its own
+            stack.callback(self._lock.close)
             stack.callback(self._unreserved)
-            for file in (self._lock, *self._appended().values()):
+            for file in self._appended().values():
                 stack.callback(file.close)
 
     def __enter__(self) -> RunFolder:
@@ -360,13 +368,13 @@ def _finite(values: Mapping[str, float]) -> dict[str, float | None]:
 
 
 def remove_run(path: Path) -> None:
-    """Delete a run folder, and nothing that is not one."""
+    """Delete a run folder, and nothing that is not one: somebody else may have a config.toml, too."""
     if not path.exists():
         return
-    if not (path / "run.json").is_file():
+    if not (path / "run.json").is_file() and not all((path / name).is_file() for name in ("config.toml", METRICS)):
         raise ConfigError(f"{path} is not a run folder (no run.json); it is left as it is")
     with locked(path):
-        shutil.rmtree(path)
+        shutil.rmtree(path.resolve())
 
 
 def _checkpoint(path: Path) -> int:

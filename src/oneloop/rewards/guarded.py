@@ -177,26 +177,28 @@ _REFUSED = {"os": ("_exit", "abort"), "torch": ("set_default_dtype", "set_defaul
 _guarded: set[int] = set()
 """Threads that run a user's function."""
 _kept: list[tuple[ModuleType, str, Any]] = []
+_home: list[Any] = []
+"""Streams and working folder of the trainer."""
 _lock = Lock()
 
 
 @contextmanager
 def undisturbed(thread: int) -> Iterator[None]:
     """In that thread, what would end or bend the process for everybody is refused; the rest is put back afterwards."""
-    streams, folder = (sys.stdout, sys.stderr), os.getcwd()
     with _lock:
-        if not _guarded:
+        if not _guarded:  # of several at once, the first finds what the last puts back
             _refuse()
+            _home[:] = sys.stdout, sys.stderr, os.getcwd()
+            sys.stdout, sys.stderr = (stream and _Lent(stream) for stream in _home[:2])
         _guarded.add(thread)
-    sys.stdout, sys.stderr = (stream and _Lent(stream) for stream in streams)
     try:
         yield
     finally:
-        sys.stdout, sys.stderr = streams
-        os.chdir(folder)
         with _lock:
             _guarded.discard(thread)
             if not _guarded:
+                sys.stdout, sys.stderr, folder = _home
+                os.chdir(folder)
                 for module, name, real in _kept:
                     setattr(module, name, real)
                 _kept.clear()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import _sitebuiltins
 import atexit
+import builtins
 import gc
 import math
 import os
@@ -85,21 +87,32 @@ def run(role: Role) -> NoReturn:
         code = 1
     threading._shutdown()  # pyright: ignore[reportAttributeAccessIssue]
     atexit._run_exitfuncs()
-    sys.modules["__main__"].__dict__.clear()  # what is held by nothing else says its last words: files are flushed
-    gc.collect()
-    try:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    except (OSError, ValueError, AttributeError):  # as Python ends that cannot print
+    if not _flushed("stdout", "stderr"):  # as Python ends that cannot print
         code = code or 120
+    sys.modules.pop("__main__", None)
+    gc.collect()  # what nothing else holds says its last words while the names of its module are still there
+    _flushed("stdout", "stderr", "__stdout__", "__stderr__")
     os._exit(code)
+
+
+def _flushed(*names: str) -> bool:
+    """Whether those streams are written, or are closed, or were taken away."""
+    fine = True
+    for name in names:
+        stream = getattr(sys, name, None)
+        try:
+            if stream is not None and not getattr(stream, "closed", False):
+                stream.flush()
+        except Exception:
+            fine = False
+    return fine
 
 
 def _status(code: object) -> int:
     if code is None:
         return 0
     if isinstance(code, int):
-        return code & 0xFF
+        return code & 0xFF if -(1 << 63) <= code < 1 << 63 else 0xFF
     print(code, file=sys.stderr)
     return 1
 
@@ -141,6 +154,9 @@ def look_new() -> None:
         setattr(sys, f"__{name}__", stream)
     for name in [name for name in sys.modules if name.partition(".")[0] == "oneloop"]:
         del sys.modules[name]
+    # Python without its site module, which would bring what is installed, leaves these out
+    for name in ("exit", "quit"):
+        setattr(builtins, name, _sitebuiltins.Quitter(name, "Ctrl-D (i.e. EOF)"))
     os.system = _refused  # the C library's own would only return a number
 
 

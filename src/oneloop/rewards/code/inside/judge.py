@@ -124,13 +124,12 @@ class _Run:
         return value
 
     def passes(self, code: Any, unit: bool) -> bool:
-        """A unit passes by an assert that was evaluated."""
-        before = self._asserts
+        """A unit passes where the text has evaluated an assert by then."""
         try:
             exec(code, self._names)
         except BaseException:
             return False
-        return not unit or self._asserts > before
+        return not unit or self._asserts > 0
 
 
 class _Builtins(dict[str, Any]):

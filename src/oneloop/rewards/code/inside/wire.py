@@ -49,7 +49,7 @@ def keeps_nothing(value: Any) -> NoReturn:
     raise Unfit(f"a value of type {type(value).__name__} cannot be handed over")
 
 
-def holds_nothing(number: int) -> NoReturn:
+def holds_nothing(number: Any) -> NoReturn:
     raise Unreadable
 
 
@@ -214,7 +214,7 @@ def unpacked(body: bytes | bytearray) -> Any:
     try:
         if body.count(b"[") + body.count(b"{") > 4 * DEPTH and _depth(bytes(body)) > 4 * DEPTH:
             raise Unreadable
-        return json.loads(body, parse_int=_few_digits)
+        return json.loads(body.decode(), parse_int=_few_digits)
     except (ValueError, RecursionError, MemoryError):
         raise Unreadable from None
 
@@ -319,8 +319,19 @@ def read_error(tree: Any) -> Exception:
     return next(error for base in kind.__mro__ if (error := _made(base, text, arguments)))
 
 
+def _inside(arguments: tuple[Any, ...]) -> bool:
+    """Whether the place that an error of Unicode names is in its text: Python 3.11 reads beyond it to say the error."""
+    try:
+        what, start, end, _ = arguments[-4:]
+        return 0 <= start < end <= len(what)
+    except (TypeError, ValueError):
+        return False
+
+
 def _made(kind: type[Any], text: str, arguments: tuple[Any, ...]) -> Exception | None:
     """One that says the text."""
+    if issubclass(kind, (UnicodeDecodeError, UnicodeEncodeError, UnicodeTranslateError)) and not _inside(arguments):
+        return None
     for given in (arguments, (text,)):
         try:
             error = kind(*given)
