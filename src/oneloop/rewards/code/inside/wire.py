@@ -41,7 +41,7 @@ class Unreadable(Exception):
 
 Keep = Callable[[Any], int]
 """Takes what stays on this side, and gives the number that stands for it on the other one."""
-Kept = Callable[[int], Any]
+Kept = Callable[[Any], Any]
 """What a number stands for. Raises: Unreadable for a number that was never given."""
 
 
@@ -319,8 +319,13 @@ def read_error(tree: Any) -> Exception:
     return next(error for base in kind.__mro__ if (error := _made(base, text, arguments)))
 
 
-def _inside(arguments: tuple[Any, ...]) -> bool:
-    """Whether the place that an error of Unicode names is in its text: Python 3.11 reads beyond it to say the error."""
+_OF_A_PLACE = (UnicodeDecodeError, UnicodeEncodeError, UnicodeTranslateError)
+
+
+def _can_be_said(kind: type[Any], arguments: tuple[Any, ...]) -> bool:
+    """Of an error of Unicode, whether the place that it names is in its text: Python 3.11 would read beyond it."""
+    if kind not in _OF_A_PLACE:
+        return True
     try:
         what, start, end, _ = arguments[-4:]
         return 0 <= start < end <= len(what)
@@ -330,7 +335,7 @@ def _inside(arguments: tuple[Any, ...]) -> bool:
 
 def _made(kind: type[Any], text: str, arguments: tuple[Any, ...]) -> Exception | None:
     """One that says the text."""
-    if issubclass(kind, (UnicodeDecodeError, UnicodeEncodeError, UnicodeTranslateError)) and not _inside(arguments):
+    if not _can_be_said(kind, arguments):
         return None
     for given in (arguments, (text,)):
         try:
