@@ -137,7 +137,8 @@ CODES: dict[str, Entry] = {
     ),
     "A_ROOM": Entry(
         "memory ran out in a pass, which was made again at half the size: the same gradient",
-        "torch refuses an allocation, once in a run; the second time ends it",
+        "torch refuses an allocation in a pass with gradient, once in a run (passes without one are halved once, too, "
+        "and the terminal says so); the next time ends it",
         "a smaller `--max-tokens`; `oneloop plan` names what else helps",
     ),
     "A_LOST": Entry(
