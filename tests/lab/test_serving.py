@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -85,7 +86,8 @@ def test_two_hundred_slow_clients_hold_nobody_up_and_are_let_go(server):
             one.sendall(b"GET /api/runs HTTP/1.1\r\nHost: 127")
         assert server.get("/api/runs")[0] == 200
         for one in slow:
-            assert one.recv(1) == b""  # closed by the server, after its second of patience
+            with suppress(ConnectionResetError):  # a reset where the half head was never read
+                assert one.recv(1) == b""  # closed by the server, after its second of patience
     finally:
         for one in slow:
             one.close()

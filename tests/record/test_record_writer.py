@@ -14,7 +14,7 @@ import tomli_w
 from oneloop.errors import CheckpointError, ConfigError, DiskError
 from oneloop.record import writer
 from oneloop.record.reader import read_run
-from oneloop.record.writer import RunFolder, check_out, remove_run
+from oneloop.record.writer import RunFolder, check_out, remove_run, untrained
 from oneloop.types import Completion, Prompt, Reward, StopReason, Trajectory
 
 
@@ -595,3 +595,12 @@ def test_overwriting_takes_a_run_that_lost_its_run_json_and_nobody_elses_folder(
     with pytest.raises(ConfigError, match="not a run folder"):
         remove_run(tmp_path / "mine")
     assert (tmp_path / "mine" / "config.toml").exists()
+
+
+def test_a_kill_amid_the_first_files_of_a_run_blocks_nobody(tmp_path) -> None:
+    with start(tmp_path / "run"):
+        pass
+    (tmp_path / "run" / "config.toml").rename(tmp_path / "run" / ".tmp-config.toml-123")
+    assert untrained(tmp_path / "run")
+    (tmp_path / "run" / "notes.txt").write_text("somebody's")
+    assert not untrained(tmp_path / "run")

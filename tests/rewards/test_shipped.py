@@ -86,9 +86,9 @@ def test_every_name_is_there() -> None:
 def test_the_commands_of_the_page_name_every_reward_with_settings_it_takes() -> None:
     page = (Path(__file__).parents[2] / "docs" / "rewards.md").read_text(encoding="utf-8")
     section = page.partition("## Rewards that come with oneloop")[2].partition("### Mathematical")[0]
-    block = section.partition("```bash\n")[2].partition("```")[0]
+    blocks = [block.partition("```")[0] for block in section.split("```bash\n")[1:]]
     names = set()
-    for line in block.splitlines():
+    for line in "".join(blocks).splitlines():
         words = shlex.split(line)
         for spec in words[words.index("--reward") + 1 :]:
             if spec.startswith("--"):

@@ -36,6 +36,11 @@ def write_text(path: Path, text: str) -> None:
     _sync(path.parent)
 
 
+def half_written(path: Path) -> bool:
+    """A file that a process was writing when it was killed."""
+    return path.name.startswith(_TEMPORARY) and path.is_file()
+
+
 @contextmanager
 def new_folder(path: Path, writers: Crew = Alone()) -> Iterator[Path]:  # noqa: B008
     """A temporary folder that becomes `path` when the block ends well, with a manifest of its files' hashes.

@@ -84,4 +84,5 @@ def _holds_other_files(path: Path) -> bool:
     """Files, but no run. A lock or a half-written run.json are what a process killed at its start leaves behind."""
     if not path.is_dir() or holds_run(path):
         return False
-    return any(entry.name != ".lock" and not entry.name.startswith(".tmp-run.json-") for entry in path.iterdir())
+    others = any(entry.name != ".lock" and not entry.name.startswith(".tmp-run.json-") for entry in path.iterdir())
+    return others and not holds_run(path)  # another process may have begun one between the two looks

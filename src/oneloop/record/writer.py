@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING, Any
 import tomli_w
 
 from oneloop.errors import CheckpointError, ConfigError, DataError, DiskError
-from oneloop.record.atomic import write_text
+from oneloop.record.atomic import half_written, write_text
 from oneloop.record.lines import Lines, Read
 from oneloop.record.lock import locked
 from oneloop.record.place import check_own, check_run_place, holds_run
@@ -337,7 +337,7 @@ def untrained(path: Path) -> bool:
 
     It must not block the corrected command. Any file that such a run does not write makes it a run to keep.
     """
-    if any(entry.name not in _BEFORE_A_STEP for entry in path.iterdir()):
+    if any(entry.name not in _BEFORE_A_STEP and not half_written(entry) for entry in path.iterdir()):
         return False
     if any(True for _ in Read(path / METRICS)) or any(row["done"] > 0 for row in Read(path / EVALUATIONS, "done")):
         return False
