@@ -43,7 +43,7 @@ def methods(ranks: int) -> dict[str, dict]:
             "ppo": {"critic": "separate"},
             "dpo": {"lora": 2},
         }
-    # with its KL in the reward, a group of equal rewards has rounding for an advantage, which AdamW makes whole steps of
+    # with its KL in the reward, a group of equal rewards has rounding for an advantage; AdamW makes whole steps of it
     even = {"rloo": {"reward": (SPREAD,)}}
     return {name: {} for name in LEARNS_FROM} | even | {"ppo": {"set": ("target_kl=0.02",), "epochs": 3}}
 
