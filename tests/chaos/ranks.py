@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 import tempfile
 from argparse import ArgumentParser
-from hashlib import sha256
 from pathlib import Path
 from random import Random
 from time import monotonic, sleep
@@ -19,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "parallel"))
 
 from started import LONGEST, REWARDS, RUN, alive, ended, ranks, state, until_step
 
-from oneloop.record.reader import read_run
+from same_run import differs
 
 TRAIN = ["-m", "oneloop", *RUN.split(), "--steps", "10", "--save-every", "2", "--eval-every", "3"]
 SPAN = 4.0
@@ -38,7 +37,7 @@ def main() -> None:
         for number in range(args.kills):
             place = fresh(Path(folder) / str(number))
             print(one(place, chance.randrange(2), chance.uniform(0, SPAN)), flush=True)
-            assert outcome(place) == outcome(whole), "another result than without the kill"
+            assert not (odd := differs(whole / "run", place / "run")), odd
 
 
 def fresh(place: Path) -> Path:
@@ -69,23 +68,6 @@ def one(place: Path, killed: int, wait: float) -> str:
     if state(place)["status"] != "finished":
         assert [code for code, _, _ in ended(ranks([*TRAIN, "--resume", "--accept-loss"], place))] == [0, 0]
     return f"rank {killed} after {wait:.2f} s in phase {phase}: ended in {seconds:.1f} s, nobody left, went on"
-
-
-def outcome(place: Path) -> tuple[list[dict], list[object], list[str]]:
-    """Metrics without times, answers, and hashes of the weights."""
-    run = place / "run"
-    record = read_run(run)
-    metrics = [{key: value for key, value in line.items() if not timed(key)} for line in record.metrics]
-    files = sorted((run / "final").glob("*.safetensors"))
-    return (
-        metrics,
-        [record.rollouts(step) for step in record.rollout_steps()],
-        [sha256(file.read_bytes()).hexdigest() for file in files],
-    )
-
-
-def timed(name: str) -> bool:
-    return name.startswith(("time/", "memory/")) or "per_second" in name or name in ("time", "seconds")
 
 
 if __name__ == "__main__":

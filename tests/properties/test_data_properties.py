@@ -25,7 +25,7 @@ from oneloop.model.learner import Optimization
 from oneloop.model.text import Text
 from oneloop.model.tiny import character_tokenizer
 from oneloop.objective.select import MixedOutcome
-from oneloop.record.lines import Lines, read_lines
+from oneloop.record.lines import Lines, Read
 from oneloop.record.statistics import mean_interval, share_or_mean, wilson
 from oneloop.rewards.final_answer import as_latex, final_answer
 from oneloop.rewards.functions import exact_match, numeric_match
@@ -216,7 +216,7 @@ def test_lines_come_back(tmp_path, rows):
     for row in rows:
         lines.append(row)
     lines.close()
-    assert read_lines(tmp_path / "lines") == rows
+    assert list(Read(tmp_path / "lines")) == rows
 
 
 @in_a_folder
@@ -232,11 +232,11 @@ def test_a_file_cut_anywhere_is_a_beginning_of_it(tmp_path, rows, data):
     cut = data.draw(st.integers(0, len(whole)))
     path.write_bytes(whole[:cut])
     kept_rows = whole[:cut].count(b"\n")
-    assert read_lines(path) == rows[:kept_rows]
+    assert list(Read(path)) == rows[:kept_rows]
     again = Lines(path)  # and what is written next is a line of its own
     again.append({"step": 1})
     again.close()
-    assert read_lines(path) == [*rows[:kept_rows], {"step": 1}]
+    assert list(Read(path)) == [*rows[:kept_rows], {"step": 1}]
 
 
 @in_a_folder
@@ -249,7 +249,7 @@ def test_half_a_line_is_no_line(tmp_path, rows, tail):
         lines.append(row)
     lines.close()
     path.write_bytes(path.read_bytes() + tail)
-    assert read_lines(path) == rows
+    assert list(Read(path)) == rows
 
 
 @few

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
-from hashlib import sha256
 from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
@@ -21,10 +20,10 @@ from oneloop.errors import CheckpointError, ConfigError
 from oneloop.recipes.execute import execute
 from oneloop.record.atomic import verify
 from oneloop.record.reader import read_run
+from same_run import metrics, recorded, weights
 from spawned import once
 from toy_models import Silent
 
-WALL_CLOCK = ("time", "tokens_per_second")
 STEPS = 6
 
 
@@ -65,22 +64,6 @@ def small(algorithm: str, model: str, out: Path, **changes) -> Run:
         reward=() if algorithm in ("sft", "dpo", "reward_model") else (graded(model),),
     )
     return replace(run, **changes)
-
-
-def metrics(out: Path) -> list[dict[str, float]]:
-    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in row.items() if not name.startswith(WALL_CLOCK)} for row in rows]
-
-
-def recorded(out: Path) -> dict[str, bytes]:
-    """Tables of completions, ratios, tokens and pairs, and the counts of ratios, byte for byte."""
-    names = ("rollouts", "ratios", "tokens", "pairs")
-    files = [out / "ratios.jsonl", *(path for name in names for path in (out / name).glob("*"))]
-    return {str(path.relative_to(out)): path.read_bytes() for path in files if path.exists()}
-
-
-def weights(out: Path) -> str:
-    return sha256((out / "final" / "model.safetensors").read_bytes()).hexdigest()
 
 
 REWARD = """

@@ -147,11 +147,6 @@ class Read:
                     self.first = self.first or number
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """All rows of a file; what is no JSON object is left out (`Read` counts it)."""
-    return list(Read(path))
-
-
 def parsed(line: bytes) -> dict[str, Any] | None:
     """The object of a line; None where it is none."""
     try:
