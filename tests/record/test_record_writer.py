@@ -81,7 +81,7 @@ def test_existing_run_needs_resume(tmp_path):
     with pytest.raises(ConfigError, match=r"--resume .* another --out, or --overwrite"):
         start(tmp_path / "run")
     with start(tmp_path / "run", resume=True, config="seed = 2\n") as folder:
-        assert folder.config_text() == "seed = 1\n"
+        assert (folder.path / "config.toml").read_text() == "seed = 1\n"
 
 
 def test_a_run_that_failed_before_its_first_step_was_done_makes_way(tmp_path):
@@ -94,7 +94,7 @@ def test_a_run_that_failed_before_its_first_step_was_done_makes_way(tmp_path):
     assert json.loads((out / "run.json").read_text())["failure"] == "no such device"  # it stays to be read
     check_out(out, resume=False, overwrite=False)
     with start(out, config="seed = 2\n") as folder:
-        assert folder.config_text() == "seed = 2\n"
+        assert (folder.path / "config.toml").read_text() == "seed = 2\n"
     assert not (out / "rollouts").exists() and (out / "events.jsonl").read_text() == ""
 
 
@@ -121,7 +121,7 @@ def test_a_run_with_anything_in_it_stays(tmp_path, kept):
 
 def test_resume_without_a_folder_starts_fresh(tmp_path):
     with start(tmp_path / "deep" / "run", resume=True) as folder:
-        assert folder.config_text() == 'algorithm = "grpo"\n'
+        assert (folder.path / "config.toml").read_text() == 'algorithm = "grpo"\n'
 
 
 def test_foreign_files_are_left_alone(tmp_path):

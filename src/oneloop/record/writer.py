@@ -109,10 +109,6 @@ class RunFolder:
             lock.close()
             raise
 
-    def config_text(self) -> str:
-        """config.toml as the run's first start wrote it."""
-        return (self.path / "config.toml").read_text(encoding="utf-8")
-
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """One line in metrics.jsonl, and one in eval.jsonl for what it says of held-out data.
 
