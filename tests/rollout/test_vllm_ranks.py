@@ -144,7 +144,9 @@ def test_what_fails_beside_the_training_ends_the_step_and_not_the_order_of_calls
         trainer.weight = 0.75
         beside.update(1)
         begun = beside.begin([PROMPTS[n] for n in mine], SAMPLING, mine)
-        return dict(zip(mine, begun(lambda place, completion: None), strict=True)), trainer.told, failed
+        drawn = dict(zip(mine, begun(lambda place, completion: None), strict=True))
+        trainer.crew.collect([rank])  # whoever is done first must not end the server of the other
+        return drawn, trainer.told, failed
 
     found = together(tmp_path, work, monkeypatch, f"{GENERATE}:die:1:1", beside=True)
     assert both([one[0] for one in found]) == wanted[1]
