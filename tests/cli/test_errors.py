@@ -47,6 +47,7 @@ def train(*words: str) -> list[str]:
 
 BAD_USAGE = {
     "unknown command": (["trian"], "oneloop train"),
+    "plan of a name that is too long": (["plan", "grpo", "--model", "a" * 300], "no policy can be planned"),
     "unknown flag": (["train", "grpo", "--stepz", "3"], "--steps"),
     "bad value": (["train", "grpo", "--steps", "three"], "three"),
     "no algorithm": (["train"], "which algorithm"),

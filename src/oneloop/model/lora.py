@@ -11,6 +11,7 @@ Reference: arXiv:2106.09685, eq. 3.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -133,7 +134,8 @@ def base_of(source: str | Path) -> str:
     Raises: ConfigError for adapters whose model is missing, or where peft is missing.
     """
     local = Path(source) / "adapter_config.json"
-    found = (local if local.is_file() else None) if Path(source).is_dir() else _of_hub(str(source))
+    # os.path.isdir: False, and no error, for a name that is too long for a folder
+    found = (local if local.is_file() else None) if os.path.isdir(source) else _of_hub(str(source))
     if found is None:
         return str(source)
     check_available(f"--model {source}, which holds adapters,")
