@@ -7,7 +7,9 @@ from threading import Thread
 
 import pytest
 
+from oneloop.config import Run
 from oneloop.errors import ConfigError, EngineError
+from oneloop.recipes.sampler import _flags
 from oneloop.rollout.vllm import requests
 from oneloop.rollout.vllm.client import Client
 from oneloop.rollout.vllm.current import Current
@@ -189,6 +191,8 @@ def test_what_the_trainer_waits_for_comes_first(fresh, monkeypatch) -> None:
         return sent(self, method, path, timeout, body)
 
     monkeypatch.setattr(Client, "json", json)
+    flags = [_flags(Run(engine="vllm", staleness=1, in_flight=switch)) for switch in ("continue", "finish")]
+    assert [" ".join(each).count("--scheduling-policy priority") for each in flags] == [1, 0]
     trainer, engine = fresh()
     ended(engine.begin(PROMPTS[:1], SAMPLING, [70]))
     engine.generate(PROMPTS[:1], SAMPLING, [80])
