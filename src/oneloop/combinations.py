@@ -44,10 +44,10 @@ def _check_engine(run: Run) -> None:
         raise ConfigError(f"--engine {run.engine}: wanted builtin, vllm or http://HOST:PORT")
     if run.in_flight == "continue" and not run.staleness:
         raise ConfigError("--in-flight continue: with --staleness 0 it meets no update. Fix: --staleness 1")
-    if run.in_flight == "continue" and run.engine != "builtin":
+    if run.replay and run.engine != "builtin":
         raise ConfigError(
-            f"--in-flight continue with --engine {run.engine}: its completions are finished before each update. "
-            "Fix: --in-flight finish, or --engine builtin"
+            f"--replay {run.replay} with --engine {run.engine}: after how many tokens an update meets its completions "
+            "is the server's to say. Fix: leave it out, or --engine builtin"
         )
     if run.replay and run.in_flight != "continue":
         raise ConfigError(f"--replay {run.replay}: --in-flight finish comes out the same without. Fix: leave it out")

@@ -4,6 +4,7 @@ Everything that touches a model, a device, a file or a user's function stands be
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from jaxtyping import Float
@@ -180,6 +181,10 @@ class BesideEngine(RolloutEngine, Protocol):
         waits for their end, or the rest of each is drawn from the new weights: `Completion.changes` says which token
         came from which.
         """
+        ...
+
+    def until(self, done: Future[T]) -> T:
+        """What `done` has, once it has. Called by the thread that trains, which waits here for what was begun."""
         ...
 
     def close(self) -> None:

@@ -106,6 +106,9 @@ class Clocked:
             finished(place, completion)
         return completions
 
+    def until(self, done):
+        return done.result()
+
     def close(self): ...
 
 

@@ -21,6 +21,7 @@ from oneloop.plan.rehearsal import Cast, Ledger, size_of, weightless
 from oneloop.plan.shapes import shapes_of
 from oneloop.plan.standing import Standing
 from oneloop.recipes.resolve import resolved
+from toy_models import Silent
 
 # hidden 8, 2 layers, 2 heads, intermediate 12, vocabulary 10
 #   a layer:   q, k, v, o 4·8·8 = 256; gate, up, down 3·8·12 = 288; two norms 16            → 560
@@ -357,6 +358,72 @@ def test_what_vllm_samples_is_vllm_s_memory(folder: Path, monkeypatch: pytest.Mo
         run = run_of(folder, "grpo", **shared, vllm_devices=devices)
         planned = plan(run, prompt=6, answer=10)
         assert planned.available == there and says in text_of(run, planned)
+
+
+def test_a_second_process_by_hand(folder: Path) -> None:
+    """Its weights, cache and runtime; K + 1 copies on their way with `finish`, one with `continue`, whose rows meet."""
+    turns = billed(folder, "grpo")
+    finish = billed(folder, "grpo", staleness=2)
+    go_on = billed(folder, "grpo", staleness=2, in_flight="continue")
+    assert turns.beside == {} and turns.in_all == turns.bytes
+    assert finish.beside["weights"] == go_on.beside["weights"] == POLICY
+    assert finish.beside["weights on their way"] == 3 * POLICY and go_on.beside["weights on their way"] == POLICY
+    cache = turns.table["policy"]["KV cache"]
+    assert finish.beside["KV cache"] == cache and go_on.beside["KV cache"] == 3 * cache
+    assert finish.in_all == finish.bytes + sum(finish.beside.values())
+    # the trainer's own process is what it was, without sampling; what replaces dropped groups is sampled there
+    assert finish.table["policy"]["KV cache"] == 0 and "KV cache" not in finish.phases[0].parts
+    assert finish.phases[-1] == turns.phases[-1]
+    assert finish.table["sampler"] == {"weights": POLICY, "KV cache": cache}
+    assert billed(folder, "dapo", staleness=2).table["policy"]["KV cache"] == cache
+    # vLLM's is another one
+    assert billed(folder, "grpo", staleness=2, engine="vllm").beside == {}
+    half = billed(folder, "grpo", staleness=1, dtype="bfloat16")
+    assert half.beside["weights"] == POLICY and half.beside["KV cache"] == cache // 2
+    gpu = billed(folder, "grpo", staleness=1, device="cuda")
+    assert "weights on their way" not in gpu.beside and gpu.host == 2 * POLICY and gpu.beside["weights"] == POLICY
+    shared = billed(folder, "grpo", staleness=1, device="cuda", ranks=4, shard="full", dtype="bfloat16")
+    assert shared.beside["weights"] == POLICY and shared.host == 2 * POLICY // 2, "sent as the copy is held"
+
+
+def test_whether_both_processes_fit(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = run_of(folder, "grpo", staleness=1, in_flight="continue", gradient_checkpointing=True, dtype="bfloat16")
+    monkeypatch.setattr("oneloop.plan.plan.resident", lambda: 10**7)
+    monkeypatch.setattr("oneloop.model.optimizer.find_spec", lambda name: None)
+    needed = 2 * 10**7 + bill(run, LENGTHS).in_all
+    roomy, tight = (plan(run, prompt=6, answer=10, available=there / 2**30) for there in (needed + 1, needed - 10**6))
+    assert roomy.needed == needed and roomy.fits and not tight.fits
+    text = text_of(run, roomy)
+    assert "sampler " in text and "a second process, beside every phase" in text and "of each before it" in text
+    assert tight.change is not None and tight.change.flag == "--staleness 0 --in-flight finish"
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="looks at processes in /proc")
+def test_a_real_second_process_beside_its_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights that wait are as large as planned, and no more than planned; the process with a loose bound."""
+    from oneloop.recipes.execute import execute
+    from oneloop.rollout.beside.process import Sampler
+
+    run = replace(default_run("grpo"), model="scratch:tiny", data="task:addition", out=str(tmp_path / "run"), steps=4)
+    run = replace(run, prompts_per_step=2, group_size=4, max_new_tokens=8, data_size=8, eval_size=4, staleness=2)
+    waiting: list[list[int]] = []
+    resident: list[int] = []
+    update = Sampler.update
+
+    def seen(sampler: Sampler, version: int) -> None:
+        update(sampler, version)
+        waiting.append([path.stat().st_size for path in sampler._folder.glob("*.safetensors")])
+        status = Path(f"/proc/{sampler._process.pid}/status").read_text()
+        resident.append(1024 * int(next(line for line in status.splitlines() if "RssAnon" in line).split()[1]))
+
+    monkeypatch.setattr(Sampler, "update", seen)
+    execute(run, Silent())
+    planned = plan(run).bill.beside
+    sizes = [size for each in waiting for size in each]
+    assert sizes and all(size == pytest.approx(planned["weights"], rel=0.01) for size in sizes)
+    assert max(map(len, waiting)) * planned["weights"] <= planned["weights on their way"]
+    own = sum(planned.values()) - planned["weights on their way"]
+    assert max(resident) > planned["weights"] and 0.2 < own / max(resident) < 4
 
 
 def test_shares_that_rest_in_the_machine(folder: Path) -> None:

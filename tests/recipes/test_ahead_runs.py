@@ -69,7 +69,10 @@ def test_what_makes_no_sense_is_refused(tmp_path, capsys) -> None:
     settings = [
         ({"in_flight": "continue"}, "--staleness 0 it meets no update. Fix: --staleness 1"),
         ({"staleness": 1, "replay": "runs/x"}, "comes out the same without. Fix: leave it out"),
-        ({"staleness": 1, "in_flight": "continue", "engine": "vllm"}, "--in-flight finish, or --engine builtin"),
+        (
+            {"staleness": 1, "engine": "vllm", "replay": "x"},
+            "the server's to say. Fix: leave it out",
+        ),
         ({"staleness": -1}, "--staleness is -1; wanted 0 or more"),
     ]
     for changes, says in settings:

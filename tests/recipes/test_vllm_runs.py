@@ -11,12 +11,14 @@ from oneloop.algorithms import GRPO, RLOO
 from oneloop.cli.main import run as command
 from oneloop.config import Run, default_run
 from oneloop.errors import ConfigError, EngineError
+from oneloop.experience import rollouts
 from oneloop.objective.correction import TruncatedImportance
 from oneloop.recipes.execute import execute
 from oneloop.recipes.preflight import place_checks
 from oneloop.recipes.resolve import resolved
 from oneloop.recipes.sampler import probe_of
 from oneloop.record.reader import read_run
+from oneloop.seeds import named_seed
 from toy_models import Silent
 from vllm_stand import fake_python
 
@@ -66,6 +68,28 @@ def test_a_server_draws_the_next_step_while_this_one_is_trained_on(python, tmp_p
     assert (
         "sampler        vLLM with a copy" in text and "; beside the training, from weights at most 1 steps old" in text
     )
+
+
+def test_completions_go_on_across_an_update(python, tmp_path, monkeypatch) -> None:
+    """Each of a later step waits after its first token for the update that its step begins with."""
+
+    def seed(run: int, step: int, *parts) -> int:
+        return named_seed(run, step, *parts) // 100 * 10 + step
+
+    monkeypatch.setattr(rollouts, "named_seed", seed)
+    monkeypatch.setenv("FAKE_HOLD", "12")
+    run = small(tmp_path / "run", vllm_python=python, staleness=1, steps=3, in_flight="continue")
+    out = execute(run, Silent())
+    record = read_run(out)
+    for step in range(3):
+        rows = record.rollouts(step)
+        assert len(rows) == 6 and {row["version"] for row in rows} == {max(step - 1, 0)}
+        assert {row["changes"] for row in rows if row["length"] > 1} == {f"1:{step}" if step else ""}
+    assert [step["rollout/staleness/max"] for step in record.metrics] == [0, 1, 1]
+    assert all(0 < step["rollout/staleness"] < 0.5 for step in record.metrics[1:]), "all but the first tokens are new"
+    assert not (out / "arrivals").exists(), "nothing there could be done again"
+    text = (out / "objective.txt").read_text(encoding="utf-8")
+    assert "sampler        vLLM with a copy" in text and "go on with the new weights" in text
 
 
 def test_what_cannot_sample_is_refused_before_anything_is_loaded(tmp_path, capsys) -> None:

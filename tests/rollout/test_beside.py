@@ -154,6 +154,9 @@ class Copies:
 
         return wait
 
+    def until(self, done):
+        return done.result()
+
     def close(self): ...
 
 

@@ -2,8 +2,10 @@
 
 import json
 import os
+import time
 import urllib.error
 import urllib.request
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from oneloop.recipes.execute import execute
 from oneloop.recipes.sampler import engine_of
 from oneloop.record.reader import read_run
 from oneloop.rollout.vllm.engine import VllmEngine
+from oneloop.rollout.vllm.in_flight import InFlight
 from oneloop.types import Sampling
 from toy_models import Silent
 
@@ -27,23 +30,34 @@ PROMPTS = [[10 + place, 11, 12, 13] for place in range(24)]
 SAMPLING = Sampling(max_new_tokens=24, temperature=0.7)
 
 
-@pytest.fixture(scope="module")
-def stand(tmp_path_factory):
-    """A learner, and its engine on one server for all tests of this file."""
-    out = tmp_path_factory.mktemp("run")
+def engine_in(out: Path, **changes):
+    """A learner, its engine, and what was told of it."""
     run = replace(default_run("grpo"), model="scratch:small", out=str(out), engine="vllm", vllm_python=PYTHON)
-    run = replace(run, temperature=0.7)
+    run = replace(run, temperature=0.7, **changes)
     policy = load_policy("scratch:small")
     plan = Optimization(learning_rate=1e-2, critic_learning_rate=0.0, total_updates=100)
     learner = Learner(policy, optimization=plan, temperature=0.7)
     text = Text(load_tokenizer("scratch:small"), (1,))
     told: list[str] = []
-    engine = engine_of(run, learner, None, text, lambda: PROMPTS[0], lambda line: None, told.append)
+    return learner, engine_of(run, learner, None, text, lambda: PROMPTS[0], lambda line: None, told.append), told
+
+
+@pytest.fixture(scope="module")
+def stand(tmp_path_factory):
+    """A learner, and its engine on one server for all tests of this file that end what was begun."""
+    learner, engine, told = engine_in(tmp_path_factory.mktemp("run"))
     yield learner, engine, told
     engine.close()
 
 
-def gap(learner, completions) -> float:
+def move(learner) -> None:
+    with torch.no_grad():
+        for parameter in learner.model.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.02)
+
+
+def gaps(learner, completions) -> list[list[float]]:
+    """|log π − log μ| of each token, by the weights that the learner has now."""
     from oneloop.experience.pack import Row, collate
 
     rows = [
@@ -52,8 +66,12 @@ def gap(learner, completions) -> float:
     ]
     batch = collate(rows)
     with torch.no_grad():
-        difference = learner.policy(batch).logprobs - batch.rollout_logprobs
-    return float(difference[batch.mask].abs().max())
+        difference = (learner.policy(batch).logprobs - batch.rollout_logprobs).abs()
+    return [row[mask].tolist() for row, mask in zip(difference, batch.mask, strict=True)]
+
+
+def gap(learner, completions) -> float:
+    return max(value for row in gaps(learner, completions) for value in row)
 
 
 def test_fifty_updates_arrive(stand) -> None:
@@ -63,9 +81,7 @@ def test_fifty_updates_arrive(stand) -> None:
     torch.manual_seed(0)
     largest, first = 0.0, engine.generate(PROMPTS, SAMPLING, list(range(24)))
     for version in range(1, 51):
-        with torch.no_grad():
-            for parameter in learner.model.parameters():
-                parameter.add_(torch.randn_like(parameter), alpha=0.02)
+        move(learner)
         engine.update(version)
         completions = engine.generate(PROMPTS, SAMPLING, list(range(24)))
         assert {c.version for c in completions} == {version}
@@ -129,6 +145,49 @@ def test_a_server_that_is_killed_comes_back_with_its_weights(stand) -> None:
     assert len(told) == 1
 
 
+def test_completions_go_on_across_updates(tmp_path) -> None:
+    """Each token's log-prob is that of the weights that it names, with everything before it read by them."""
+    learner, engine, told = engine_in(tmp_path, staleness=2, in_flight="continue")
+    try:
+        assert isinstance(engine, InFlight)
+        torch.manual_seed(0)
+        engine.update(0)
+        client, long = engine._engine._server.client, Sampling(max_new_tokens=300, temperature=0.7)
+        begun = engine.begin(PROMPTS, long, list(range(24)))
+        states = []
+        for version in (1, 2):
+            before = drawn(client)
+            while drawn(client) < before + 24 * 20:
+                time.sleep(0.02)
+            states.append(deepcopy(learner.model.state_dict()))
+            move(learner)
+            engine.update(version)
+            probed = engine.generate(PROMPTS, SAMPLING, list(range(24)))
+            assert {c.version for c in probed} == {version} and gap(learner, probed) < 1e-4
+        completions = begun(lambda place, completion: None)
+        states.append(deepcopy(learner.model.state_dict()))
+        found = []
+        for state in states:
+            learner.model.load_state_dict(state)
+            found.append(gaps(learner, completions))
+    finally:
+        engine.close()
+    changed = [c for c in completions if [version for _, version in c.changes] == [1, 2]]
+    print([(c.version, c.changes, len(c.tokens)) for c in completions])
+    assert len(changed) > 12 and told == []
+    for row, completion in enumerate(completions):
+        versions = [version for version, count in completion.versions for _ in range(count)]
+        own = [found[version][row][place] for place, version in enumerate(versions)]
+        assert max(own) < 1e-4
+        if completion in changed:
+            assert max(found[0][row]) > 0.1 and max(found[2][row]) > 0.1
+
+
+def drawn(client) -> float:
+    lines = client.bytes("GET", "/metrics", 10.0).decode().splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.startswith("vllm:generation_tokens_total"))
+
+
 def small(algorithm: str, out: Path, **changes) -> Run:
     run = replace(default_run(algorithm), data="task:addition", out=str(out), eval_size=16)
     return replace(run, **changes)
@@ -144,6 +203,20 @@ def test_grpo_learns_from_it(dtype, tmp_path) -> None:
     most = {"float32": 1e-4, "bfloat16": 0.05}[dtype]
     assert len(steps) == 4 and all(step["rollout/logprob_gap"] < most for step in steps)
     assert not [event for event in events(tmp_path / "grpo") if event["code"] in ("A_ENGINE", "A_MISMATCH")]
+
+
+def test_a_run_ahead_goes_on_across_its_updates(tmp_path) -> None:
+    """Answers are long, and updates come while they are drawn: what each token says of its age is within the bound."""
+    run = small("grpo", tmp_path / "ahead", model="scratch:small", steps=6, learning_rate=1e-3, prompts_per_step=4)
+    run = replace(run, max_new_tokens=200, engine="vllm", vllm_python=PYTHON, staleness=1, in_flight="continue")
+    record = read_run(execute(run, Silent()))
+    rows = [(step, row) for step in range(6) for row in record.rollouts(step)]
+    assert len(rows) == 6 * 4 * run.group_size
+    for step, row in rows:
+        versions = [row["version"], *(int(change.split(":")[1]) for change in row["changes"].split())]
+        assert versions == sorted(set(versions)) and all(max(step - 1, 0) <= version <= step for version in versions)
+    print([row["changes"] for _, row in rows if row["changes"]], [s["rollout/staleness"] for s in record.metrics])
+    assert not [event for event in events(tmp_path / "ahead") if event["code"] == "A_ENGINE"]
 
 
 def events(out: Path) -> list[dict]:

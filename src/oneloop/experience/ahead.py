@@ -59,7 +59,7 @@ class Ahead:
     def batch(self, step: int) -> Batch:
         self._begin(step, step)
         self._step, drawing = step, self._drawings.pop(step)
-        batch = self._rollouts.filled(step, drawing.requests, lambda _: drawing.mine.result())
+        batch = self._rollouts.filled(step, drawing.requests, lambda _: self._engine.until(drawing.mine))
         del self._places[step]
         # what the sampler says of older weights is not π_old, however exact it is
         return batch if self._staleness == 0 else replace(batch, old_logprobs=None)

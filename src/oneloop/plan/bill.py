@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
@@ -19,6 +19,7 @@ from oneloop.forward.packed import packed
 from oneloop.model.lora import check_available, has_adapters
 from oneloop.model.optimizer import Kind
 from oneloop.objective.logprobs import table_bytes
+from oneloop.plan.beside import Beside, beside
 from oneloop.plan.rehearsal import Cast
 from oneloop.plan.shapes import Shapes, shapes_of
 from oneloop.plan.spread import Spread, copy_of
@@ -79,6 +80,8 @@ class Bill:
     """What rests in the machine's memory instead of the device's, of one rank."""
     elsewhere: int = 0
     """Weights of the policy as another engine holds them, on GPUs or in a process that are not in this bill."""
+    beside: Mapping[str, int] = field(default_factory=dict)
+    """What a second process that samples holds on the same device, and what waits for it there."""
 
     @property
     def peak(self) -> Phase:
@@ -87,6 +90,11 @@ class Bill:
     @property
     def bytes(self) -> int:
         return self.peak.bytes
+
+    @property
+    def in_all(self) -> int:
+        """Of both processes."""
+        return self.bytes + sum(self.beside.values())
 
     @property
     def in_use(self) -> int:
@@ -111,7 +119,10 @@ def bill(run: Run, lengths: Lengths) -> Bill:
     reading = max(one.reading(batch, run.max_tokens) for one in (cast, shapes.teacher) if one)
     whole = max(spread.passing(cast.policy, shapes.critic_module), spread.passing(shapes.reference))
     draws = samples and run.engine == "builtin"
-    rollout = _sampled(run, lengths, cast, batch.num_groups, run.group_size) if draws else {}
+    ahead = draws and run.staleness > 0
+    # beside a second process, only what replaces groups that were dropped is drawn here
+    here = draws and (not ahead or (isinstance(algorithm, PolicyGradient) and algorithm.keep is not None))
+    rollout = _sampled(run, lengths, cast, batch.num_groups, run.group_size) if here else {}
     evaluation = _evaluation(run, lengths, cast) if draws else {}
     phases = [
         *([_rollout(run, shapes, batch, standing, rollout)] if samples else []),
@@ -130,10 +141,17 @@ def bill(run: Run, lengths: Lengths) -> Bill:
         if size.all
     }
     table["policy"]["KV cache"] = rollout.get("KV cache", 0)
+    second = Beside()
+    if ahead:
+        second = beside(run, cast, lambda steps: _sampled(run, lengths, cast, steps * batch.num_groups, run.group_size))
+        table["sampler"] = {name: second.process[name] for name in ("weights", "KV cache")}
     table["policy"]["log-prob chunk"] = chunk_of(run, shapes, mini)
     table |= {name: {"weights": spread.share(one.weights)} for name, one in standing.held.items() if name not in table}
     elsewhere = copy_of(cast.policy, cast.dtype) if samples and not draws else 0
-    return Bill(table, tuple(phases), standing.host, elsewhere)
+    waits = {"weights on their way": second.on_the_way} if ahead else {}
+    if run.device == "cpu":
+        return Bill(table, tuple(phases), standing.host, elsewhere, {**second.process, **waits})
+    return Bill(table, tuple(phases), standing.host + second.on_the_way, elsewhere, second.process)
 
 
 def _gathered(size: int) -> dict[str, int]:

@@ -67,7 +67,8 @@ class Plan:
 
     @property
     def needed(self) -> int:
-        return self.process + self.bill.bytes
+        processes = 2 if self.bill.beside else 1
+        return processes * self.process + self.bill.in_all
 
     @property
     def fits(self) -> bool:
@@ -105,7 +106,7 @@ def _cheapest(run: Run, planned: Plan) -> Change | None:
         change = Change((proposal.flag,), proposal.why, bill(proposal.run, proposal.lengths))
         if replace(planned, bill=change.bill).fits:
             return change
-        if change.bill.bytes < (least or planned).bill.bytes:
+        if change.bill.in_all < (least or planned).bill.in_all:
             least = change
     return _together(run, planned) or least
 
@@ -121,7 +122,7 @@ def _together(run: Run, planned: Plan) -> Change | None:
             return None
         tried.add(proposal.kind)
         after = bill(proposal.run, proposal.lengths)
-        if after.bytes < now.bytes:
+        if after.in_all < now.in_all:
             run, lengths, now = proposal.run, proposal.lengths, after
             options |= proposal.options  # of two values of one flag the later one counts
     return Change(tuple(f"{flag} {value}".strip() for flag, value in options.items()), "", now)
@@ -197,8 +198,8 @@ def compare(planned: Bill, folder: Path) -> Comparison:
 
 
 def save(run: Run, planned: Plan, folder: Path) -> None:
-    """The bill as plan.json in a run folder, in bytes: `phases` with the parts that add up to each, and `table`; and
-    `changes`, the bills of the run with one setting changed.
+    """The bill as plan.json in a run folder, in bytes: `phases` with the parts that add up to each, `table`, and the
+    parts of a second process `beside`; and `changes`, the bills of the run with one setting changed.
     """
     now, lengths = planned.bill, planned.lengths
     facts = {"bytes": now.bytes, "in_use": now.in_use, "process": planned.process, "lengths": asdict(lengths)}
@@ -210,7 +211,7 @@ def save(run: Run, planned: Plan, folder: Path) -> None:
 
 def _facts(of: Bill) -> dict[str, Any]:
     phases = [{"name": phase.name, "bytes": phase.bytes, "parts": dict(phase.parts)} for phase in of.phases]
-    return {"phases": phases, "table": of.table}
+    return {"phases": phases, "table": of.table, "beside": dict(of.beside)}
 
 
 def _taken(row: dict[str, Any]) -> int:
@@ -232,6 +233,10 @@ def text_of(run: Run, planned: Plan) -> str:
         parts = " + ".join(f"{name} {size(part)}" for name, part in phase.parts.items() if part)
         lines.append(f"{phase.name:<9}{size(phase.bytes):>10}{'  peak' if phase is peak else '      '}  = {parts}")
     process = f" and {size(planned.process)} of the process before it" if planned.process else ""
+    if planned.bill.beside:
+        lines.append(_second(planned.bill))
+        process = f" of the trainer's process, {size(sum(planned.bill.beside.values()))} of the sampler's"
+        process += f", and {size(planned.process)} of each before it" if planned.process else ""
     there = "what the device has is unknown: --available GIB" if planned.available is None else size(planned.available)
     verdict = "fits" if planned.fits else "does not fit"
     each = f" of each of {run.ranks} ranks" if run.ranks > 1 else ""
@@ -243,6 +248,12 @@ def text_of(run: Run, planned: Plan) -> str:
     if not planned.fits:
         lines.append(_advice(planned))
     return "\n".join(lines)
+
+
+def _second(of: Bill) -> str:
+    """The process that samples, beside the phases of the one that trains."""
+    parts = " + ".join(f"{name} {size(part)}" for name, part in of.beside.items() if part)
+    return f"{'sampler':<9}{size(sum(of.beside.values())):>10}{'':6}  = {parts}: a second process, beside every phase"
 
 
 def _vllm(run: Run, weights: int) -> str:
@@ -267,8 +278,8 @@ def _table(planned: Bill) -> Sequence[str]:
 def _advice(planned: Plan) -> str:
     if planned.change is None:
         return "no single change saves anything"
-    after = planned.change.bill.bytes
-    saved = f"{planned.change.flag} saves {size(planned.bill.bytes - after)} (peak {size(after)})"
+    after = planned.change.bill.in_all
+    saved = f"{planned.change.flag} saves {size(planned.bill.in_all - after)} (peak {size(after)})"
     if not replace(planned, bill=planned.change.bill).fits:
         return f"no single change is enough, nor are all together; the largest: {saved}: {planned.change.why}"
     if len(planned.change.flags) > 1:

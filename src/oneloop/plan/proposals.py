@@ -124,6 +124,10 @@ def _sharded(run: Run, lengths: Lengths) -> Iterator[Proposal]:
 def _other_runs(run: Run, lengths: Lengths) -> Iterator[Proposal]:
     """What changes the result."""
     algorithm, changed = resolved(run), partial(_changed, run, lengths)
+    if run.staleness:
+        turns: dict[str, Any] = {"staleness": 0, "in_flight": "finish", "replay": ""}
+        flag = "--staleness 0" + " --in-flight finish" * (run.in_flight == "continue")
+        yield changed(flag, "sampling and training take turns, without a second process", **turns)
     if "values" in algorithm.needs and run.critic == "separate":
         yield changed("--critic shared", "the critic is a head on the policy's backbone", critic="shared")
     saved = not run.model.startswith("scratch:") and lora.base_of(run.model) == run.model

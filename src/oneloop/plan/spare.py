@@ -19,9 +19,9 @@ def advice(run: Run) -> str:
     saved: dict[str, tuple[int, str]] = {}
     with suppress(Exception):  # advice about a failure must not be another one
         lengths = assumed_lengths(run)
-        now = bill(run, lengths).bytes
+        now = bill(run, lengths).in_all
         for one in proposals(run, lengths):
-            less = now - bill(one.run, one.lengths).bytes
+            less = now - bill(one.run, one.lengths).in_all
             if less > saved.get(one.kind, (0, ""))[0]:
                 saved[one.kind] = (less, one.flag)
     most = sorted(saved.values(), reverse=True)[:NAMED]

@@ -48,10 +48,9 @@ from oneloop.recipes.meter import settle_malloc
 from oneloop.recipes.models import compiler_of, dtype_of, frozen, recompute_of, trained
 from oneloop.recipes.reference_cache import Kept
 from oneloop.recipes.resolve import Algorithm, ReferenceFrom, entropy_of, reference_from, scores
-from oneloop.recipes.sampler import engine_of
+from oneloop.recipes.sampler import AnyEngine, engine_of
 from oneloop.recipes.stored import Stored
 from oneloop.rewards import NamedReward, RewardScorer
-from oneloop.rollout.beside.engine import OneThread, SecondProcess
 from oneloop.rollout.engine import Engine
 from oneloop.rollout.vllm.engine import VllmEngine
 from oneloop.types import Sampling
@@ -64,7 +63,7 @@ class Parts:
     text: Text
     learner: Learner
     experience: Experience
-    engine: Engine | VllmEngine | SecondProcess | OneThread | None
+    engine: AnyEngine | None
     """What samples; None where the data is fixed."""
     measures: tuple[Every, ...]
     counts: tuple[Measure, ...]
@@ -247,7 +246,7 @@ class _Builder:
         self.long_skipped = self.long_truncated = 0
 
     @cached_property
-    def engine(self) -> Engine | VllmEngine | SecondProcess | OneThread:
+    def engine(self) -> AnyEngine:
         def prompt() -> Sequence[int]:
             row = self.inputs.rows[0]
             return self.text.prompt(row["prompt"], row.get("tools"))[0]

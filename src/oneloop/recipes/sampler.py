@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
 from transformers import PreTrainedModel
@@ -25,6 +26,7 @@ from oneloop.rollout.beside.process import Sampler
 from oneloop.rollout.engine import Engine
 from oneloop.rollout.vllm.engine import VllmEngine
 from oneloop.rollout.vllm.faults import Patience
+from oneloop.rollout.vllm.in_flight import InFlight
 from oneloop.rollout.vllm.server import Elsewhere, Server
 from oneloop.rollout.vllm.weights import Source
 from oneloop.types import Sampling
@@ -37,6 +39,7 @@ SAME_WEIGHTS = {"float32": 1e-3, "bfloat16": 0.05}
 """Mean |log π − log μ| of the probe, nats, that two implementations of the same weights may differ by."""
 SHARE = "0.4"
 """Of a GPU's memory that vLLM takes beside the trainer."""
+AnyEngine: TypeAlias = Engine | VllmEngine | SecondProcess | OneThread | InFlight
 
 
 def engine_of(
@@ -48,7 +51,7 @@ def engine_of(
     say: Callable[[str], None],
     told: Callable[[str], None],
     world: World = SingleProcess(),  # noqa: B008
-) -> Engine | VllmEngine | SecondProcess | OneThread:
+) -> AnyEngine:
     """What samples for training and evaluation. A server or a process is started at its first call.
 
     Args:
@@ -59,6 +62,8 @@ def engine_of(
     """
     if run.engine != "builtin":
         server = _server(run, learner, text, prompt, say, told, world)
+        if run.in_flight == "continue":
+            return InFlight(server)
         return OneThread(server) if run.staleness else server
     model, refresh = learner.model, None
     if copied is not None:
@@ -114,7 +119,8 @@ def _server(
         patience=patience,
         told=told,
         crew=world,
-        beside=run.staleness > 0,
+        beside=run.staleness > 0 and run.in_flight == "finish",
+        keeps=run.in_flight == "continue",
     )
 
 
@@ -136,7 +142,8 @@ def _flags(run: Run) -> list[str]:
     else:
         place = [] if vllm_apart(run) else ["--gpu-memory-utilization", SHARE]
         place += ["--tensor-parallel-size", str(max(len(run.vllm_devices), 1))]
-    return ["--dtype", run.dtype, "--max-model-len", "auto", *place]
+    policy = ["--scheduling-policy", "priority"] if run.in_flight == "continue" else []
+    return ["--dtype", run.dtype, "--max-model-len", "auto", *policy, *place]
 
 
 def _devices(run: Run) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from functools import partial
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 from oneloop.errors import EngineError
 from oneloop.ports import Begun, Finished, RolloutEngine
@@ -13,6 +13,8 @@ from oneloop.rollout.beside.arriving import Arriving
 from oneloop.rollout.beside.process import Sampler
 from oneloop.rollout.engine import Engine
 from oneloop.types import Completion, Sampling
+
+T = TypeVar("T")
 
 
 class SecondProcess:
@@ -39,6 +41,9 @@ class SecondProcess:
             self._sampler.start()
             self._sampler.update(self.version)
         return self._sampler.begin(prompts, sampling, seeds)
+
+    def until(self, done: Future[T]) -> T:
+        return done.result()
 
     def close(self) -> None:
         self._sampler.close()
@@ -88,6 +93,9 @@ class OneThread:
         future = self._thread.submit(self._engine.generate, prompts, sampling, seeds, arriving.done)
         future.add_done_callback(partial(_tell, arriving))
         return arriving
+
+    def until(self, done: Future[T]) -> T:
+        return done.result()
 
     def close(self) -> None:
         self._thread.shutdown(wait=False, cancel_futures=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import partial
+from itertools import chain, repeat
 from statistics import fmean
 from typing import Any
 
@@ -12,10 +13,12 @@ from oneloop.errors import EngineError
 from oneloop.ports import Finished
 from oneloop.rollout.limits import check_lengths
 from oneloop.rollout.vllm.alike import asked, each
+from oneloop.rollout.vllm.client import Client
+from oneloop.rollout.vllm.current import Current
 from oneloop.rollout.vllm.faults import Fault, Patience, tried
-from oneloop.rollout.vllm.requests import completions
+from oneloop.rollout.vllm.requests import Link, completions
 from oneloop.rollout.vllm.server import Elsewhere, OfRank0, Server
-from oneloop.rollout.vllm.weights import Source, check_version, send, takes_weights
+from oneloop.rollout.vllm.weights import Pause, Source, check_version, send, takes_weights
 from oneloop.rollout.vllm.wire import ROUTE, Wanted, completion_of, question
 from oneloop.together import Alone, Crew
 from oneloop.types import Completion, Sampling
@@ -40,8 +43,10 @@ class VllmEngine:
         context: most tokens of a prompt with its completion; None: unknown.
         told: hears what had to be mended.
         crew: the ranks.
-        beside: completions are drawn while the ranks do something else together. Then several cannot meet to start
+        beside: `generate` is called while the ranks do something else together. Then several cannot meet to start
             the server again, and what fails on one ends the run.
+        keeps: requests that others sent go on across an update. The server goes by priorities: what the trainer waits
+            for comes before them.
     """
 
     exact = False
@@ -58,11 +63,12 @@ class VllmEngine:
         told: Callable[[str], None],
         crew: Crew = ALONE,
         beside: bool = False,
+        keeps: bool = False,
     ) -> None:
-        self.version = 0
+        self.version, self.current, self.crew = 0, Current(), crew
         self._server: Server | Elsewhere | OfRank0 = server
         self._source, self._patience, self._told = source, patience, told
-        self._crew, self._meets = crew, crew.ranks == 1 or not beside
+        self._meets, self._keeps = crew.ranks == 1 or not beside, keeps
         self._end_ids, self._vocabulary, self._context = frozenset(end_ids), vocabulary, context
         self._running = False
         self._held: int | None = None  # whose weights the server has; None: nobody's
@@ -78,7 +84,8 @@ class VllmEngine:
         """Raises: EngineError where the weights cannot be brought over."""
         if self._sends:
             self.version, self._held = version, None
-            self._surely(lambda: None)
+            with self.current.update(version):
+                self.surely(lambda: None)
 
     def generate(
         self,
@@ -88,39 +95,77 @@ class VllmEngine:
         finished: Finished = lambda index, completion: None,
     ) -> list[Completion]:
         """Raises: ConfigError for a prompt that does not fit, EngineError."""
-        wanted = self._wanted(sampling)
-        asked = zip(prompts, seeds, strict=True)
-        left = {index: question(prompt, seed, wanted) for index, (prompt, seed) in enumerate(asked)}
+        left = self.questions(prompts, sampling, seeds, first=self._keeps)
         done: dict[int, Completion] = {}
 
+        def came(index: int, completion: Completion) -> None:
+            done[index] = completion
+            finished(index, completion)
+
         def draw() -> None:
-            check_lengths(prompts, sampling, self._context)
-            server = self._server
-            if self._sends:
-                check_version(server.client, self.version, self._patience)
-            answers = completions(server.client, left, wanted, self.version, self._patience, server.check_alive)
-            with closing(answers):
-                for index, completion in answers:
-                    del left[index]
-                    done[index] = completion
-                    finished(index, completion)
+            self.check_version()
+            self.draw(prompts, sampling, left, self.link(), came)
 
         if self._meets:
-            self._surely(partial(each, self._crew, draw))
+            self.surely(partial(each, self.crew, draw))
         else:
-            self._surely(lambda: None)
-            self._once(draw)
+            self.surely(lambda: None)
+            try:
+                draw()
+            except Fault as fault:
+                raise self.failure(fault) from None
         return [done[index] for index in range(len(prompts))]
+
+    def questions(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int], *, first: bool = False
+    ) -> dict[int, dict[str, Any]]:
+        """By the places of their prompts.
+
+        Args:
+            first: before what was begun and waits.
+        """
+        asked, wanted = zip(prompts, seeds, strict=True), self._wanted(sampling)
+        return {index: question(prompt, seed, wanted, first=first) for index, (prompt, seed) in enumerate(asked)}
+
+    def link(self) -> Link:
+        """To the server, for a call of `draw`."""
+        client = self._server.client
+        return Link(Client(client.address, client.key), self.current.life)
+
+    def draw(
+        self,
+        prompts: Sequence[Sequence[int]],
+        sampling: Sampling,
+        left: dict[int, dict[str, Any]],
+        link: Link,
+        came: Finished,
+    ) -> None:
+        """Draws what is left of some questions; `came` hears of each completion, whose question is left no more.
+
+        Raises: ConfigError, Fault.
+        """
+        check_lengths(prompts, sampling, self._context)
+        wanted, check_alive = self._wanted(sampling), self._server.check_alive
+        with closing(completions(link, left, wanted, self.current, self._patience, check_alive)) as answers:
+            for index, completion in answers:
+                del left[index]
+                came(index, completion)
+
+    def check_version(self) -> None:
+        """Raises: Fault where the server has other weights than it was given."""
+        if self._sends:
+            check_version(self._server.client, self.version, self._patience)
 
     def close(self) -> None:
         """End the server, if the run started it."""
+        self.current.void()
         self._server.close()
         self._running, self._held = False, None
 
     def _wanted(self, sampling: Sampling) -> Wanted:
-        return Wanted(sampling, self._end_ids, self._vocabulary, self.version if self._sends else None)
+        return Wanted(sampling, self._end_ids, self._vocabulary, self._sends)
 
-    def _surely(self, work: Callable[[], None]) -> None:
+    def surely(self, work: Callable[[], None]) -> None:
         """`work`, whose Faults are the same on all ranks, on a server with the weights.
 
         Raises: EngineError.
@@ -142,12 +187,9 @@ class VllmEngine:
             self.close()
             raise error from None
 
-    def _once(self, work: Callable[[], None]) -> None:
-        """Raises: EngineError, on this rank: the server is left as the others know it."""
-        try:
-            work()
-        except Fault as fault:
-            raise _error(self._server.name, self._server.cause(fault)) from None
+    def failure(self, fault: Fault) -> EngineError:
+        """What a fault is to this rank alone: the server is left as the others know it."""
+        return _error(self._server.name, self._server.cause(fault))
 
     def _cause(self, fault: Fault) -> tuple[str, Fault]:
         """Whose fault it is, as rank 0 knows it."""
@@ -159,8 +201,14 @@ class VllmEngine:
             self._start()
             self._running = True
         if self._held != self.version and self._sends:
-            tried(self._send, self._patience, lambda: self._asked(self._server.check_alive))
+            pauses = chain[Pause](["keep"] if self._keeps else [], repeat("abort"))
+            tried(lambda: self._send(next(pauses)), self._patience, self._once_more)
         work()
+
+    def _once_more(self) -> None:
+        """What the server drew after weights that failed their checks may be anybody's."""
+        self.current.void()
+        self._asked(self._server.check_alive)
 
     def _start(self) -> None:
         def started() -> list[str]:
@@ -169,13 +217,13 @@ class VllmEngine:
             return [client.address, client.key, self._server.name, str(self._server.folder)]
 
         where = self._asked(started)
-        if self._crew.rank:
+        if self.crew.rank:
             self._server = OfRank0(*where)
 
-    def _send(self) -> None:
+    def _send(self, pause: Pause) -> None:
         self._held = None
-        server, how = self._server, {"ours": self._ours, "crew": self._crew}
-        send(server.client, server.folder, self._source, self.version, self._patience, **how)
+        server, how = self._server, {"ours": self._ours, "crew": self.crew}
+        send(server.client, server.folder, self._source, self.version, self._patience, pause, **how)
         self._check_probe()
         self._held = self.version
 
@@ -184,7 +232,7 @@ class VllmEngine:
         source = self._source
         tokens, drawn = self._asked(self._probed)
         trained = source.logprobs(source.probe, tokens)
-        gap = self._crew.agree(fmean(abs(a - b) for a, b in zip(trained, drawn, strict=True)))
+        gap = self.crew.agree(fmean(abs(a - b) for a, b in zip(trained, drawn, strict=True)))
         if not gap <= source.most:
             raise Fault(
                 f"after weights {self.version} were loaded it answers as other weights would: its log-probs of a probe "
@@ -194,15 +242,15 @@ class VllmEngine:
     def _probed(self) -> list[list[Any]]:
         """The server's answer to the probe, and its log-probs."""
         client, wanted = self._server.client, self._wanted(self._source.sampling)
-        check_version(client, self.version, self._patience)
-        asked = question(self._source.probe, self.version, wanted)
+        self.check_version()
+        asked = question(self._source.probe, self.version, wanted, first=self._keeps)
         answer = client.json("POST", ROUTE, self._patience.silence, asked)
-        completion = completion_of(answer, wanted, self.version)
+        completion = completion_of(answer, wanted, [self.version])
         return [list(completion.tokens), list(completion.logprobs)]
 
     def _asked(self, work: Callable[[], Any]) -> Any:
         """Of rank 0, for all."""
-        return asked(self._crew, work)
+        return asked(self.crew, work)
 
     def _takes_weights(self) -> bool:
         look = partial(takes_weights, self._server.client, self._patience)

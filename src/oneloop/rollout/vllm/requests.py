@@ -6,9 +6,10 @@ from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from threading import Event
 from time import monotonic
-from typing import Any
+from typing import Any, NamedTuple
 
 from oneloop.rollout.vllm.client import Client
+from oneloop.rollout.vllm.current import Current
 from oneloop.rollout.vllm.faults import Fault, Patience, tried
 from oneloop.rollout.vllm.wire import ROUTE, Wanted, completion_of
 from oneloop.types import Completion
@@ -20,48 +21,67 @@ LONGEST = 3600.0
 COUNTERS = ("vllm:generation_tokens_total", "vllm:prompt_tokens_total")
 
 
+class Link(NamedTuple):
+    """A server as it is now.
+
+    Args:
+        client: for these requests alone: they are broken off together.
+        life: of the server's, as `Current` counts them: with it, what was asked for is void.
+    """
+
+    client: Client
+    life: int
+
+
 def completions(
-    client: Client,
+    link: Link,
     questions: Mapping[int, dict[str, Any]],
     wanted: Wanted,
-    version: int,
+    current: Current,
     patience: Patience,
     check_alive: Callable[[], None],
 ) -> Generator[tuple[int, Completion], None, None]:
     """Each question's place and its completion, as they end. Closing the iterator breaks off the others.
 
     Args:
+        current: says which weights an answer may be drawn from, and whether it counts.
         check_alive: raises Fault where the server is gone.
 
     Raises: Fault of a request that failed at all its tries, or of a server that died or stalls.
     """
     over = Event()
 
+    def check() -> None:
+        current.check(link.life)
+        check_alive()
+
     def going_on() -> None:
         if over.is_set():
             raise Fault("broken off", lasting=True)
-        check_alive()
+        check()
 
     def answer(question: dict[str, Any]) -> Completion:
         def once() -> Completion:
-            return completion_of(client.json("POST", ROUTE, LONGEST, question), wanted, version)
+            asked = current.asked(link.life)
+            answer = link.client.json("POST", ROUTE, LONGEST, question)
+            return completion_of(answer, wanted, current.answered(asked))
 
         return tried(once, patience, going_on)
 
     with ThreadPoolExecutor(min(MOST, max(len(questions), 1)), thread_name_prefix="vllm") as pool:
         left: dict[Future[Completion], int] = {pool.submit(answer, asked): n for n, asked in questions.items()}
-        watch = _Watch(client, patience, check_alive)
+        watch = _Watch(link.client, patience, check)
         try:
             while left:
                 done, _ = wait(left, timeout=patience.look, return_when=FIRST_COMPLETED)
                 for future in done:
                     yield left.pop(future), future.result()
-                watch.look(moved=bool(done))
+                watch.look(moved=bool(done), paused=current.updating)
         finally:
             over.set()
             pending = {future for future in left if not future.cancel()}
             while pending:  # one may just be about to connect
-                client.drop()
+                link.client.drop()
                 pending = wait(pending, timeout=0.05).not_done
 
 
@@ -73,13 +93,14 @@ class _Watch:
         self._moved = self._asked = monotonic()
         self._drawn: float | None = None
 
-    def look(self, *, moved: bool) -> None:
+    def look(self, *, moved: bool, paused: bool) -> None:
         """Raises: Fault."""
         now = monotonic()
-        if moved:
+        if not moved:
+            self._check_alive()
+        if moved or paused:
             self._moved = self._asked = now
             return
-        self._check_alive()
         if now - self._asked >= self._patience.silence / 4:
             self._ask()
         if monotonic() - self._moved > self._patience.silence:

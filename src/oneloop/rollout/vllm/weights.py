@@ -1,7 +1,10 @@
 """Weights from the trainer to the server after each update.
 
-    requests ended → written once as safetensors, in memory → read by the server, which says a digest of each layer →
-    its cache of prompts forgotten → version set → requests taken again
+    written once as safetensors, in memory → requests ended, or kept waiting between two tokens → read by the server,
+    which says a digest of each layer → its keys and values forgotten → version set → requests taken again
+
+A request that was kept waiting goes on where it was: what stands before the next token is read anew, with the new
+weights.
 
 Rank 0 writes replicas; shares of a model are gathered piece by piece, and every rank writes some.
 
@@ -16,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from oneloop.rollout.vllm.alike import asked
 from oneloop.rollout.vllm.client import Client
@@ -27,6 +30,8 @@ from oneloop.types import Sampling
 
 SLOWEST = 5e7
 """Bytes a second at which a server reads weights at the least."""
+Pause = Literal["abort", "keep"]
+"""What becomes of requests on their way: they are ended, or wait."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,11 +68,12 @@ def takes_weights(client: Client, patience: Patience) -> bool:
 
 
 def send(
-    client: Client, folder: Path, source: Source, version: int, patience: Patience, *, ours: bool, crew: Crew
-) -> None:
+    client: Client, folder: Path, source: Source, version: int, patience: Patience, pause: Pause, *, ours: bool,
+    crew: Crew,
+) -> None:  # fmt: skip
     """Replace the server's weights by the trainer's, which are called `version`. Every rank calls it.
 
-    No rank samples any more when the server pauses: all have come to write, be it a share or nothing.
+    With `abort` no rank samples any more when the server pauses: all have come to write, be it a share or nothing.
 
     Args:
         folder: where they are put; the server must be able to read it.
@@ -79,21 +85,22 @@ def send(
     try:
         by_first(crew, partial(place.mkdir, parents=True, exist_ok=True))
         source.write(place)
-        asked(crew, partial(_load, client, place, version, patience, ours))
+        asked(crew, partial(_load, client, place, version, patience, pause, ours))
     finally:
         if crew.rank == 0:
             shutil.rmtree(place, ignore_errors=True)  # memory
 
 
-def _load(client: Client, place: Path, version: int, patience: Patience, ours: bool) -> None:
+def _load(client: Client, place: Path, version: int, patience: Patience, pause: Pause, ours: bool) -> None:
     sent = digests(place) if ours else {}
-    client.json("POST", "/pause?mode=abort", patience.answer)
+    client.json("POST", f"/pause?mode={pause}", patience.answer)
     method, name = ("oneloop_load", "folder") if ours else ("reload_weights", "weights_path")
     seconds = patience.load + sum(path.stat().st_size for path in place.iterdir()) / SLOWEST
     answer = client.json("POST", "/collective_rpc", seconds, {"method": method, "kwargs": {name: str(place)}})
     if ours:
         _check_arrived(sent, answer)
-    forgot = client.json("POST", "/reset_prefix_cache", patience.answer)
+    every = "?reset_running_requests=true" if pause == "keep" else ""
+    forgot = client.json("POST", f"/reset_prefix_cache{every}", patience.answer)
     if not isinstance(forgot, Mapping) or forgot.get("success") is not True:  # what is in use is not forgotten
         raise Fault(f"it keeps keys and values of the weights before: /reset_prefix_cache answered {forgot!r}")
     client.json("POST", "/update_weight_version", patience.answer, {"new_version": str(version)})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,19 +21,24 @@ class Wanted:
     Args:
         end_ids: tokens that end one.
         vocabulary: ids lie below it.
-        version: of the weights, as the server calls it; None: it is not asked.
+        named: the server calls weights by the trainer's versions; else it is not asked for them.
     """
 
     sampling: Sampling
     end_ids: Collection[int]
     vocabulary: int
-    version: int | None
+    named: bool
 
 
-def question(prompt: Sequence[int], seed: int, wanted: Wanted) -> dict[str, Any]:
-    """Every setting that changes the draw is said, so that no default of the server's counts."""
+def question(prompt: Sequence[int], seed: int, wanted: Wanted, *, first: bool = False) -> dict[str, Any]:
+    """Every setting that changes the draw is said, so that no default of the server's counts.
+
+    Args:
+        first: before all that waits there: of a server that goes by priorities.
+    """
     sampling = wanted.sampling
-    return {
+    urgent = {"priority": -1} if first else {}
+    return urgent | {
         "token_ids": list(prompt),
         "sampling_params": {
             "n": 1, "max_tokens": sampling.max_new_tokens, "min_tokens": 0, "seed": seed,
@@ -46,8 +51,14 @@ def question(prompt: Sequence[int], seed: int, wanted: Wanted) -> dict[str, Any]
     }  # fmt: skip
 
 
-def completion_of(answer: Any, wanted: Wanted, version: int) -> Completion:
-    """Raises: Fault naming what the answer is instead."""
+def completion_of(answer: Any, wanted: Wanted, versions: Sequence[int]) -> Completion:
+    """The completion of an answer.
+
+    Args:
+        versions: of the weights that were the server's while it was drawn, in their order.
+
+    Raises: Fault naming what the answer is instead.
+    """
     try:
         (choice,) = answer["choices"]
         ids, reason, content = choice["token_ids"], choice["finish_reason"], choice["logprobs"]["content"]
@@ -56,10 +67,11 @@ def completion_of(answer: Any, wanted: Wanted, version: int) -> Completion:
         raise Fault(f"its answer has not the form of a completion ({type(error).__name__}: {error})") from None
     _check_ids(ids, named, wanted)
     _check_logprobs(values, len(ids))
-    _check_version(choice, answer, wanted)
+    spans = (choice.get("weight_versions") or answer.get("weight_versions")) if wanted.named else None
+    (_, version), *changes = _drawn_from(spans, len(ids), versions)
     return Completion(
         tokens=tuple(ids), logprobs=tuple(min(value, 0.0) for value in values), stop=_stop(reason, ids, wanted),
-        version=version,
+        version=version, changes=tuple(changes),
     )  # fmt: skip
 
 
@@ -82,14 +94,34 @@ def _check_logprobs(values: Sequence[Any], count: int) -> None:
         raise Fault(f"it answered the log-prob {bad[0]!r} among {count}; wanted finite values ≤ 0")
 
 
-def _check_version(choice: Mapping[str, Any], answer: Mapping[str, Any], wanted: Wanted) -> None:
-    """Of each token, where the server says it."""
-    spans = choice.get("weight_versions") or answer.get("weight_versions") or ()
-    others = sorted({str(span.get("version")) for span in spans} - {str(wanted.version)})
-    if wanted.version is not None and others:
-        raise Fault(
-            f"it drew tokens from weights {', '.join(others)}; the trainer's are {wanted.version}", lasting=True
-        )
+def _drawn_from(spans: Any, count: int, versions: Sequence[int]) -> list[tuple[int, int]]:
+    """(place, version), from the token at that place on: the server's spans, which must follow each other from the
+    first token to the last, through weights that it had, in the order in which it had them.
+
+    A server that says nothing has drawn all from the weights it had, where those are the same throughout.
+    """
+    if not spans:
+        if len(versions) > 1:
+            raise Fault(
+                "it does not say which weights each token was drawn from (weight_versions), and they were updated on "
+                "the way. Fix: --in-flight finish",
+                hopeless=True,
+            )
+        return [(0, versions[0])]
+    try:
+        named = [(str(span["version"]), span["start"], span["end"]) for span in spans]
+    except (KeyError, TypeError) as error:
+        raise Fault(f"its weight_versions {spans!r} have not the form of spans ({type(error).__name__})") from None
+    if [0, *(end for _, _, end in named)] != [*(start for _, start, _ in named), count]:
+        raise Fault(f"its weight_versions {spans!r} are not of the {count} tokens of its completion")
+    ours = {str(version): place for place, version in enumerate(versions)}
+    if others := sorted({name for name, _, _ in named} - ours.keys()):
+        theirs = f"are {versions[0]}" if len(versions) == 1 else f"were {', '.join(map(str, versions))} meanwhile"
+        raise Fault(f"it drew tokens from weights {', '.join(others)}; the trainer's {theirs}", lasting=True)
+    places = [ours[name] for name, _, _ in named]
+    if places != sorted(set(places)):
+        raise Fault(f"it went back to older weights: {', '.join(name for name, _, _ in named)}", lasting=True)
+    return [(start, versions[place]) for place, (_, start, _) in zip(places, named, strict=True)]
 
 
 def _stop(reason: Any, ids: Sequence[int], wanted: Wanted) -> StopReason:

@@ -4,7 +4,9 @@ Weights are the first float of a file; a token's log-prob is −(1 + weight + to
 the language model of the folder instead, read by transformers.
 
 FAKE_FAULT is route:kind:first:last, several with commas: requests of the route with these numbers go wrong, counted
-from 0 over all servers that share the file FAKE_COUNTS; without a last one, all from the first on.
+from 0 over all servers that share the file FAKE_COUNTS; without a last one, all from the first on. hold1 is none: the
+request waits after its first token for the next version of the weights; after hold2 once more after its second. So do
+those whose seed ends with a digit of FAKE_HOLD, as hold1.
 """
 
 import json
@@ -16,7 +18,7 @@ from argparse import ArgumentParser
 from hashlib import blake2b
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Lock
+from threading import Condition, Lock
 from urllib.parse import urlsplit
 
 from oneloop_inside import KEY, digests
@@ -37,13 +39,10 @@ class Number:
         (self.weight,) = struct.unpack("<f", data[start : start + 4])
 
     def draw(self, prompt, settings):
-        ids = []
         for place in range(settings["max_tokens"]):
             name = json.dumps([prompt, settings["seed"], self.weight, place]).encode()
-            ids.append(1 + int.from_bytes(blake2b(name, digest_size=4).digest()) % 7)
-            if ids[-1] in settings["stop_token_ids"]:
-                break
-        return ids, [-(1 + self.weight + token / 100) for token in ids]
+            token = 1 + int.from_bytes(blake2b(name, digest_size=4).digest()) % 7
+            yield token, -(1 + self.weight + token / 100)
 
 
 class Whole:
@@ -63,19 +62,14 @@ class Whole:
     def draw(self, prompt, settings):
         import torch
 
-        rng = torch.Generator().manual_seed(settings["seed"])
-        ids, values = [], []
-        with torch.no_grad():
-            while len(ids) < settings["max_tokens"]:
-                logits = self.model(torch.tensor([[*prompt, *ids]])).logits[0, -1]
-                greedy = settings["temperature"] == 0
-                table = (logits if greedy else logits / settings["temperature"]).log_softmax(-1)
-                token = int(table.argmax() if greedy else torch.multinomial(table.exp(), 1, generator=rng))
-                ids.append(token)
-                values.append(float(table[token]))
-                if token in settings["stop_token_ids"]:
-                    break
-        return ids, values
+        rng, ids = torch.Generator().manual_seed(settings["seed"]), list(prompt)
+        for _ in range(settings["max_tokens"]):
+            with torch.no_grad():
+                logits = self.model(torch.tensor([ids])).logits[0, -1]
+            greedy = settings["temperature"] == 0
+            table = (logits if greedy else logits / settings["temperature"]).log_softmax(-1)
+            ids.append(int(table.argmax() if greedy else torch.multinomial(table.exp(), 1, generator=rng)))
+            yield ids[-1], float(table[ids[-1]])
 
 
 class Fake(ThreadingHTTPServer):
@@ -86,6 +80,42 @@ class Fake(ThreadingHTTPServer):
         super().__init__((host, port), Handler)
         self.model = (Whole if os.environ.get("FAKE_MODEL") == "whole" else Number)(folder)
         self.version, self.drawn, self.counting = "default", 0, Lock()
+        self.paused, self.updates, self.aborted = False, 0, 0
+        self.turn = Condition()  # whoever has it draws a token, or changes what is drawn from
+
+    def draw(self, body, kind):
+        """Tokens, their log-probs, the spans of weights that they were drawn from, and why they ended."""
+        settings, updates, aborted = body["sampling_params"], self.updates, self.aborted
+        waits = int(kind[4:]) if kind.startswith("hold") else 0
+        if str(settings["seed"])[-1] in os.environ.get("FAKE_HOLD", ""):
+            waits = 1
+        ids, values, spans = [], [], []
+        drawing = self.model.draw(body["token_ids"], settings)
+
+        def goes_on():
+            due = updates + min(len(ids), waits)
+            return self.aborted > aborted or (not self.paused and self.updates >= due)
+
+        while len(ids) < settings["max_tokens"]:
+            with self.turn:
+                self.turn.wait_for(goes_on)
+                if self.aborted > aborted:
+                    return ids, values, spans, "abort"
+                token, value = next(drawing)
+                if not spans or spans[-1]["version"] != self.version:
+                    spans.append({"version": self.version, "start": len(ids)})
+                spans[-1]["end"] = len(ids) + 1
+            ids.append(token)
+            values.append(value)
+            self.drawn += 1
+            if token in settings["stop_token_ids"]:
+                return ids, values, spans, "stop"
+        return ids, values, spans, "length"
+
+    def change(self, **values):
+        with self.turn:
+            vars(self).update(values)
+            self.turn.notify_all()
 
     def fault(self, route):
         """The kind of fault that is due."""
@@ -155,8 +185,8 @@ class Handler(BaseHTTPRequestHandler):
     def named(self, route):
         return {
             "/health": self.health, "/metrics": self.metrics, "/weight_info": self.weight_info, GENERATE: self.generate,
-            "/collective_rpc": self.rpc, "/update_weight_version": self.set_version, "/pause": self.health,
-            "/resume": self.health, "/reset_prefix_cache": self.reset,
+            "/collective_rpc": self.rpc, "/update_weight_version": self.set_version, "/pause": self.pause,
+            "/resume": self.resume, "/reset_prefix_cache": self.reset,
         }.get(route, lambda body, kind: self.answer({"detail": "Not Found"}, 404))  # fmt: skip
 
     def health(self, body, kind):
@@ -170,8 +200,17 @@ class Handler(BaseHTTPRequestHandler):
         self.answer({"weight_version": self.server.version})
 
     def set_version(self, body, kind):
-        self.server.version = "7777" if kind == "other" else body["new_version"]
+        self.server.change(version="7777" if kind == "other" else body["new_version"], updates=self.server.updates + 1)
         self.answer({"success": True})
+
+    def pause(self, body, kind):
+        ends = "mode=abort" in self.path
+        self.server.change(paused=True, aborted=self.server.aborted + ends)
+        self.answer({"status": "paused"})
+
+    def resume(self, body, kind):
+        self.server.change(paused=False)
+        self.answer({"status": "resumed"})
 
     def reset(self, body, kind):
         self.answer({"success": kind != "held"})
@@ -187,19 +226,16 @@ class Handler(BaseHTTPRequestHandler):
         self.answer({"results": [found if body["method"] == "oneloop_load" else None]})
 
     def generate(self, body, kind):
-        settings = body["sampling_params"]
         if kind == "slow":
             time.sleep(1.0)
-        ids, values = self.server.model.draw(body["token_ids"], settings)
-        self.server.drawn += len(ids)
-        ended = ids[-1] in settings["stop_token_ids"]
+        ids, values, spans, reason = self.server.draw(body, kind)
         choice = {
-            "index": 0, "token_ids": ids, "finish_reason": "stop" if ended else "length",
+            "index": 0, "token_ids": ids, "finish_reason": reason,
             "logprobs": {"content": [
                 {"token_id": t, "logprob": v, "rank": 1, "top_logprobs": []}
                 for t, v in zip(ids, values, strict=True)
             ]},
-            "weight_versions": [{"version": self.server.version, "start": 0, "end": len(ids)}],
+            "weight_versions": spans,
         }  # fmt: skip
         answer = {"request_id": "fake", "choices": [choice]}
         spoil(kind, answer, choice, choice["logprobs"]["content"])
