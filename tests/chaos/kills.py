@@ -168,7 +168,8 @@ def start(run: Run, fork: bool) -> Started:
         else:
             recipe = out.with_name(f"{out.name}.toml")
             recipe.write_text(run.to_toml())
-            line = [sys.executable, "-m", "oneloop", "train", run.algorithm, "--recipe", str(recipe)]
+            # a recipe does not say for every later run that what is lost may be lost
+            line = [sys.executable, "-m", "oneloop", "train", run.algorithm, "--recipe", str(recipe), "--accept-loss"]
             os.execv(sys.executable, line)
         os._exit(0)
     except BaseException as error:
