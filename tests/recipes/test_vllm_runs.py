@@ -74,10 +74,10 @@ def test_completions_go_on_across_an_update(python, tmp_path, monkeypatch) -> No
     """Each of a later step waits after its first token for the update that its step begins with."""
 
     def seed(run: int, step: int, *parts) -> int:
-        return named_seed(run, step, *parts) // 100 * 10 + step
+        return named_seed(run, step, *parts) // 10**8 * 10**7 + 9_999_990 + step
 
     monkeypatch.setattr(rollouts, "named_seed", seed)
-    monkeypatch.setenv("FAKE_HOLD", "12")
+    monkeypatch.setenv("FAKE_HOLD", "9999991,9999992")
     run = small(tmp_path / "run", vllm_python=python, staleness=1, steps=3, in_flight="continue")
     out = execute(run, Silent())
     record = read_run(out)

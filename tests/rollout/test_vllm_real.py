@@ -30,14 +30,14 @@ PROMPTS = [[10 + place, 11, 12, 13] for place in range(24)]
 SAMPLING = Sampling(max_new_tokens=24, temperature=0.7)
 
 
-def engine_in(out: Path, **changes):
+def engine_in(out: Path, ends=(1,), **changes):
     """A learner, its engine, and what was told of it."""
     run = replace(default_run("grpo"), model="scratch:small", out=str(out), engine="vllm", vllm_python=PYTHON)
     run = replace(run, temperature=0.7, **changes)
     policy = load_policy("scratch:small")
     plan = Optimization(learning_rate=1e-2, critic_learning_rate=0.0, total_updates=100)
     learner = Learner(policy, optimization=plan, temperature=0.7)
-    text = Text(load_tokenizer("scratch:small"), (1,))
+    text = Text(load_tokenizer("scratch:small"), ends)
     told: list[str] = []
     return learner, engine_of(run, learner, None, text, lambda: PROMPTS[0], lambda line: None, told.append), told
 
@@ -147,18 +147,18 @@ def test_a_server_that_is_killed_comes_back_with_its_weights(stand) -> None:
 
 def test_completions_go_on_across_updates(tmp_path) -> None:
     """Each token's log-prob is that of the weights that it names, with everything before it read by them."""
-    learner, engine, told = engine_in(tmp_path, staleness=2, in_flight="continue")
+    learner, engine, told = engine_in(tmp_path, (), staleness=2, in_flight="continue")
     try:
         assert isinstance(engine, InFlight)
         torch.manual_seed(0)
         engine.update(0)
-        client, long = engine._engine._server.client, Sampling(max_new_tokens=300, temperature=0.7)
+        client, long = engine._engine._server.client, Sampling(max_new_tokens=200, temperature=0.7)
         begun = engine.begin(PROMPTS, long, list(range(24)))
         states = []
         for version in (1, 2):
             before = drawn(client)
-            while drawn(client) < before + 24 * 20:
-                time.sleep(0.02)
+            while drawn(client) < before + 24 * 8:
+                time.sleep(0.1)
             states.append(deepcopy(learner.model.state_dict()))
             move(learner)
             engine.update(version)
@@ -173,14 +173,11 @@ def test_completions_go_on_across_updates(tmp_path) -> None:
     finally:
         engine.close()
     changed = [c for c in completions if [version for _, version in c.changes] == [1, 2]]
-    print([(c.version, c.changes, len(c.tokens)) for c in completions])
-    assert len(changed) > 12 and told == []
+    assert len(changed) == 24 and told == []
     for row, completion in enumerate(completions):
         versions = [version for version, count in completion.versions for _ in range(count)]
-        own = [found[version][row][place] for place, version in enumerate(versions)]
-        assert max(own) < 1e-4
-        if completion in changed:
-            assert max(found[0][row]) > 0.1 and max(found[2][row]) > 0.1
+        assert max(found[version][row][place] for place, version in enumerate(versions)) < 1e-4
+        assert max(found[0][row]) > 0.1 and max(found[2][row]) > 0.1, "the weights did move"
 
 
 def drawn(client) -> float:
@@ -215,7 +212,6 @@ def test_a_run_ahead_goes_on_across_its_updates(tmp_path) -> None:
     for step, row in rows:
         versions = [row["version"], *(int(change.split(":")[1]) for change in row["changes"].split())]
         assert versions == sorted(set(versions)) and all(max(step - 1, 0) <= version <= step for version in versions)
-    print([row["changes"] for _, row in rows if row["changes"]], [s["rollout/staleness"] for s in record.metrics])
     assert not [event for event in events(tmp_path / "ahead") if event["code"] == "A_ENGINE"]
 
 

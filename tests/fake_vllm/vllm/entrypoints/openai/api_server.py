@@ -6,7 +6,7 @@ the language model of the folder instead, read by transformers.
 FAKE_FAULT is route:kind:first:last, several with commas: requests of the route with these numbers go wrong, counted
 from 0 over all servers that share the file FAKE_COUNTS; without a last one, all from the first on. hold1 is none: the
 request waits after its first token for the next version of the weights; after hold2 once more after its second. So do
-those whose seed ends with a digit of FAKE_HOLD, as hold1.
+those whose seed ends as one of FAKE_HOLD, with commas, does; as hold1.
 """
 
 import json
@@ -87,7 +87,7 @@ class Fake(ThreadingHTTPServer):
         """Tokens, their log-probs, the spans of weights that they were drawn from, and why they ended."""
         settings, updates, aborted = body["sampling_params"], self.updates, self.aborted
         waits = int(kind[4:]) if kind.startswith("hold") else 0
-        if str(settings["seed"])[-1] in os.environ.get("FAKE_HOLD", ""):
+        if str(settings["seed"]).endswith(tuple(filter(None, os.environ.get("FAKE_HOLD", "").split(",")))):
             waits = 1
         ids, values, spans = [], [], []
         drawing = self.model.draw(body["token_ids"], settings)
