@@ -202,19 +202,6 @@ def test_grpo_learns_from_it(dtype, tmp_path) -> None:
     assert not [event for event in events(tmp_path / "grpo") if event["code"] in ("A_ENGINE", "A_MISMATCH")]
 
 
-def test_a_run_ahead_goes_on_across_its_updates(tmp_path) -> None:
-    """Answers are long, and updates come while they are drawn: what each token says of its age is within the bound."""
-    run = small("grpo", tmp_path / "ahead", model="scratch:small", steps=6, learning_rate=1e-3, prompts_per_step=4)
-    run = replace(run, max_new_tokens=200, engine="vllm", vllm_python=PYTHON, staleness=1, in_flight="continue")
-    record = read_run(execute(run, Silent()))
-    rows = [(step, row) for step in range(6) for row in record.rollouts(step)]
-    assert len(rows) == 6 * 4 * run.group_size
-    for step, row in rows:
-        versions = [row["version"], *(int(change.split(":")[1]) for change in row["changes"].split())]
-        assert versions == sorted(set(versions)) and all(max(step - 1, 0) <= version <= step for version in versions)
-    assert not [event for event in events(tmp_path / "ahead") if event["code"] == "A_ENGINE"]
-
-
 def events(out: Path) -> list[dict]:
     path = out / "events.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
