@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from oneloop.batch import Batch, PolicyOutput
+from oneloop.objective.distributions import Distribution
 from oneloop.types import Completion, Sampling, Trajectory
 
 T = TypeVar("T")
@@ -49,6 +50,22 @@ class Careful(Protocol):
 
         Raises: DivergedError after several in a row.
         """
+        ...
+
+
+@runtime_checkable
+class TwiceDifferentiable(Careful, Models, Protocol):
+    """Models for a trust region, which moves the policy itself and measures how far.
+
+    `step` then moves whatever else has a gradient: the critic.
+    """
+
+    def policy_parameters(self) -> Sequence[Tensor]:
+        """All that π_θ depends on, in an order that stays; a trunk that a value head reads is among them."""
+        ...
+
+    def distribution(self, batch: Batch) -> Distribution:
+        """π_θ(· | s) at each action of a batch, rows one after the other: what can be differentiated twice in θ."""
         ...
 
 
