@@ -294,6 +294,8 @@ class Learner:
     def _values(self, states: States, batch: Batch) -> tuple[Tensor, Tensor]:
         """V at every action, and after the last one."""
         assert self.critic is not None
+        if self._natural and self.critic.backbone is None:  # the trunk is the trust region's: the head alone is fitted
+            states = replace(states, flat=states.flat.detach())
         return values_of(self.critic.head, states), final_values_of(self.critic.head, states, batch.lengths)
 
     def _by_microbatch(self, batch: Batch, forward: Callable[[Batch], PolicyOutput]) -> PolicyOutput:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from transformers import PreTrainedModel
+from torch import nn
 
 from oneloop.algorithms import PolicyGradient
 from oneloop.config import Run, default_run
@@ -50,7 +50,7 @@ def check_region(run: Run, algorithm: Algorithm) -> None:
         )
 
 
-def check_second_derivative(algorithm: Algorithm, policy: PreTrainedModel) -> None:
+def check_second_derivative(algorithm: Algorithm, policy: nn.Module) -> None:
     """Raises: ConfigError for a policy that is too large."""
     count = sum(parameter.numel() for parameter in policy.parameters())
     if bounded(algorithm) and count > MOST_PARAMETERS:
