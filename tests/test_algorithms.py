@@ -147,7 +147,14 @@ def test_a_trust_region_is_around_the_policy_that_drew_the_batch():
 
 @pytest.mark.parametrize(
     "changes",
-    [{"max_kl": 0.0}, {"damping": -0.1}, {"cg_iterations": 0}, {"backtracks": -1}, {"shrink": 1.0}, {"critic_steps": 0}],
+    [
+        {"max_kl": 0.0},
+        {"damping": -0.1},
+        {"cg_iterations": 0},
+        {"backtracks": -1},
+        {"shrink": 1.0},
+        {"critic_steps": 0},
+    ],
     ids=str,
 )
 def test_impossible_trust_regions_are_refused(changes):

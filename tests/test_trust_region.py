@@ -66,7 +66,7 @@ def test_the_models_are_of_the_kind_that_a_region_asks_for():
         def __init__(self, models):
             self.policy, self.reference, self.step = models.policy, models.reference, models.step
 
-    with pytest.raises(ConfigError, match="Plain has no policy_parameters"):
+    with pytest.raises(ConfigError, match="Plain has not all that a trust region asks for"):
         moved(TRPO, Plain(Bigram(0)))
 
 

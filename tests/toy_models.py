@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from oneloop.algorithms import Preference, Unpaired
 from oneloop.batch import Batch, PolicyOutput
 from oneloop.objective.distributions import Categorical
+from oneloop.objective.natural import taken
 from oneloop.ports import Report
 
 VOCABULARY = 8
@@ -70,6 +71,9 @@ class Bigram(nn.Module):
 
     def policy_parameters(self):
         return [self.embedding, self.head]
+
+    def take_gradient(self):
+        return taken(self.policy_parameters())
 
     def distribution(self, batch):
         after = self.states(batch.tokens)

@@ -55,13 +55,17 @@ class Careful(Protocol):
 
 @runtime_checkable
 class TwiceDifferentiable(Careful, Models, Protocol):
-    """Models for a trust region, which moves the policy itself and measures how far.
-
-    `step` then moves whatever else has a gradient: the critic.
-    """
+    """Models for a trust region, which moves the policy itself and measures how far."""
 
     def policy_parameters(self) -> Sequence[Tensor]:
         """All that π_θ depends on, in an order that stays; a trunk that a value head reads is among them."""
+        ...
+
+    def take_gradient(self) -> Float[Tensor, " n"]:
+        """What was added up for the policy's parameters, end to end; it is theirs no more.
+
+        A `step` after that leaves them as they are, and moves whatever else has a gradient: the critic.
+        """
         ...
 
     def distribution(self, batch: Batch) -> Distribution:

@@ -20,7 +20,10 @@ class Softmax:
 
     def __init__(self):
         self.states = drawn(STATES, WIDTH)
-        self.parameters = [drawn(HIDDEN, WIDTH, seed=1).requires_grad_(), drawn(ACTIONS, HIDDEN, seed=2).requires_grad_()]
+        self.parameters = [
+            drawn(HIDDEN, WIDTH, seed=1).requires_grad_(),
+            drawn(ACTIONS, HIDDEN, seed=2).requires_grad_(),
+        ]
 
     def __call__(self) -> Categorical:
         first, second = self.parameters
@@ -56,7 +59,7 @@ def test_products_are_those_of_the_fisher_matrix_that_is_written_down():
     found = columns(product_of(policy), len(wanted))
     torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-12)
     torch.testing.assert_close(found, found.T, rtol=1e-10, atol=1e-12)
-    # mutants: π_old with its gradient (a KL that is 0 everywhere), and curvature away from θ_old, which is not the Fisher
+    # mutants: π_old with its gradient, a KL that is 0 everywhere; and the curvature at another place than θ_old
     here = policy()
     alone = fisher_vector_product(here.kl(here).mean(), policy.parameters)
     assert float(columns(alone, len(wanted)).abs().max()) < 1e-12

@@ -87,9 +87,7 @@ TRPO = replace(
     region=TrustRegion(max_kl=0.01, damping=0.1, cg_iterations=10, backtracks=10, shrink=0.8),
 )
 NPG = replace(TRPO, name="npg", region=TrustRegion(backtracks=None))
-A2C = replace(
-    PPO, name="a2c", surrogate=ScoreFunction(), critic=Critic(coef=0.5, clip=None), epochs=1, target_kl=None
-)
+A2C = replace(PPO, name="a2c", surrogate=ScoreFunction(), critic=Critic(coef=0.5, clip=None), epochs=1, target_kl=None)
 VPG = replace(REINFORCE, name="vpg", advantage=GAE(gamma=1.0, lam=1.0, whiten=False), critic=A2C.critic)
 
 ALGORITHMS: dict[str, PolicyGradient | Preference | Unpaired] = {

@@ -18,7 +18,6 @@ from oneloop.objective.natural import (
     Searched,
     conjugate_gradient,
     fisher_vector_product,
-    flat,
     line_search,
 )
 from oneloop.ports import Models, TwiceDifferentiable, World
@@ -100,12 +99,11 @@ class TrustRegion:
         """
         if not isinstance(models, TwiceDifferentiable):
             raise ConfigError(
-                f"{type(models).__name__} has no policy_parameters() and distribution(batch), which a trust region "
-                "needs: see oneloop.ports.TwiceDifferentiable. Fix: add them, or region=None"
+                f"{type(models).__name__} has not all that a trust region asks for: policy_parameters(), "
+                "take_gradient() and distribution(batch), see oneloop.ports.TwiceDifferentiable. Fix: add them, or "
+                "region=None"
             )
-        parameters = list(models.policy_parameters())
-        gradient = world.add(flat([torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]))
-        _drop(parameters)
+        gradient = world.add(models.take_gradient())
         norm, mine = float(gradient.norm()), _mine(world, mini, max_tokens)
         if not isfinite(norm):
             return models.skip()
@@ -114,11 +112,11 @@ class TrustRegion:
         slope = float(gradient @ solved.x)
         if not isfinite(slope):
             return models.skip()
-        fitted = self._fit(models, parameters, mine, error)
+        fitted = self._fit(models, mine, error)
         if fitted.get("skipped_steps"):
             return fitted
         whole = -sqrt(2 * self.max_kl / slope) * solved.x if slope > 0 else torch.zeros_like(solved.x)
-        climb = _Climb(models, parameters, whole, mini, mine, world, loss)
+        climb = _Climb(models, whole, mini, mine, world, loss)
         searched = self._searched(climb)
         if searched.attempt is None:
             climb.back()
@@ -138,15 +136,13 @@ class TrustRegion:
         found = climb(1.0)
         return Searched(0, found if isfinite(found.kl) else None)
 
-    def _fit(
-        self, models: TwiceDifferentiable, parameters: Sequence[Tensor], mine: Sequence[Batch], error: Part | None
-    ) -> Mapping[str, float]:
+    def _fit(self, models: TwiceDifferentiable, mine: Sequence[Batch], error: Part | None) -> Mapping[str, float]:
         """The optimizer's steps on the critic; without one, a single step, of nothing, which is counted."""
         stats: Mapping[str, float] = {}
         for _ in range(1 if error is None else self.critic_steps):
             for micro in mine if error is not None else ():
                 error(models.policy(micro), micro).backward()
-            _drop(parameters)  # what the critic's error would have of a trunk that they share
+            models.take_gradient()  # what the critic's error would have of a trunk that they share
             stats = models.step()
             if stats.get("skipped_steps"):
                 break
@@ -183,14 +179,14 @@ class _Climb:
     def __init__(
         self,
         models: TwiceDifferentiable,
-        parameters: Sequence[Tensor],
         whole: Float[Tensor, " n"],
         mini: Batch,
         mine: Sequence[Batch],
         world: World,
         loss: Part,
     ) -> None:
-        self._models, self._parameters, self._mine, self._world, self._loss = models, parameters, mine, world, loss
+        self._models, self._mine, self._world, self._loss = models, mine, world, loss
+        self._parameters = parameters = list(models.policy_parameters())
         self._start = [parameter.detach().clone() for parameter in parameters]
         pieces = whole.split([parameter.numel() for parameter in parameters])
         self._way = [piece.view_as(parameter) for piece, parameter in zip(pieces, parameters, strict=True)]
@@ -220,8 +216,3 @@ class _Climb:
 def _mine(world: World, mini: Batch, max_tokens: int) -> list[Batch]:
     """This rank's passes."""
     return [micro for micro in world.share(list(mini.microbatches(max_tokens))) if micro is not None]
-
-
-def _drop(parameters: Sequence[Tensor]) -> None:
-    for parameter in parameters:
-        parameter.grad = None

@@ -32,6 +32,7 @@ from oneloop.model.optimizer import Kind, decayed, optimizer_of
 from oneloop.model.sharded import Entered, Root, Unsharded, own, whole
 from oneloop.objective.distributions import Categorical
 from oneloop.objective.logprobs import Entropy
+from oneloop.objective.natural import taken
 from oneloop.ports import SingleProcess, World
 from oneloop.room import Room
 
@@ -39,6 +40,7 @@ MOST_SKIPS = 3
 """Optimizer steps in a row with a gradient that is not finite, after which a run stops."""
 WITHOUT_CRITIC = ("rollout", "evaluation")
 """Phases of a step."""
+_NO_SHAPE = ("_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,6 +251,9 @@ class Learner:
     def policy_parameters(self) -> list[nn.Parameter]:
         return [parameter for _, parameter in _trained(self.model)]
 
+    def take_gradient(self) -> Float[Tensor, " n"]:
+        return taken(self.policy_parameters())
+
     def distribution(self, batch: Batch) -> Categorical:
         return self._read.distribution(batch)
 
@@ -379,9 +384,6 @@ def _trained(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
 def _shape(model: PreTrainedModel) -> dict[str, Any]:
     """Everything that its configuration says of how it computes."""
     return {name: value for name, value in model.config.to_dict().items() if name not in _NO_SHAPE}
-
-
-_NO_SHAPE = ("_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype")
 
 
 def _slow_note(model: PreTrainedModel, plain: bool) -> str:

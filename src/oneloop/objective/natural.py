@@ -20,6 +20,14 @@ def flat(tensors: Sequence[Tensor]) -> Float[Tensor, " n"]:
     return torch.cat([tensor.reshape(-1) for tensor in tensors])
 
 
+def taken(parameters: Sequence[Tensor]) -> Float[Tensor, " n"]:
+    """The gradients that were added up, end to end. The parameters have none after it."""
+    gradient = flat([torch.zeros_like(p) if p.grad is None else p.grad for p in parameters])
+    for parameter in parameters:
+        parameter.grad = None
+    return gradient
+
+
 def fisher_vector_product(kl: Float[Tensor, ""], parameters: Sequence[Tensor]) -> Product:
     """v → F v, with F = ∇²_θ KL(π_old ‖ π_θ) at θ = θ_old, which is the Fisher information of π_θ.
 
