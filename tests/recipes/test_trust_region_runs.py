@@ -29,19 +29,18 @@ def small(out: Path, algorithm: str = "trpo", **changes) -> Run:
 
 
 def test_the_bound_holds_in_every_step_of_a_language_model(tmp_path) -> None:
-    """A reward that rises from character to character, and steps so long that some must be shortened."""
+    """Steps so long that the quadratic model goes too far: some must be shortened, and all keep the bound."""
     (tmp_path / "digits.py").write_text(DIGITS)
     run = small(tmp_path / "run", steps=15, reward=(f"{tmp_path / 'digits.py'}:share",), prompts_per_step=16)
-    run = replace(run, set=("region.max_kl=0.05", "region.damping=0.01", "region.critic_steps=2", "kl=none"))
+    run = replace(run, set=("region.max_kl=0.1", "region.damping=0.001", "region.critic_steps=2", "kl=none"))
     execute(run, Silent())
     record = read_run(Path(run.out))
-    kl, accepted, gain = (record.series(f"trust/{name}")[1] for name in ("kl", "accepted", "gain"))
+    names = ("kl", "accepted", "gain", "backtracks")
+    kl, accepted, gain, backtracks = (record.series(f"trust/{name}")[1] for name in names)
     assert len(kl) == 15 and set(accepted) <= {0.0, 1.0}
-    assert all((0 < far <= 0.05 and better > 0) if taken else far == better == 0
+    assert all((0 < far <= 0.1 and better > 0) if taken else far == better == 0
                for far, better, taken in zip(kl, gain, accepted, strict=True))  # fmt: skip
-    assert sum(accepted) >= 10
-    reward = record.series("reward")[1]
-    assert sum(reward[-3:]) > 1.5 * sum(reward[:3])
+    assert sum(accepted) >= 10 and sum(backtracks) > 0
 
 
 def test_the_policy_leaves_no_moments(tmp_path) -> None:
