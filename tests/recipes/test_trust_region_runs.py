@@ -31,7 +31,7 @@ def small(out: Path, algorithm: str = "trpo", **changes) -> Run:
 def test_the_bound_holds_in_every_step_of_a_language_model(tmp_path) -> None:
     """Steps so long that the quadratic model goes too far: some must be shortened, and all keep the bound."""
     (tmp_path / "digits.py").write_text(DIGITS)
-    run = small(tmp_path / "run", steps=15, reward=(f"{tmp_path / 'digits.py'}:share",), prompts_per_step=16)
+    run = small(tmp_path / "run", steps=15, reward=(f"{tmp_path / 'digits.py'}:share",), prompts_per_step=8)
     run = replace(run, set=("region.max_kl=0.1", "region.damping=0.001", "region.critic_steps=2", "kl=none"))
     execute(run, Silent())
     record = read_run(Path(run.out))

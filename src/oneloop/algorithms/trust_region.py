@@ -140,8 +140,9 @@ class TrustRegion:
         """The optimizer's steps on the critic; without one, a single step, of nothing, which is counted."""
         stats: Mapping[str, float] = {}
         for _ in range(1 if error is None else self.critic_steps):
-            for micro in mine if error is not None else ():
-                error(models.policy(micro), micro).backward()
+            if error is not None:
+                for micro in mine:
+                    error(models.policy(micro), micro).backward()
             models.take_gradient()  # what the critic's error would have of a trunk that they share
             stats = models.step()
             if stats.get("skipped_steps"):
