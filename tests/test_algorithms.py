@@ -6,7 +6,20 @@ from math import isnan
 import pytest
 import torch
 
-from oneloop.algorithms import ALGORITHMS, DAPO, DPO, GRPO, PPO, REWARD_MODEL, RLOO, Algorithm, Critic, PolicyGradient
+from oneloop.algorithms import (
+    ALGORITHMS,
+    DAPO,
+    DPO,
+    GRPO,
+    PPO,
+    REWARD_MODEL,
+    RLOO,
+    TRPO,
+    Algorithm,
+    Critic,
+    PolicyGradient,
+    TrustRegion,
+)
 from oneloop.batch import PolicyOutput, Size
 from oneloop.errors import ConfigError
 from oneloop.objective.advantage import GAE, BatchWhitened, GroupRelative, LeaveOneOut, NoBaseline
@@ -16,10 +29,13 @@ from oneloop.objective.divergence import KL, AdaptiveKL
 from oneloop.objective.preference import ImplicitReward, LogOdds, LogSigmoid, RewardHead, SquaredMargin
 from oneloop.objective.select import MixedOutcome, OverlongFilter
 from oneloop.objective.shaping import OverlongPenalty
-from oneloop.objective.surrogate import ClippedRatio, ClippedWeight, ScoreFunction
+from oneloop.objective.surrogate import ClippedRatio, ClippedWeight, Ratio, ScoreFunction
 from toy_models import Bigram, ragged_batch
 
-NAMES = "ppo grpo dapo dr_grpo rloo reinforce reinforce_pp gspo cispo sft dpo ipo reward_model simpo orpo kto distill"
+NAMES = (
+    "ppo grpo dapo dr_grpo rloo reinforce reinforce_pp gspo cispo sft dpo ipo reward_model simpo orpo kto distill "
+    "trpo npg a2c vpg"
+)
 PREFERENCES = ("dpo", "ipo", "reward_model", "simpo", "orpo", "kto")
 
 
@@ -37,6 +53,10 @@ NEEDS = {
     "ipo": {"reference"},
     "kto": {"reference"},
     "distill": {"reference"},
+    "trpo": {"reference", "values"},
+    "npg": {"reference", "values"},
+    "a2c": {"reference", "values"},
+    "vpg": {"values"},
 }
 
 
@@ -65,6 +85,10 @@ CONSTANTS = {
     "cispo": (GroupRelative(), ClippedWeight(low=None, high=4.0), TokenMean(), None, 1),
     "sft": (NoBaseline(), ScoreFunction(), TokenMean(), None, 1),
     "distill": (NoBaseline(gamma=0.0), ScoreFunction(), TokenMean(), KL(1.0, at="reward", estimator="k1"), 1),
+    "trpo": (GAE(1.0, 0.95, True), Ratio(), TokenMean(), KL(0.05, at="reward", estimator="k1"), 1),
+    "npg": (GAE(1.0, 0.95, True), Ratio(), TokenMean(), KL(0.05, at="reward", estimator="k1"), 1),
+    "a2c": (GAE(1.0, 0.95, True), ScoreFunction(), TokenMean(), KL(0.05, at="reward", estimator="k1"), 1),
+    "vpg": (GAE(1.0, 1.0, False), ScoreFunction(), TokenMean(), None, 1),
 }
 
 
@@ -73,7 +97,11 @@ def test_constants(name):
     value = ALGORITHMS[name]
     assert (value.advantage, value.surrogate, value.aggregate, value.kl, value.epochs) == CONSTANTS[name]
     assert value.entropy == 0.0 and value.correction is None
-    assert value.critic == (Critic(coef=0.5, clip=0.2) if name == "ppo" else None)
+    unclipped = Critic(coef=0.5, clip=None)
+    critics = {"ppo": Critic(coef=0.5, clip=0.2)} | dict.fromkeys(("trpo", "npg", "a2c", "vpg"), unclipped)
+    assert value.critic == critics.get(name)
+    regions = {"trpo": TrustRegion(0.01, 0.1, 10, 10, 0.8, 10), "npg": TrustRegion(backtracks=None)}
+    assert value.region == regions.get(name)
     additions = (MixedOutcome(), OverlongPenalty(20480, 4096), OverlongFilter())
     assert (value.keep, value.shape, value.drop) == (additions if name == "dapo" else (None, None, None))
 
@@ -110,6 +138,29 @@ def test_every_piece_prints_its_formula():
 def test_impossible_combinations_are_refused(changes, message):
     with pytest.raises(ConfigError, match=message):
         replace(GRPO, **changes)
+
+
+def test_a_trust_region_is_around_the_policy_that_drew_the_batch():
+    with pytest.raises(ConfigError, match="trpo: epochs is 2, and each would have a trust region of its own"):
+        replace(TRPO, epochs=2)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"max_kl": 0.0},
+        {"damping": -0.1},
+        {"cg_iterations": 0},
+        {"backtracks": -1},
+        {"shrink": 1.0},
+        {"critic_steps": 0},
+    ],
+    ids=str,
+)
+def test_impossible_trust_regions_are_refused(changes):
+    ((name, value),) = changes.items()
+    with pytest.raises(ConfigError, match=rf"TrustRegion\({name}={value}\): wanted"):
+        TrustRegion(**changes)
 
 
 def test_values_are_frozen_and_compare_by_content():

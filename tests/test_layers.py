@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "room": set(),
     "batch": PLAIN,
     "objective": {"batch", "errors"},
-    "ports": {"batch", *PLAIN},
+    "ports": {"batch", "objective", *PLAIN},
     "algorithms": {"batch", "objective", "ports", "errors"},
     "sound": {"batch", "ports", "errors"},
     "loop": {"batch", "algorithms", "ports", "room", "sound", *PLAIN},

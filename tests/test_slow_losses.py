@@ -18,7 +18,7 @@ from oneloop.objective.divergence import KL
 from oneloop.objective.preference import Hinge, ImplicitReward, LogSigmoid, RewardHead, SquaredMargin
 from oneloop.objective.select import OverlongFilter
 from oneloop.objective.shaping import OverlongPenalty
-from oneloop.objective.surrogate import ClippedRatio, ClippedWeight, ScoreFunction
+from oneloop.objective.surrogate import ClippedRatio, ClippedWeight, Ratio, ScoreFunction
 from toy_models import Bigram, ragged_batch
 
 GRADIENTS = {name: value for name, value in ALGORITHMS.items() if isinstance(value, PolicyGradient)}
@@ -127,6 +127,8 @@ def slow_surrogate(surrogate, action, row, advantage):
         low = -1e300 if surrogate.low is None else 1 - surrogate.low
         high = 1e300 if surrogate.high is None else 1 + surrogate.high
         return -min(max(ratio, low), high) * advantage * action.new
+    if isinstance(surrogate, Ratio):
+        return -ratio * advantage
     if surrogate.level == "sequence":
         ratio = exp(sum(a.new - a.old for a in row) / len(row))
     gain = min(ratio * advantage, min(max(ratio, 1 - surrogate.low), 1 + surrogate.high) * advantage)
@@ -170,7 +172,7 @@ def slow_loss(algorithm, rows, group, truncated, final):
             if algorithm.kl is not None and algorithm.kl.at == "loss":
                 term += algorithm.kl.coef * estimate(action.new - action.ref, algorithm.kl.estimator)
             term -= algorithm.entropy * action.entropy
-            if algorithm.critic is not None:
+            if algorithm.critic is not None and algorithm.region is None:  # a trust region fits the critic itself
                 term += algorithm.critic.coef * slow_value_error(algorithm.critic, action, returns[i][k])
             total += weight_of(algorithm.aggregate, rows[i], live) * term
     return total
@@ -191,6 +193,7 @@ OPTIONS = {
     "sequence": {"surrogate": ClippedRatio(0.05, 0.08, level="sequence")},
     "weight": {"surrogate": ClippedWeight(low=0.2, high=0.5)},
     "score function": {"surrogate": ScoreFunction()},
+    "ratio": {"surrogate": Ratio()},
     "token mean": {"aggregate": TokenMean()},
     "sequence mean": {"aggregate": SequenceMean()},
     "fixed length": {"aggregate": FixedLength(16)},

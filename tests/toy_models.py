@@ -15,6 +15,8 @@ from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from oneloop.algorithms import Preference, Unpaired
 from oneloop.batch import Batch, PolicyOutput
+from oneloop.objective.distributions import Categorical
+from oneloop.objective.natural import taken
 from oneloop.ports import Report
 
 VOCABULARY = 8
@@ -31,7 +33,7 @@ def decided(config: PretrainedConfig) -> PreTrainedModel:
 
 
 class Bigram(nn.Module):
-    """Implements `oneloop.ports.Models`."""
+    """Implements `oneloop.ports.Models`, and `TwiceDifferentiable`."""
 
     def __init__(self, seed=0, dtype=torch.float64, learning_rate=0.05, reference=None, hidden=6):
         super().__init__()
@@ -67,8 +69,20 @@ class Bigram(nn.Module):
     def reference(self, batch):
         return (self.frozen[0] or self).policy(batch).logprobs.detach()
 
+    def policy_parameters(self):
+        return [self.embedding, self.head]
+
+    def take_gradient(self):
+        return taken(self.policy_parameters())
+
+    def distribution(self, batch):
+        after = self.states(batch.tokens)
+        before = torch.cat([torch.zeros_like(after[:, :1]), after[:, :-1]], 1)
+        return Categorical((before @ self.head.T)[batch.mask])
+
     def step(self):
-        norm = torch.stack([p.grad.norm() for p in self.parameters() if p.grad is not None]).norm()
+        norms = [p.grad.norm() for p in self.parameters() if p.grad is not None]
+        norm = torch.stack(norms or [torch.zeros(())]).norm()
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.steps += 1

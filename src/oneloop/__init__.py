@@ -20,9 +20,9 @@ _HOME = {
     "oneloop.errors": ["ConfigError", "DataError", "DivergedError", "OneloopError", "RewardError"],
     "oneloop.batch": ["Batch", "Loss", "PolicyOutput", "Size"],
     "oneloop.algorithms": [
-        "ALGORITHMS", "CISPO", "DAPO", "DISTILL", "DPO", "DR_GRPO", "GRPO", "GSPO", "IPO", "KTO", "ORPO", "PPO",
-        "REINFORCE", "REINFORCE_PP", "REWARD_MODEL", "RLOO", "SFT", "SIMPO", "Critic", "PolicyGradient", "Preference",
-        "Unpaired",
+        "A2C", "ALGORITHMS", "CISPO", "DAPO", "DISTILL", "DPO", "DR_GRPO", "GRPO", "GSPO", "IPO", "KTO", "NPG", "ORPO",
+        "PPO", "REINFORCE", "REINFORCE_PP", "REWARD_MODEL", "RLOO", "SFT", "SIMPO", "TRPO", "VPG", "Critic",
+        "PolicyGradient", "Preference", "TrustRegion", "Unpaired",
     ],
     "oneloop.loop": ["train"],
     "oneloop.config": ["Run"],

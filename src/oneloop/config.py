@@ -343,6 +343,10 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "reinforce": {"group_size": 1},
     "reinforce_pp": {"group_size": 4},
     "rloo": {"group_size": 4},
+    "trpo": {"group_size": 1, "prompts_per_step": 64},
+    "npg": {"group_size": 1, "prompts_per_step": 64},
+    "a2c": {"group_size": 1, "prompts_per_step": 64},
+    "vpg": {"group_size": 1, "prompts_per_step": 64},
 }
 """Where an algorithm's defaults differ from `Run`'s. Learning rates are TRL's, for models of billions of weights."""
 

@@ -81,8 +81,9 @@ def train(
                 tally.add(stats)
                 for micro, out in saws:
                     trace.saw(update, micro, out)
-                # finite check, clip, AdamW, schedule
-                if algorithm.too_far(tally.close(sound.step(update, models))) or sound.broken:
+                # finite check, clip, AdamW, schedule  |  the natural step of a trust region
+                take = partial(algorithm.step, models, mini, room.tokens, world)
+                if algorithm.too_far(tally.close(sound.step(update, models, take))) or sound.broken:
                     break
             experience.update(models, step)  # μ ← π_θ
         report = experience.report(batch)

@@ -24,6 +24,10 @@ LEARNS_FROM: dict[str, Literal["prompts", "demonstrations", "preferences", "unpa
     "orpo": "preferences",
     "kto": "unpaired",
     "distill": "prompts",
+    "trpo": "prompts",
+    "npg": "prompts",
+    "a2c": "prompts",
+    "vpg": "prompts",
 }
 """What each algorithm learns from, in the order of `ALGORITHMS`; a test holds the two together."""
 

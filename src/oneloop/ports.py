@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from oneloop.batch import Batch, PolicyOutput
+from oneloop.objective.distributions import Distribution
 from oneloop.types import Completion, Sampling, Trajectory
 
 T = TypeVar("T")
@@ -49,6 +50,26 @@ class Careful(Protocol):
 
         Raises: DivergedError after several in a row.
         """
+        ...
+
+
+@runtime_checkable
+class TwiceDifferentiable(Careful, Models, Protocol):
+    """Models for a trust region, which moves the policy itself and measures how far."""
+
+    def policy_parameters(self) -> Sequence[Tensor]:
+        """All that π_θ depends on, in an order that stays; a trunk that a value head reads is among them."""
+        ...
+
+    def take_gradient(self) -> Float[Tensor, " n"]:
+        """What was added up for the policy's parameters, end to end; it is theirs no more.
+
+        A `step` after that leaves them as they are, and moves whatever else has a gradient: the critic.
+        """
+        ...
+
+    def distribution(self, batch: Batch) -> Distribution:
+        """π_θ(· | s) at each action of a batch, rows one after the other: what can be differentiated twice in θ."""
         ...
 
 

@@ -74,13 +74,13 @@ class Sound:
         lost = ~torch.isfinite(loss.value.detach())
         self._passes.append((micro.place, {**bad, "loss": lost.expand(len(micro))}))
 
-    def step(self, update: int, models: Models) -> Mapping[str, float]:
-        """`models.step()`; where it is not taken, the reason is told.
+    def step(self, update: int, models: Models, take: Callable[[], Mapping[str, float]]) -> Mapping[str, float]:
+        """`take()`, the optimizer's step or the algorithm's own; where it is not taken, the reason is told.
 
         Raises: DivergedError, with the reason of this last one.
         """
         try:
-            stats = models.skip() if self._odd() and isinstance(models, Careful) else models.step()
+            stats = models.skip() if self._odd() and isinstance(models, Careful) else take()
         except DivergedError as error:
             error.add_note(f"the last one: {self._tell(update)}")
             raise

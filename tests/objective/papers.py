@@ -89,6 +89,12 @@ def score_function(new, old, advantage):
     return -new * advantage, -advantage
 
 
+def ratio(new, old, advantage):
+    """L^CPI: TRPO arXiv:1502.05477, eq. 14; PPO arXiv:1707.06347, eq. 6."""
+    rho = ratio_of(new, old)
+    return -rho * advantage, np.where(np.abs(new - old) <= BOUND, -rho * advantage, 0.0)
+
+
 def clipped_ratio(new, old, advantage, low, high, level, dual):
     """PPO arXiv:1707.06347 eq. 7; the row's geometric mean, arXiv:2507.18071 eq. 5–7; dual clip arXiv:1912.09729."""
     log_ratio = new - old if level == "token" else np.full(len(new), (new - old).mean())

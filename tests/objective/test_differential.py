@@ -22,7 +22,7 @@ from oneloop.objective.logprobs import HeadMemory, logits_logprobs, token_logpro
 from oneloop.objective.preference import Hinge, ImplicitReward, LogOdds, LogSigmoid, RewardHead, SquaredMargin
 from oneloop.objective.select import OverlongFilter
 from oneloop.objective.shaping import OverlongPenalty
-from oneloop.objective.surrogate import ClippedRatio, ClippedWeight, ScoreFunction
+from oneloop.objective.surrogate import ClippedRatio, ClippedWeight, Ratio, ScoreFunction
 
 BATCHES = 1000
 CLOSE = {"rtol": 1e-9, "atol": 1e-9}
@@ -207,6 +207,7 @@ def test_the_adaptive_coefficient():
 
 SURROGATES = {
     "ScoreFunction": lambda rng: (ScoreFunction(), papers.score_function),
+    "Ratio": lambda rng: (Ratio(), papers.ratio),
     "ClippedRatio": lambda rng: _ratio(
         ClippedRatio(
             rng.uniform(0, 0.3),
@@ -412,7 +413,7 @@ def paper_loss(method: PolicyGradient, drawn: Drawn) -> float:
         if method.kl is not None and method.kl.at == "loss":
             terms = terms + method.kl.coef * papers.kl(new - ref, method.kl.estimator)
         terms = terms - method.entropy * entropy
-        if method.critic is not None and returns is not None:
+        if method.critic is not None and method.region is None and returns is not None:
             old_values = drawn.rows(drawn.values)[i]
             error = papers.value_loss(values, old_values, returns[i], method.critic.clip, method.critic.huber)
             terms = terms + method.critic.coef * error
@@ -423,6 +424,8 @@ def paper_loss(method: PolicyGradient, drawn: Drawn) -> float:
 def paper_surrogate(surrogate):
     if isinstance(surrogate, ScoreFunction):
         return papers.score_function
+    if isinstance(surrogate, Ratio):
+        return papers.ratio
     return (_ratio if isinstance(surrogate, ClippedRatio) else _weight)(surrogate)[1]
 
 

@@ -452,7 +452,7 @@ def test_idle_models_count_in_the_phases_that_need_them(folder: Path) -> None:
     }
     assert idle.host == POLICY + 3 * critic + reward
     run = run_of(folder, "ppo", offload_idle=True, **changes)
-    scoring = Standing(run, shapes_of(run, resolved(run)), samples=True)("score")
+    scoring = Standing(run, resolved(run), shapes_of(run, resolved(run)), samples=True)("score")
     assert (scoring["weights"], scoring["optimizer"]) == (POLICY + reward, 2 * POLICY)
     on_cpu = billed(folder, "ppo", offload_idle=True, critic="separate")
     assert on_cpu.phases == billed(folder, "ppo", critic="separate").phases, "there is no other memory"

@@ -98,6 +98,8 @@ CASES = [
     ("ppo", {"set": ("kl.adaptive=AdaptiveKL(target=0.01, horizon=50)",), "epochs": 2}),
     ("ppo", {"critic": "separate"}),
     ("grpo", {"group_size": 3}),
+    ("trpo", {"learning_rate": 1e-6, "set": ("region.critic_steps=2",)}),
+    ("trpo", {"learning_rate": 1e-6, "critic": "separate", "set": ("region.cg_iterations=3",)}),
     ("dapo", {"group_size": 3}),
     ("dpo", {}),
     ("sft", {}),

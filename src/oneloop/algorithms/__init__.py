@@ -5,6 +5,7 @@ from dataclasses import replace
 from oneloop.algorithms.policy_gradient import Critic, PolicyGradient
 from oneloop.algorithms.preference import Preference
 from oneloop.algorithms.protocol import Algorithm, Need
+from oneloop.algorithms.trust_region import TrustRegion
 from oneloop.algorithms.unpaired import Unpaired
 from oneloop.objective.advantage import GAE, BatchWhitened, GroupRelative, LeaveOneOut, NoBaseline
 from oneloop.objective.aggregate import FixedLength, SequenceMean, TokenMean
@@ -12,7 +13,7 @@ from oneloop.objective.divergence import KL
 from oneloop.objective.preference import ImplicitReward, LogOdds, LogSigmoid, RewardHead, SquaredMargin
 from oneloop.objective.select import MixedOutcome, OverlongFilter
 from oneloop.objective.shaping import OverlongPenalty
-from oneloop.objective.surrogate import ClippedRatio, ClippedWeight, ScoreFunction
+from oneloop.objective.surrogate import ClippedRatio, ClippedWeight, Ratio, ScoreFunction
 
 PPO = PolicyGradient(
     name="ppo",
@@ -76,17 +77,29 @@ SIMPO = replace(
 ORPO = replace(DPO, name="orpo", reward=LogOdds(), weight=0.1, sft=1.0)
 KTO = Unpaired(name="kto", reward=DPO.reward)
 DISTILL = replace(REINFORCE, name="distill", advantage=NoBaseline(gamma=0.0), kl=KL(1.0, at="reward", estimator="k1"))
+TRPO = replace(
+    PPO,
+    name="trpo",
+    surrogate=Ratio(),
+    critic=Critic(coef=0.5, clip=None),
+    epochs=1,
+    target_kl=None,
+    region=TrustRegion(max_kl=0.01, damping=0.1, cg_iterations=10, backtracks=10, shrink=0.8),
+)
+NPG = replace(TRPO, name="npg", region=TrustRegion(backtracks=None))
+A2C = replace(PPO, name="a2c", surrogate=ScoreFunction(), critic=Critic(coef=0.5, clip=None), epochs=1, target_kl=None)
+VPG = replace(REINFORCE, name="vpg", advantage=GAE(gamma=1.0, lam=1.0, whiten=False), critic=A2C.critic)
 
 ALGORITHMS: dict[str, PolicyGradient | Preference | Unpaired] = {
     value.name: value
     for value in (
         PPO, GRPO, DAPO, DR_GRPO, RLOO, REINFORCE, REINFORCE_PP, GSPO, CISPO, SFT, DPO, IPO, REWARD_MODEL,
-        SIMPO, ORPO, KTO, DISTILL,
+        SIMPO, ORPO, KTO, DISTILL, TRPO, NPG, A2C, VPG,
     )
 }  # fmt: skip
 
 __all__ = [
-    "ALGORITHMS", "CISPO", "DAPO", "DISTILL", "DPO", "DR_GRPO", "GRPO", "GSPO", "IPO", "KTO", "ORPO", "PPO",
-    "REINFORCE", "REINFORCE_PP", "REWARD_MODEL", "RLOO", "SFT", "SIMPO",
-    "Algorithm", "Critic", "Need", "PolicyGradient", "Preference", "Unpaired",
+    "A2C", "ALGORITHMS", "CISPO", "DAPO", "DISTILL", "DPO", "DR_GRPO", "GRPO", "GSPO", "IPO", "KTO", "NPG", "ORPO",
+    "PPO", "REINFORCE", "REINFORCE_PP", "REWARD_MODEL", "RLOO", "SFT", "SIMPO", "TRPO", "VPG",
+    "Algorithm", "Critic", "Need", "PolicyGradient", "Preference", "TrustRegion", "Unpaired",
 ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -9,6 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from oneloop.algorithms.protocol import Need
+from oneloop.algorithms.trust_region import TrustRegion
 from oneloop.batch import Batch, Loss, PolicyOutput, Size
 from oneloop.errors import ConfigError
 from oneloop.objective.advantage import AdvantageEstimator, row_rewards, scored
@@ -20,7 +22,7 @@ from oneloop.objective.pieces import check_pieces
 from oneloop.objective.select import GroupFilter, OverlongFilter
 from oneloop.objective.shaping import RewardShaping, last_action
 from oneloop.objective.surrogate import Surrogate, bounded_log_ratio
-from oneloop.ports import Models
+from oneloop.ports import Models, World
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,9 @@ class PolicyGradient:
     """One field for each piece of PPO that a paper may change; None means deleted.
 
     L(θ) = Σ_t w_t [ surrogate(ρ_t, Â_t) + β·KL_t − c_H·H_t ] + c_v·Σ_t w_t value_loss_t
+
+    With a trust region the last term is no part of the loss, whose gradient is the policy's alone: the region fits
+    the critic.
     """
 
     advantage: AdvantageEstimator
@@ -70,6 +75,8 @@ class PolicyGradient:
     """Which rows give no loss, although they count in their group's baseline."""
     target_kl: float | None = None
     """Drop the rest of the epochs when the approximate KL(π_old ‖ π_θ), nats per token, exceeds this."""
+    region: TrustRegion | None = None
+    """Bounds each step of the policy, and takes it in the place of the optimizer."""
     name: str = "custom"
 
     def __post_init__(self) -> None:
@@ -80,6 +87,11 @@ class PolicyGradient:
             raise ConfigError(f"{self.name}: {self.advantage} never reads the critic's values. Fix: critic=None")
         if self.epochs < 1:
             raise ConfigError(f"{self.name}: epochs is {self.epochs}; a batch is used at least once")
+        if self.region is not None and self.epochs > 1:
+            raise ConfigError(
+                f"{self.name}: epochs is {self.epochs}, and each would have a trust region of its own, ever farther "
+                "from the policy that drew the batch. Fix: epochs=1, and a larger region.max_kl for longer steps"
+            )
 
     @property
     def needs(self) -> frozenset[Need]:
@@ -112,12 +124,12 @@ class PolicyGradient:
 
     @property
     def _needs_advantage(self) -> bool:
-        """Whether a row without advantage has neither loss nor gradient: no other term of the loss reaches it.
+        """Whether a row without advantage has neither loss nor gradient: no other term reaches it, no bound sees it.
 
         Asked for the only update of a batch. A later one moves such a row's ratios, which `approx_kl` must see.
         """
         pulled = self.kl is not None and self.kl.at == "loss" and "reference" in self.needs
-        return self.surrogate.proportional and not (pulled or self.entropy or self.critic)
+        return self.surrogate.proportional and not (pulled or self.entropy or self.critic or self.region)
 
     def asks_old(self, one_update: bool) -> bool:
         """Whether π_old is needed before the first forward pass, or differs from what that pass will say."""
@@ -145,6 +157,19 @@ class PolicyGradient:
         if batch.advantages is None:
             raise ValueError(f"{self.name}: the batch has no advantages; call prepare(batch, models) first")
         old = out.logprobs.detach() if batch.old_logprobs is None else batch.old_logprobs
+        value, gradient_zero = self._policy_loss(out, old, batch, size)
+        stats = self._stats(out, old, gradient_zero, batch, size)
+        if self.critic is not None:
+            error = self._critic_loss(out, batch, size)
+            stats["value_loss"] = error.detach()
+            value = value + self.critic.coef * error if self.region is None else value
+        return Loss(value, {"loss": value.detach(), **stats})
+
+    def _policy_loss(
+        self, out: PolicyOutput, old: Float[Tensor, "B T"], batch: Batch, size: Size
+    ) -> tuple[Float[Tensor, ""], Bool[Tensor, "B T"]]:
+        """What the policy has of the loss, and where its gradient is 0 because of a clip."""
+        assert batch.advantages is not None
         mask, weights = batch.mask, self.aggregate(batch.mask, size)
         per_token, gradient_zero = self.surrogate(out.logprobs, old, batch.advantages, mask)
         if self.correction is not None and batch.rollout_logprobs is not None:
@@ -155,18 +180,30 @@ class PolicyGradient:
             if out.entropy is None:
                 raise ValueError(f"{self.name}: the entropy bonus needs PolicyOutput.entropy, with its gradient")
             per_token = per_token - self.entropy * torch.where(mask, out.entropy, 0.0)
-        stats = self._stats(out, old, gradient_zero, batch, size)
-        value = (weights * per_token).sum()
-        if self.critic is not None:
-            error = (weights * self._value_error(out, batch)).sum()
-            value, stats["value_loss"] = value + self.critic.coef * error, error.detach()
-        return Loss(value, {"loss": value.detach(), **stats})
+        return (weights * per_token).sum(), gradient_zero
 
-    def _value_error(self, out: PolicyOutput, batch: Batch) -> Float[Tensor, "B T"]:
+    def _critic_loss(self, out: PolicyOutput, batch: Batch, size: Size) -> Float[Tensor, ""]:
+        """Σ_t w_t value_loss_t"""
         if self.critic is None or out.values is None or batch.values is None or batch.returns is None:
             raise ValueError(f"{self.name}: the critic's values are missing from the model's output or the batch")
         values, old, returns = (torch.where(batch.mask, x, 0.0) for x in (out.values, batch.values, batch.returns))
-        return value_loss(values, old, returns, clip=self.critic.clip, huber=self.critic.huber)
+        error = value_loss(values, old, returns, clip=self.critic.clip, huber=self.critic.huber)
+        return (self.aggregate(batch.mask, size) * error).sum()
+
+    def step(self, models: Models, mini: Batch, max_tokens: int, world: World) -> Mapping[str, float]:
+        if self.region is None:
+            return models.step()
+        size, critic = mini.size, self.critic
+
+        def loss(out: PolicyOutput, rows: Batch) -> Float[Tensor, ""]:
+            assert rows.old_logprobs is not None
+            return self._policy_loss(out, rows.old_logprobs, rows, size)[0]
+
+        def error(out: PolicyOutput, rows: Batch) -> Float[Tensor, ""]:
+            assert critic is not None
+            return critic.coef * self._critic_loss(out, rows, size)
+
+        return self.region.step(models, mini, max_tokens, world, loss, error if critic else None)
 
     def _stats(
         self, out: PolicyOutput, old: Tensor, gradient_zero: Bool[Tensor, "B T"], batch: Batch, size: Size

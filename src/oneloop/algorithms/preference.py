@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -13,7 +14,7 @@ from oneloop.batch import Batch, Loss, PolicyOutput, Size
 from oneloop.errors import ConfigError
 from oneloop.objective.advantage import row_rewards
 from oneloop.objective.preference import Link, LogSigmoid, PairReward, RewardHead, mean_logprobs, pairs
-from oneloop.ports import Models
+from oneloop.ports import Models, World
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,9 @@ class Preference:
         if self.center:
             value = value + self.center * share * (rewards[chosen] + rewards[rejected]).square().sum()
         return Loss(value, {name: stat.detach() for name, stat in ({"loss": value} | stats).items()})
+
+    def step(self, models: Models, mini: Batch, max_tokens: int, world: World) -> Mapping[str, float]:
+        return models.step()
 
     def observe(self, batch: Batch) -> dict[str, float]:
         return {}

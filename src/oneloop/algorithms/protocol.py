@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal, Protocol, runtime_checkable
 
 from oneloop.batch import Batch, Loss, PolicyOutput, Size
-from oneloop.ports import Models
+from oneloop.ports import Models, World
 
 Need = Literal["reference", "values"]
 
@@ -42,6 +43,10 @@ class Algorithm(Protocol):
 
     def loss(self, out: PolicyOutput, batch: Batch, size: Size) -> Loss:
         """Pure. The values of a step's microbatches add up to the step's loss."""
+        ...
+
+    def step(self, models: Models, mini: Batch, max_tokens: int, world: World) -> Mapping[str, float]:
+        """Apply the gradient that was added up over the minibatch; returns what to log. As a rule `models.step()`."""
         ...
 
     def observe(self, batch: Batch) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,7 +15,7 @@ from oneloop.errors import ConfigError
 from oneloop.objective.advantage import row_rewards
 from oneloop.objective.mismatch import mismatched, partners
 from oneloop.objective.preference import PairReward
-from oneloop.ports import Models
+from oneloop.ports import Models, World
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,9 @@ class Unpaired:
         value = mean(torch.where(good, self.desirable * missing, self.undesirable * missing))
         stats = {"loss": value, "rewards/accuracies": mean((right > 0).to(right.dtype)), "rewards/margins": mean(right)}
         return Loss(value, {name: stat.detach() for name, stat in stats.items()})
+
+    def step(self, models: Models, mini: Batch, max_tokens: int, world: World) -> Mapping[str, float]:
+        return models.step()
 
     def observe(self, batch: Batch) -> dict[str, float]:
         """z in nats per answer, and the share of desirable rows."""

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import PreTrainedModel
 
 from oneloop.batch import Batch, PolicyOutput
@@ -25,6 +26,7 @@ from oneloop.forward.fused import Fused, Setting, settings_of
 from oneloop.forward.packed import packed
 from oneloop.forward.probe import check_compiled, one_kernel, packs
 from oneloop.forward.recompute import recomputed
+from oneloop.objective.distributions import Categorical
 from oneloop.objective.logprobs import Entropy, HeadMemory, before, logits_logprobs, token_logprobs
 
 
@@ -191,11 +193,24 @@ class CausalReader:
             )
         else:
             with self.backbone.passing():
-                logits = model(input_ids=known_ids(batch), use_cache=False).logits
-            index = torch.arange(mask.numel(), device=mask.device).view_as(mask)
-            flat = logits_logprobs(logits.flatten(0, 1)[before(index)[mask]], targets, self.temperature)
+                flat = logits_logprobs(self._logits(batch), targets, self.temperature)
         logprobs, entropies = (torch.zeros(mask.shape, device=mask.device).masked_scatter(mask, x) for x in flat)
         return logprobs, None if entropy == "none" else entropies, states
+
+    def distribution(self, batch: Batch) -> Categorical:
+        """Over the vocabulary at each action, at the sampling temperature, from the unchanged modules on padded rows.
+
+        Their operations are torch's own, attention the one of them that has a second derivative: what is fused here, or
+        computed again in backward, has none.
+        """
+        with sdpa_kernel(SDPBackend.MATH):
+            return Categorical(self._logits(batch) / self.temperature)
+
+    def _logits(self, batch: Batch) -> Float[Tensor, "A V"]:
+        """Of the whole model, at each action."""
+        logits = self.backbone.model(input_ids=known_ids(batch), use_cache=False).logits
+        index = torch.arange(batch.mask.numel(), device=batch.mask.device).view_as(batch.mask)
+        return logits.flatten(0, 1)[before(index)[batch.mask]]
 
 
 def values_of(head: nn.Module, states: States) -> Float[Tensor, "B T"]:

@@ -28,9 +28,11 @@ from oneloop.forward.reader import (
 )
 from oneloop.model.idle import Guest
 from oneloop.model.lora import adapters_off, has_adapters
-from oneloop.model.optimizer import Kind, optimizer_of
+from oneloop.model.optimizer import Kind, decayed, optimizer_of
 from oneloop.model.sharded import Entered, Root, Unsharded, own, whole
+from oneloop.objective.distributions import Categorical
 from oneloop.objective.logprobs import Entropy
+from oneloop.objective.natural import taken
 from oneloop.ports import SingleProcess, World
 from oneloop.room import Room
 
@@ -38,6 +40,7 @@ MOST_SKIPS = 3
 """Optimizer steps in a row with a gradient that is not finite, after which a run stops."""
 WITHOUT_CRITIC = ("rollout", "evaluation")
 """Phases of a step."""
+_NO_SHAPE = ("_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +81,7 @@ class Critic:
 
 
 class Learner:
-    """Implements `oneloop.ports.Models`.
+    """Implements `oneloop.ports.Models` and `TwiceDifferentiable`.
 
     Dropout stays off throughout: π_θ must be one function, or the ratio to π_old is noise.
 
@@ -95,6 +98,7 @@ class Learner:
             they are used, or until `phase` tells of one without them.
         shard: cuts models over the ranks, once they have been tried out; None: each rank holds a replica.
         world: the ranks. Passes without gradient are dealt to them, and gradients are added up.
+        natural: the policy is moved by a trust region: the optimizer has no moments of it.
         told: that memory ran out in a pass without gradient, which was made again in smaller ones.
     """
 
@@ -114,6 +118,7 @@ class Learner:
         offload_idle: bool = False,
         shard: Entered | None = None,
         world: World = SingleProcess(),  # noqa: B008
+        natural: bool = False,
         told: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.model, self.critic, self.optimization = policy.eval(), critic, optimization
@@ -121,7 +126,7 @@ class Learner:
         self._room = Room(max_tokens, world.ranks == 1, told)
         self.updates = 0
         self.skipped_in_a_row = 0
-        self._world = world
+        self._world, self._natural = world, natural
         self._scores = hasattr(policy, "score")
         self._entropy: Entropy = entropy
         plain = not self._scores and plain_head(policy)
@@ -213,7 +218,7 @@ class Learner:
                 (_trained(self.model), plan.learning_rate),
                 (self._critic_parameters(), plan.critic_learning_rate),
             )
-            for decay, picked in _decayed(named, plan.weight_decay)
+            for decay, picked in decayed(named, plan.weight_decay)
             if picked
         ]
         return optimizer_of(plan.optimizer, groups, self.device)
@@ -237,6 +242,20 @@ class Learner:
         """Everything that is trained, by a name that stays."""
         named = {f"policy.{name}": parameter for name, parameter in _trained(self.model)}
         return named | {f"critic.{name}": parameter for name, parameter in self._critic_parameters()}
+
+    def optimized_parameters(self) -> dict[str, nn.Parameter]:
+        """Those of `named_parameters` that the optimizer moves, and has moments of."""
+        of = "critic." if self._natural else ""
+        return {name: parameter for name, parameter in self.named_parameters().items() if name.startswith(of)}
+
+    def policy_parameters(self) -> list[nn.Parameter]:
+        return [parameter for _, parameter in _trained(self.model)]
+
+    def take_gradient(self) -> Float[Tensor, " n"]:
+        return taken(self.policy_parameters())
+
+    def distribution(self, batch: Batch) -> Categorical:
+        return self._read.distribution(batch)
 
     def policy(self, batch: Batch) -> PolicyOutput:
         if torch.is_grad_enabled():
@@ -280,6 +299,8 @@ class Learner:
     def _values(self, states: States, batch: Batch) -> tuple[Tensor, Tensor]:
         """V at every action, and after the last one."""
         assert self.critic is not None
+        if self._natural and self.critic.backbone is None:  # the trunk is the trust region's: the head alone is fitted
+            states = replace(states, flat=states.flat.detach())
         return values_of(self.critic.head, states), final_values_of(self.critic.head, states, batch.lengths)
 
     def _by_microbatch(self, batch: Batch, forward: Callable[[Batch], PolicyOutput]) -> PolicyOutput:
@@ -363,15 +384,6 @@ def _trained(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
 def _shape(model: PreTrainedModel) -> dict[str, Any]:
     """Everything that its configuration says of how it computes."""
     return {name: value for name, value in model.config.to_dict().items() if name not in _NO_SHAPE}
-
-
-_NO_SHAPE = ("_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype")
-
-
-def _decayed(named: Iterator[tuple[str, nn.Parameter]], weight_decay: float) -> list[tuple[float, list[nn.Parameter]]]:
-    """Matrices with weight decay; norms and biases without."""
-    members = [parameter for _, parameter in named]
-    return [(weight_decay, [p for p in members if p.dim() > 1]), (0.0, [p for p in members if p.dim() <= 1])]
 
 
 def _slow_note(model: PreTrainedModel, plain: bool) -> str:

@@ -6,7 +6,7 @@ References: AdamW arXiv:1711.05101; 8-bit moments arXiv:2110.02861; Adafactor ar
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from math import prod
 from typing import Any, Literal, NamedTuple
@@ -68,6 +68,12 @@ def optimizer_of(kind: Kind, groups: Sequence[dict[str, Any]], device: torch.dev
     from bitsandbytes.optim.adamw import AdamW8bit  # noqa: PLC0415  # heavy, and an extra
 
     return AdamW8bit(groups, min_8bit_size=LEAST)  # pyright: ignore[reportArgumentType]
+
+
+def decayed(named: Iterable[tuple[str, nn.Parameter]], weight_decay: float) -> list[tuple[float, list[nn.Parameter]]]:
+    """Matrices with weight decay; norms and biases without."""
+    members = [parameter for _, parameter in named]
+    return [(weight_decay, [p for p in members if p.dim() > 1]), (0.0, [p for p in members if p.dim() <= 1])]
 
 
 def layout(kind: Kind, shape: Sequence[int]) -> dict[str, Piece]:

@@ -73,6 +73,35 @@ class ScoreFunction:
 
 
 @dataclass(frozen=True)
+class Ratio:
+    """The surrogate without a clip: L = −ρ_t Â_t,  ρ_t = π_θ(a_t|s_t)/π_old(a_t|s_t).
+
+    At θ_old its gradient is the policy gradient; away from it somebody else must bound the step.
+
+    Reference: TRPO arXiv:1502.05477, eq. 14; L^CPI in PPO arXiv:1707.06347, eq. 6.
+    """
+
+    uses_old = True
+    proportional = True
+
+    def __call__(
+        self,
+        logprobs: Float[Tensor, "B T"],
+        old_logprobs: Float[Tensor, "B T"],
+        advantages: Float[Tensor, "B T"],
+        mask: Bool[Tensor, "B T"],
+    ) -> tuple[Float[Tensor, "B T"], Bool[Tensor, "B T"]]:
+        advantages = torch.where(mask, advantages, 0.0)
+        log_ratio = torch.where(mask, logprobs, 0.0) - torch.where(mask, old_logprobs, 0.0)
+        ratio = log_ratio.clamp(-LOG_RATIO_BOUND, LOG_RATIO_BOUND).exp()
+        return -ratio * advantages, (log_ratio.abs() > LOG_RATIO_BOUND) & (advantages != 0)
+
+    @property
+    def formula(self) -> str:
+        return "−ρ·Âₜ,  ρ = π_θ(aₜ|sₜ)/π_old(aₜ|sₜ)"
+
+
+@dataclass(frozen=True)
 class ClippedRatio:
     """PPO's clipped surrogate: L = −min(ρ_t Â_t, clip(ρ_t, 1−low, 1+high) Â_t).
 

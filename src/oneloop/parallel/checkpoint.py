@@ -45,7 +45,7 @@ def write_state(folder: Path, learner: Learner, extra: Mapping[str, Any], world:
 
 
 def _moments(learner: Learner) -> Iterator[tuple[str, Tensor]]:
-    for name, parameter in learner.named_parameters().items():
+    for name, parameter in learner.optimized_parameters().items():
         for key, value in as_tensors(learner.optimizer.state.get(parameter, {})).items():
             yield f"{name}|{key}", whole(value)
 
@@ -68,7 +68,7 @@ def read_state(folder: Path, learner: Learner) -> dict[str, Any]:
         ) from error
     if not found and learner.updates == 0:
         return state
-    expected = learner.named_parameters()
+    expected = learner.optimized_parameters()
     if found.keys() != expected.keys():
         odd = sorted(found.keys() ^ expected.keys())[0]
         raise CheckpointError(
@@ -99,7 +99,8 @@ def checkpoint_bytes(learner: Learner) -> int:
     frozen = () if has_adapters(learner.model) else learner.model.parameters()
     saved = {id(one): one for one in (*trained, *frozen)}
     kind = learner.optimization.optimizer
-    moments = sum(piece.nbytes for one in trained for piece in layout(kind, one.shape).values())
+    optimized = learner.optimized_parameters().values()
+    moments = sum(piece.nbytes for one in optimized for piece in layout(kind, one.shape).values())
     return moments + sum(one.numel() * one.element_size() for one in saved.values())
 
 

@@ -25,6 +25,7 @@ from oneloop.plan.shapes import Shapes, shapes_of
 from oneloop.plan.spread import Spread, copy_of
 from oneloop.plan.standing import Standing
 from oneloop.recipes.meter import keeps_freed
+from oneloop.recipes.region import bounded, check_second_derivative
 from oneloop.recipes.resolve import Algorithm, kind_of, resolved
 from oneloop.rollout.cache import FIRST_COLUMNS, Prefilled
 from oneloop.rollout.decoding import PREFILL_TOKENS, WORTH_SHARING
@@ -110,12 +111,14 @@ def bill(run: Run, lengths: Lengths) -> Bill:
     if run.lora:
         check_available(f"--lora {run.lora}")
     shapes = shapes_of(run, algorithm)
+    check_second_derivative(algorithm, shapes.cast.policy)
     samples, cast = kind_of(algorithm) == "prompts", shapes.cast
-    standing = Standing(run, shapes, samples)
+    standing = Standing(run, algorithm, shapes, samples)
     spread, policy, critic = standing.spread, shapes.policy, shapes.critic
     batch = assumed_batch(run, algorithm, lengths)
     mini = next(batch.split(run.groups_per_update))
     update = cast.update(algorithm, mini, run.max_tokens)
+    twice = cast.curving(mini, run.max_tokens) if bounded(algorithm) else 0
     reading = max(one.reading(batch, run.max_tokens) for one in (cast, shapes.teacher) if one)
     whole = max(spread.passing(cast.policy, shapes.critic_module), spread.passing(shapes.reference))
     draws = samples and run.engine == "builtin"
@@ -128,7 +131,7 @@ def bill(run: Run, lengths: Lengths) -> Bill:
         *([_rollout(run, shapes, batch, standing, rollout)] if samples else []),
         *([Phase("evaluate", standing("evaluate") | evaluation)] if evaluation else []),
         Phase("prepare", standing("prepare") | _gathered(whole) | _with_waste("forward pass", reading, shapes, batch)),
-        Phase("update", standing("update") | _update(run, shapes, spread, update.most, mini)),
+        Phase("update", standing("update") | _update(run, shapes, spread, max(update.most, twice), mini)),
     ]
     table: dict[str, dict[str, int]] = {
         name: {

@@ -35,8 +35,11 @@ from oneloop.forward.reader import Backbone, CausalReader, final_values_of, rewa
 from oneloop.model.load import load_policy, quiet
 from oneloop.model.lora import Lora, add_adapters, base_of
 from oneloop.objective.logprobs import HEAD_MEMORY, Entropy, HeadMemory
+from oneloop.objective.natural import fisher_vector_product, flat
 from oneloop.recipes.resolve import Algorithm
 
+VECTORS = 5
+"""Of a trust region's step, beside the product with the Fisher."""
 Role = Literal["policy", "reward model", "critic"]
 HEAD_CHANGES = ("final_logit_softcapping", "logits_scaling", "logit_scale", "output_multiplier_scale")
 """Settings of configurations whose logits are more than the output embedding times the last state."""
@@ -265,6 +268,19 @@ class Cast:
     def _pass(self, algorithm: Algorithm, micro: Batch, batch: Batch, ledger: Ledger) -> None:
         loss = algorithm.loss(self.forward(micro, ledger, self.entropy), micro, batch.size)
         loss.value.backward()
+
+    def curving(self, batch: Batch, max_tokens: int) -> int:
+        """Bytes of a trust region's step at its worst moment: a product with the Fisher, over the largest microbatch.
+
+        Beside it are vectors of the policy's size: its gradient, those of conjugate gradient, and the way back.
+        """
+        parameters = [parameter for parameter in self.policy.parameters() if parameter.requires_grad]
+        read, ledger = CausalReader(self.backbone, self.temperature, plain_head(self.policy)), self.ledger()
+        with ledger:
+            here = read.distribution(next(batch.microbatches(max_tokens)))
+            product = fisher_vector_product(here.detached().kl(here).mean(), parameters)
+            product(flat([torch.zeros_like(parameter) for parameter in parameters]))
+        return ledger.most + VECTORS * size_of(self.policy, trained=True)
 
     @torch.no_grad()
     def reading(self, batch: Batch, max_tokens: int) -> int:

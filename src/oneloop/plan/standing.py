@@ -10,6 +10,8 @@ from oneloop.plan.rehearsal import size_of
 from oneloop.plan.shapes import Shapes, kind_of_device
 from oneloop.plan.spread import Spread, copy_of
 from oneloop.recipes.device import offloads
+from oneloop.recipes.region import bounded
+from oneloop.recipes.resolve import Algorithm
 
 RUNTIME = {"cpu": 30 * 2**20, "cuda": 0}
 """What the first steps touch beside tensors: pages of libraries, buffers of products, objects of the run. It is what is
@@ -36,12 +38,12 @@ class Held(NamedTuple):
 class Standing:
     """What a rank holds in every phase, less what is away."""
 
-    def __init__(self, run: Run, shapes: Shapes, samples: bool) -> None:
+    def __init__(self, run: Run, algorithm: Algorithm, shapes: Shapes, samples: bool) -> None:
         self.spread, kind, cast = Spread.of(run), run.optimizer, shapes.cast
         self._away = IDLE if offloads(run) else {}
         reward = shapes.reward.policy if shapes.reward else None
         held = {
-            "policy": Held(shapes.policy.all, state_bytes(kind, cast.policy)),
+            "policy": Held(shapes.policy.all, 0 if bounded(algorithm) else state_bytes(kind, cast.policy)),
             "critic": Held(shapes.critic.all, state_bytes(kind, shapes.critic_module)),
             "teacher" if run.teacher else "reference": Held(size_of(shapes.reference)),
             "reward model": Held(size_of(reward)),

@@ -47,6 +47,7 @@ from oneloop.recipes.inputs import Inputs
 from oneloop.recipes.meter import settle_malloc
 from oneloop.recipes.models import compiler_of, dtype_of, frozen, recompute_of, trained
 from oneloop.recipes.reference_cache import Kept
+from oneloop.recipes.region import bounded, check_second_derivative, critic_steps
 from oneloop.recipes.resolve import Algorithm, ReferenceFrom, entropy_of, reference_from, scores
 from oneloop.recipes.sampler import AnyEngine, engine_of
 from oneloop.recipes.stored import Stored
@@ -130,8 +131,10 @@ def assemble(
         offload_idle=offloads(run),
         shard=sharding,
         world=world,
+        natural=bounded(algorithm),
         told=say,
     )
+    check_second_derivative(algorithm, policy)
     compiling = f"--compile: layers tried out and compiled in {perf_counter() - begin:.0f} s" if run.compile else ""
     if run.device == "cpu":
         largest = max(parameter.nbytes for parameter in policy.parameters())
@@ -203,7 +206,7 @@ def _optimization(run: Run, algorithm: Algorithm) -> Optimization:
     return Optimization(
         learning_rate=run.learning_rate,
         critic_learning_rate=run.critic_learning_rate,
-        total_updates=run.steps * per_epoch * algorithm.epochs,
+        total_updates=run.steps * per_epoch * algorithm.epochs * critic_steps(algorithm),
         warmup_updates=run.warmup,
         schedule=run.schedule,
         weight_decay=run.weight_decay,

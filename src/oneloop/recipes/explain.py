@@ -73,6 +73,30 @@ SOURCES = {
         "π_ref is the teacher, --teacher; each token's log-ratio stands for the sum over the vocabulary, and no token "
         "answers for later ones",
     ),
+    "trpo": Source(
+        "Trust region policy optimization",
+        "arXiv:1502.05477, eq. 14 and appendix C",
+        "ppo",
+        "γ = 1, token mean and the KL anchor of PPO here; the critic is fitted to the batch before the step",
+    ),
+    "npg": Source(
+        "Natural policy gradient",
+        "Kakade 2001; arXiv:1502.05477, section 7",
+        "trpo",
+        "the step's length is that of TRPO, √(2δ/gᵀF⁻¹g), instead of a fixed rate",
+    ),
+    "a2c": Source(
+        "Advantage actor-critic",
+        "arXiv:1602.01783; as a case of PPO arXiv:2205.09123",
+        "ppo",
+        "GAE, whitening and the KL anchor of PPO here; the paper has n-step returns and an entropy bonus of 0.01",
+    ),
+    "vpg": Source(
+        "Vanilla policy gradient with a learned baseline",
+        "Sutton et al. 2000; arXiv:1506.02438, eq. 1",
+        "reinforce",
+        "token mean instead of a sum per sequence",
+    ),
 }
 
 
@@ -127,6 +151,10 @@ def _pieces(algorithm: Algorithm) -> list[tuple[str, str]]:
     limit = algorithm.target_kl
     stop = "" if limit is None else f"; the rest is dropped when KL(π_old‖π_θ) exceeds {limit:g} nats per token"
     pieces.append(("epochs", f"{algorithm.epochs}{stop}"))
+    if algorithm.region is not None:
+        pieces.append(("trust region", formula_of(algorithm.region)))
+        if algorithm.critic is not None:
+            pieces.append(("", f"the critic: {algorithm.region.critic_steps} steps of the optimizer before it"))
     pieces.append(("bounds", f"|log ρ| ≤ {LOG_RATIO_BOUND:g}"))
     return pieces
 
@@ -170,7 +198,7 @@ def facts(algorithm: Algorithm) -> dict[str, str | float | bool | None]:
     pieces = {
         name: getattr(algorithm, name, None) for name in ("surrogate", "advantage", "aggregate", "link", "reward")
     }
-    critic, kl = getattr(algorithm, "critic", None), getattr(algorithm, "kl", None)
+    critic, kl, region = (getattr(algorithm, name, None) for name in ("critic", "kl", "region"))
     reads = {
         "eps_low": (pieces["surrogate"], "low"),
         "eps_high": (pieces["surrogate"], "high"),
@@ -189,6 +217,7 @@ def facts(algorithm: Algorithm) -> dict[str, str | float | bool | None]:
         "value_clip": (critic, "clip"),
         "entropy": (algorithm, "entropy"),
         "target_kl": (algorithm, "target_kl"),
+        "max_kl": (region, "max_kl"),
         "epochs": (algorithm, "epochs"),
         "label_smoothing": (pieces["link"], "label_smoothing"),
     }

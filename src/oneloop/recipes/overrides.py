@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from math import isfinite
 from typing import Any, TypeVar
 
-from oneloop.algorithms import ALGORITHMS, Critic
+from oneloop.algorithms import ALGORITHMS, Critic, TrustRegion
 from oneloop.errors import ConfigError
 from oneloop.methods import check_name
 from oneloop.objective import advantage, aggregate, correction, divergence, preference, select, shaping, surrogate
@@ -21,7 +21,7 @@ PIECES = {
     piece.__name__: piece
     for module, names in (
         (advantage, ("GAE", "GroupRelative", "LeaveOneOut", "BatchWhitened", "NoBaseline")),
-        (surrogate, ("ScoreFunction", "ClippedRatio", "ClippedWeight")),
+        (surrogate, ("ScoreFunction", "Ratio", "ClippedRatio", "ClippedWeight")),
         (aggregate, ("TokenMean", "SequenceMean", "FixedLength")),
         (divergence, ("KL", "AdaptiveKL")),
         (shaping, ("OverlongPenalty",)),
@@ -30,7 +30,7 @@ PIECES = {
         (preference, ("ImplicitReward", "LogOdds", "RewardHead", "LogSigmoid", "SquaredMargin", "Hinge")),
     )
     for piece in (getattr(module, name) for name in names)
-} | {"Critic": Critic}
+} | {"Critic": Critic, "TrustRegion": TrustRegion}
 
 
 def named_algorithm(name: str) -> Algorithm:

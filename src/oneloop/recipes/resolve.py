@@ -16,6 +16,7 @@ from oneloop.objective.preference import RewardHead
 from oneloop.objective.shaping import OverlongPenalty
 from oneloop.recipes.explain import Algorithm
 from oneloop.recipes.overrides import named_algorithm, overridden
+from oneloop.recipes.region import check_region
 
 
 def resolved(run: Run, given: Algorithm | None = None) -> Algorithm:
@@ -40,6 +41,7 @@ def resolved(run: Run, given: Algorithm | None = None) -> Algorithm:
             "one's. Fix: --set correction=TruncatedImportance(2)"
         )
     _check_reference(run, algorithm)
+    check_region(run, algorithm)
     return algorithm
 
 
