@@ -53,7 +53,8 @@ class Environments:
             taken.append(action)
         seen, rewards, terminated, cut, _ = self._vector.step(given)
         if not np.isfinite(rewards).all():
-            raise RewardError(f"--env {self._env} gave the reward {rewards[~np.isfinite(rewards)][0]}, no finite number")
+            odd = rewards[~np.isfinite(rewards)][0]
+            raise RewardError(f"--env {self._env} gave the reward {odd}. Fix: in the environment, a finite number")
         after = self.spaces.observed(seen).copy()
         ended = terminated | cut
         self.observations = self._begun(ended) if ended.any() else after
@@ -90,16 +91,21 @@ class Environments:
     def _replayed(self) -> np.ndarray:
         """All episodes end up where they were at the same time: a shorter one begins later."""
         lengths = self.lengths()
-        starts, done = lengths.max() - lengths, np.zeros(self.count, dtype=bool)
-        for t in range(lengths.max()):
+        longest = int(lengths.max())
+        starts, done = longest - lengths, np.zeros(self.count, dtype=bool)
+        seen: Any = None
+        for t in range(longest):
             if (fresh := (starts == t) | done | (t == 0)).any():
                 self._reset(fresh)
             # before its beginning, an environment that has to be stepped goes along with anything
-            given = [taken[t - start] if t >= start else taken[0] if taken else self._anything()
-                     for taken, start in zip(self._taken, starts, strict=True)]  # fmt: skip
-            seen, _, terminated, truncated, _ = self._vector.step(np.array(given, dtype=self._vector.action_space.dtype))
+            given = [
+                taken[t - start] if t >= start else self._anything()
+                for taken, start in zip(self._taken, starts, strict=True)
+            ]
+            actions = np.array(given, dtype=self._vector.action_space.dtype)
+            seen, _, terminated, truncated, _ = self._vector.step(actions)
             done = terminated | truncated
-        last = starts == lengths.max()
+        last = starts == longest
         return self._reset(last) if last.any() else self.spaces.observed(seen).copy()
 
     def _anything(self) -> Any:

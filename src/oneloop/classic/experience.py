@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from statistics import fmean, pstdev
 from typing import Any, NamedTuple
 
@@ -54,7 +54,6 @@ class Interaction:
     Args:
         steps: in each environment, for one step of the loop.
         normalized, scaled: what the policy sees of observations, and what it learns from of rewards.
-        told: of episodes that could not be replayed.
     """
 
     def __init__(
@@ -66,13 +65,14 @@ class Interaction:
         seed: int,
         normalized: Observations,
         scaled: Rewards,
-        told: Callable[[str], None] = lambda text: None,
     ) -> None:
-        self._environments, self._agent, self._steps, self._seed, self._told = environments, agent, steps, seed, told
+        self._environments, self._agent, self._steps, self._seed = environments, agent, steps, seed
         self._normalized, self._scaled = normalized, scaled
         self._returns, self._lengths = np.zeros(environments.count), np.zeros(environments.count, dtype=np.int64)
         self._ended: list[Episode] = []
         self._recent: deque[float] = deque(maxlen=RECENT)
+        self.lost: list[str] = []
+        """What `restore` could not put back, in words."""
 
     def batch(self, step: int) -> Pieces:
         rng = np.random.default_rng(named_seed(self._seed, "actions", step))
@@ -115,7 +115,7 @@ class Interaction:
         """The policy acts with the weights that are trained."""
 
     def report(self, batch: Batch) -> Report:
-        scalars = {"environment_steps": float(batch.mask.numel() and self._steps * self._environments.count)}
+        scalars = {"environment_steps": float(self._steps * self._environments.count)}
         if self._ended:
             scalars |= episode_scalars(self._ended)
         if self._recent:
@@ -142,7 +142,7 @@ class Interaction:
             self._returns[other] = 0.0
             self._lengths[other] = 0
             self._scaled.forget(other)
-            self._told(
+            self.lost.append(
                 f"{len(other)} of {self._environments.count} episodes came out otherwise when they were replayed from "
                 "their seeds and actions, and begin anew: the run goes on, with other numbers than without the stop"
             )

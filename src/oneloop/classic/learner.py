@@ -132,9 +132,7 @@ def laid_end_to_end(parameters: list[nn.Parameter]) -> nn.Parameter:
     flat = nn.Parameter(torch.cat([parameter.detach().reshape(-1) for parameter in parameters]))
     flat.grad = torch.zeros_like(flat)
     sizes = [parameter.numel() for parameter in parameters]
-    for parameter, data, gradient in zip(
-        parameters, flat.detach().split(sizes), flat.grad.split(sizes), strict=True
-    ):
+    for parameter, data, gradient in zip(parameters, flat.detach().split(sizes), flat.grad.split(sizes), strict=True):
         parameter.data, parameter.grad = data.view_as(parameter), gradient.view_as(parameter)
     return flat
 

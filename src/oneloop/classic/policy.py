@@ -30,14 +30,15 @@ class Perceptron(nn.Module):
 
     def __init__(self, sizes: Sequence[int], gain: float, rng: torch.Generator) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(before, after) for before, after in pairwise(sizes))
-        for layer in self.layers:
-            last = layer is self.layers[-1]
+        self._linear = [nn.Linear(before, after) for before, after in pairwise(sizes)]
+        self.layers = nn.ModuleList(self._linear)
+        for layer in self._linear:
+            last = layer is self._linear[-1]
             nn.init.orthogonal_(layer.weight, gain if last else math.sqrt(2), generator=rng)
             nn.init.zeros_(layer.bias)
 
     def forward(self, x: Float[Tensor, "N D"]) -> Float[Tensor, "N O"]:
-        *hidden, last = self.layers
+        *hidden, last = self._linear
         for layer in hidden:
             x = torch.tanh(linear(x, layer.weight, layer.bias))
         return linear(x, last.weight, last.bias)

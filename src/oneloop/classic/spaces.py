@@ -65,8 +65,7 @@ def spaces_of(observation: Any, action: Any, env: str) -> Spaces:
     else:
         raise ConfigError(
             f"--env {env} shows {observation}: a perceptron reads vectors (Box) and indices (Discrete), no pictures, "
-            "texts or mixtures. Fix: an environment with such observations, or a wrapper that flattens them, registered "
-            "under a name of its own"
+            "texts or mixtures. Fix: another environment, or a wrapper that flattens them, under a name of its own"
         )
     if not 0 < features <= MOST:
         raise ConfigError(f"--env {env} shows {features} numbers; a perceptron is given at most {MOST}")
@@ -77,5 +76,5 @@ def spaces_of(observation: Any, action: Any, env: str) -> Spaces:
         return Spaces(features, one_hot, (first, 0), 0, low, high, tuple(action.shape))
     raise ConfigError(
         f"--env {env} takes {action}: policies choose one of several actions (Discrete) or a vector of floats (Box). "
-        "Fix: a wrapper that makes it one of these, registered under a name of its own"
+        "Fix: another environment, or a wrapper that makes it one of these, under a name of its own"
     )
