@@ -60,6 +60,10 @@ class Environments:
         self.observations = self._begun(ended) if ended.any() else after
         return Step(after, rewards, terminated, cut & ~terminated)
 
+    def begin(self) -> None:
+        """The next episode of all, whatever is running."""
+        self.observations = self._begun(np.ones(self.count, dtype=bool))
+
     def lengths(self) -> np.ndarray:
         """Steps of each running episode so far."""
         return np.array([len(taken) for taken in self._taken])

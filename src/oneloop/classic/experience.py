@@ -21,6 +21,8 @@ from oneloop.seeds import named_seed
 
 RECENT = 100
 """Episodes of the mean return that says whether a task is solved."""
+MORE = 32
+"""Steps of all environments at a time, while some episodes have yet to be finished."""
 
 
 class Episode(NamedTuple):
@@ -36,6 +38,7 @@ class Steps(NamedTuple):
     Args:
         observations: s_t as the policy sees it.
         after: s_(t+1), filled where the row is cut: at a time limit, and at the last step.
+        live: steps that count. Others only let an environment go along until the last episode is over.
     """
 
     observations: Tensor
@@ -44,6 +47,7 @@ class Steps(NamedTuple):
     rewards: np.ndarray
     terminated: np.ndarray
     truncated: np.ndarray
+    live: np.ndarray
 
 
 class Interaction:
@@ -53,6 +57,8 @@ class Interaction:
 
     Args:
         steps: in each environment, for one step of the loop.
+        whole: steps go on until every episode is over, and the next ones begin anew: a return that no critic continues
+            must not be cut.
         normalized, scaled: what the policy sees of observations, and what it learns from of rewards.
     """
 
@@ -65,9 +71,10 @@ class Interaction:
         seed: int,
         normalized: Observations,
         scaled: Rewards,
+        whole: bool = False,
     ) -> None:
         self._environments, self._agent, self._steps, self._seed = environments, agent, steps, seed
-        self._normalized, self._scaled = normalized, scaled
+        self._normalized, self._scaled, self._whole = normalized, scaled, whole
         self._returns, self._lengths = np.zeros(environments.count), np.zeros(environments.count, dtype=np.int64)
         self._ended: list[Episode] = []
         self._recent: deque[float] = deque(maxlen=RECENT)
@@ -77,22 +84,45 @@ class Interaction:
     def batch(self, step: int) -> Pieces:
         rng = np.random.default_rng(named_seed(self._seed, "actions", step))
         self._ended = []
-        steps = self._empty()
-        seen, noise = steps.observations.numpy(), self._agent.head.noise(rng, *steps.rewards.shape)
-        for t in range(self._steps):
-            seen[t] = self._normalized.seen(self._environments.observations)
-            steps.actions[t] = self._agent.act(steps.observations[t], noise[t])
-            result = self._environments.step(steps.actions[t])
-            steps.rewards[t], steps.terminated[t], steps.truncated[t] = result[1:]
-            if t == self._steps - 1 or steps.truncated[t].any():
-                steps.after[t] = self._normalized(result.observations)
-            self._count(result.rewards, result.terminated | result.truncated)
+        live = np.ones(self._environments.count, dtype=bool)
+        parts = [self._acted(rng, self._steps, live)]
+        if self._whole:
+            live &= ~(parts[0].terminated[-1] | parts[0].truncated[-1])
+            while live.any():
+                parts.append(self._acted(rng, MORE, live, until_over=True))
+            self._environments.begin()
+            self._forget(list(range(self._environments.count)))
+        steps = Steps(
+            torch.cat([part.observations for part in parts]),
+            *map(np.concatenate, zip(*(part[1:] for part in parts), strict=True)),
+        )
         self._recent.extend(episode.reward for episode in self._ended)
         scaled = self._scaled.scaled(steps.rewards, steps.terminated | steps.truncated)
         return pieces(steps._replace(rewards=scaled), continuous=not self._environments.spaces.choices)
 
-    def _empty(self) -> Steps:
-        spaces, shape = self._environments.spaces, (self._steps, self._environments.count)
+    def _acted(self, rng: np.random.Generator, count: int, live: np.ndarray, until_over: bool = False) -> Steps:
+        """So many steps of all environments.
+
+        Args:
+            live: environments whose steps count; with `until_over`, those that are over are taken out of it.
+        """
+        steps = self._empty(count)
+        seen, noise = steps.observations.numpy(), self._agent.head.noise(rng, *steps.rewards.shape)
+        for t in range(count):
+            seen[t] = self._normalized.seen(self._environments.observations)
+            steps.actions[t] = self._agent.act(steps.observations[t], noise[t])
+            result = self._environments.step(steps.actions[t])
+            steps.rewards[t], steps.terminated[t], steps.truncated[t] = result[1:]
+            steps.live[t] = live
+            if t == count - 1 or steps.truncated[t].any():
+                steps.after[t] = self._normalized(result.observations)
+            self._count(result.rewards, result.terminated | result.truncated, live)
+            if until_over:
+                live &= ~(result.terminated | result.truncated)
+        return steps
+
+    def _empty(self, count: int) -> Steps:
+        spaces, shape = self._environments.spaces, (count, self._environments.count)
         vector = (*shape, spaces.features)
         return Steps(
             torch.empty(vector),  # torch's memory is aligned alike in every process, and so are the sums over it
@@ -101,21 +131,29 @@ class Interaction:
             np.zeros(shape),
             np.zeros(shape, dtype=bool),
             np.zeros(shape, dtype=bool),
+            np.ones(shape, dtype=bool),
         )
 
-    def _count(self, rewards: np.ndarray, ended: np.ndarray) -> None:
+    def _count(self, rewards: np.ndarray, ended: np.ndarray, live: np.ndarray) -> None:
         self._returns += rewards
         self._lengths += 1
         if ended.any():
-            self._ended += map(Episode, self._returns[ended].tolist(), self._lengths[ended].tolist())
+            counts = ended & live
+            self._ended += map(Episode, self._returns[counts].tolist(), self._lengths[counts].tolist())
             self._returns[ended] = 0.0
             self._lengths[ended] = 0
+
+    def _forget(self, environments: list[int]) -> None:
+        """Their episodes are others."""
+        self._returns[environments] = 0.0
+        self._lengths[environments] = 0
+        self._scaled.forget(environments)
 
     def update(self, models: Models, step: int) -> None:
         """The policy acts with the weights that are trained."""
 
     def report(self, batch: Batch) -> Report:
-        scalars = {"environment_steps": float(self._steps * self._environments.count)}
+        scalars = {"environment_steps": float(batch.lengths.sum())}
         if self._ended:
             scalars |= episode_scalars(self._ended)
         if self._recent:
@@ -139,9 +177,7 @@ class Interaction:
         self._normalized.restore(state["observations"])
         self._scaled.restore(state["rewards"])
         if other := self._environments.restore(state["environments"]):
-            self._returns[other] = 0.0
-            self._lengths[other] = 0
-            self._scaled.forget(other)
+            self._forget(other)
             self.lost.append(
                 f"{len(other)} of {self._environments.count} episodes came out otherwise when they were replayed from "
                 "their seeds and actions, and begin anew: the run goes on, with other numbers than without the stop"
@@ -166,6 +202,7 @@ def pieces(steps: Steps, *, continuous: bool) -> Pieces:
     """Cut into rows where an episode ends, and at the last step."""
     cut = steps.terminated | steps.truncated
     cut[-1] = True
+    cut &= steps.live
     environment, end = cut.T.nonzero()
     begin = np.where(np.r_[True, environment[1:] != environment[:-1]], 0, np.r_[0, end[:-1] + 1])
     lengths = end - begin + 1

@@ -41,7 +41,9 @@ MUJOCO = Preset(schedule="linear", normalize=("observations", "rewards"))
 PRESETS: dict[str, Preset] = {
     # the zoo's, with 128 steps of each environment where it has 32 and half the epochs: fewer, larger steps of the loop
     "CartPole-v1": Preset(envs=8, steps_per_env=128, minibatch=256, learning_rate=1e-3, gamma=0.98, lam=0.8),
-    "Acrobot-v1": Preset(steps=50, envs=16, steps_per_env=256, minibatch=64, epochs=4, lam=0.94, normalize=("observations",)),
+    "Acrobot-v1": Preset(
+        steps=50, envs=16, steps_per_env=256, minibatch=64, epochs=4, lam=0.94, normalize=("observations",)
+    ),
     "Pendulum-v1": Preset(steps=50, envs=4, steps_per_env=1024, minibatch=64, learning_rate=1e-3, gamma=0.9),
     "LunarLander-v3": Preset(steps=60, envs=16, steps_per_env=1024, epochs=4, gamma=0.999, lam=0.98, entropy=0.01),
     "MountainCar-v0": Preset(

@@ -80,6 +80,7 @@ def assemble_agent(run: Run, algorithm: Algorithm, checkpoint: Path | None = Non
         seed=run.seed,
         normalized=normalized,
         scaled=Rewards(run.envs, getattr(value.advantage, "gamma", 1.0), "rewards" in run.normalize),
+        whole=value.critic is None,
     )
     player = Player(run.env, agent, spaces, normalized)
     measure = Every(run.eval_every, run.steps, partial(evaluation_scalars, player, run.eval_size, run.seed))
