@@ -369,5 +369,6 @@ def not_default(run: Run) -> dict[str, Any]:
 def default_run(algorithm: str, env: str = "") -> Run:
     """The settings of an algorithm before anything is said about them; with `env`, in that environment."""
     if env:
-        return replace(Run(), algorithm=algorithm, env=env, out=f"runs/{env}", **presets.settings(env, algorithm))
+        name = f"{algorithm}-{env}".replace("/", "-").replace(":", "-")
+        return replace(Run(), algorithm=algorithm, env=env, out=f"runs/{name}", **presets.settings(env, algorithm))
     return replace(Run(), algorithm=algorithm, out=f"runs/{algorithm}", **DEFAULTS.get(algorithm, {}))

@@ -189,8 +189,8 @@ def episode_scalars(episodes: list[Episode]) -> dict[str, float]:
     rewards, lengths = [episode.reward for episode in episodes], [episode.length for episode in episodes]
     return {
         "reward": fmean(rewards),
-        "reward_std": pstdev(rewards),
         "episode_return/mean": fmean(rewards),
+        "episode_return/std": pstdev(rewards),
         "episode_return/min": min(rewards),
         "episode_return/max": max(rewards),
         "episode_length/mean": fmean(lengths),
