@@ -153,6 +153,8 @@ def test_a_value_in_python_keeps_its_pieces(tmp_path: Path) -> None:
     anchored = replace(mine, kl=PPO.kl)
     rows = oneloop.fit(anchored, env="CartPole-v1", out=tmp_path / "anchored", quiet=True, **small).record.metrics
     assert rows[0]["kl"] == 0 and rows[1]["kl"] > 0, "π_ref is the policy at its start"
+    with pytest.raises(ConfigError, match="holds an agent"):
+        done.policy()
     with pytest.raises(ConfigError, match="no model, data or reward"):
         oneloop.fit(mine, env="CartPole-v1", data="task:addition")
     with pytest.raises(ConfigError, match="which model"):

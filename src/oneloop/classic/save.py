@@ -82,6 +82,14 @@ def load_player(folder: Path) -> Player:
         raise CheckpointError(f"{folder} holds no agent ({type(error).__name__}: {error})") from error
 
 
+def is_agent(folder: Path) -> bool:
+    """Whether a model folder holds an agent, by its config.json."""
+    try:
+        return "spaces" in json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+
+
 def load_weights(agent: Agent, policy: Path, critic: Path) -> None:
     """Of a checkpoint, in place.
 
