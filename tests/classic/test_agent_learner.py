@@ -53,11 +53,23 @@ def test_every_parameter_is_a_part_of_what_the_optimizer_has_and_stays_one() -> 
     loss(learner.model, torch.Generator().manual_seed(0)).backward()
     learner.step()
     flat = learner.named_parameters()
-    for name, members in (("policy", learner.parameters()), ("critic", list(learner.model.critic.parameters()))):
+    for name, members in (("policy", learner.policy_parameters()), ("critic", list(learner.model.critic.parameters()))):
         assert torch.equal(flat[name].data, torch.cat([member.data.reshape(-1) for member in members]))
         assert torch.equal(flat[name].grad, torch.cat([member.grad.reshape(-1) for member in members]))
         assert not flat[name].grad.any()
     assert sum(one.numel() for one in flat.values()) == sum(one.numel() for one in learner.model.parameters())
+
+
+def test_a_gradient_that_was_taken_moves_no_policy() -> None:
+    """For whoever moves the policy otherwise: the step after it is the critic's."""
+    learner = made()
+    loss(learner.model, torch.Generator().manual_seed(0)).backward()
+    wanted = torch.cat([parameter.grad.reshape(-1).clone() for parameter in learner.policy_parameters()])
+    before = {name: flat.clone() for name, flat in learner.named_parameters().items()}
+    assert torch.equal(learner.take_gradient(), wanted) and wanted.any()
+    learner.step()
+    after = learner.named_parameters()
+    assert torch.equal(before["policy"], after["policy"]) and not torch.equal(before["critic"], after["critic"])
 
 
 def test_a_gradient_that_is_no_number_moves_nothing_and_the_third_ends_the_run() -> None:

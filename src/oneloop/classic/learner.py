@@ -53,9 +53,17 @@ class AgentLearner:
         """Everything that is trained, as the optimizer has it: one tensor for the policy and one for the critic."""
         return dict(self._flat)
 
-    def parameters(self) -> list[nn.Parameter]:
-        """Of the policy: what its log-probs are differentiated by."""
+    def policy_parameters(self) -> list[nn.Parameter]:
+        """All that log π_θ depends on."""
         return self.model.policy_parameters()
+
+    def take_gradient(self) -> Float[Tensor, " n"]:
+        """What was added up for `policy_parameters`, end to end. A `step` after that moves the critic alone."""
+        gradient = self._flat["policy"].grad
+        assert gradient is not None
+        taken = gradient.clone()
+        gradient.zero_()
+        return taken
 
     def check_weights(self) -> None:
         """Raises: DivergedError for weights that are no numbers."""

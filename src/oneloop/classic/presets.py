@@ -55,8 +55,10 @@ PRESETS: dict[str, Preset] = {
     "Walker2d-v5": MUJOCO,
     "Swimmer-v5": MUJOCO,
 }
-WITH_CRITIC = ("ppo",)
-"""Algorithms that have every piece of PPO."""
+ONE_UPDATE = ("reinforce", "reinforce_pp", "vpg", "a2c", "trpo", "npg")
+"""Algorithms that make one update of each batch."""
+BOUNDED = ("trpo", "npg")
+"""Algorithms whose steps have no learning rate; that of their critic is sb3-contrib's."""
 
 
 def settings(env: str, algorithm: str) -> dict[str, Any]:
@@ -76,22 +78,28 @@ def settings(env: str, algorithm: str) -> dict[str, Any]:
         "eval_size": 100,
         "set": _pieces(preset, algorithm),
     }
-    if algorithm in WITH_CRITIC:
-        return found
-    # one update of each batch, which is all that an unclipped surrogate may make of it
-    return found | {"minibatch": 0, "epochs": 1}
+    if algorithm in ONE_UPDATE:
+        found |= {"minibatch": 0, "epochs": 1}
+    if algorithm in BOUNDED:
+        del found["learning_rate"], found["schedule"]
+        found["critic_learning_rate"] = 1e-3
+    return found
 
 
 def _pieces(preset: Preset, algorithm: str) -> tuple[str, ...]:
-    gamma = f"advantage.gamma={preset.gamma:g}"
-    if algorithm in WITH_CRITIC:
-        entropy = (f"entropy={preset.entropy:g}",) if preset.entropy else ()
-        # half of a squared error, where the peers' weight is a half and their error is whole
-        return (
-            "kl=none", "target_kl=none", "critic.coef=1.0", "critic.clip=none", gamma, f"advantage.lam={preset.lam:g}",
-            *entropy,
-        )  # fmt: skip
-    return {"reinforce": (gamma,), "reinforce_pp": ("kl=none", gamma)}.get(algorithm, ())
+    gamma, lam, entropy = f"advantage.gamma={preset.gamma:g}", f"advantage.lam={preset.lam:g}", preset.entropy
+    # half of a squared error, where the peers' weight is a half and their error is whole
+    critic = ("kl=none", "critic.coef=1.0", "critic.clip=none", gamma)
+    bonus = (f"entropy={entropy:g}",) if entropy else ()
+    return {
+        "ppo": (*critic, "target_kl=none", lam, *bonus),
+        "a2c": (*critic, lam, *bonus),
+        "trpo": (*critic, lam),
+        "npg": (*critic, lam),
+        "vpg": critic,
+        "reinforce": (gamma,),
+        "reinforce_pp": ("kl=none", gamma),
+    }.get(algorithm, ())
 
 
 def with_preset(env: str, algorithm: str, chosen: Sequence[str]) -> tuple[str, ...]:
