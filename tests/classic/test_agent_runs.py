@@ -83,6 +83,7 @@ def test_what_a_run_leaves_can_act(tmp_path: Path) -> None:
     assert player.normalized.state()["count"] > 6 * 80
     config = tomllib.loads((out / "config.toml").read_text())
     assert config["normalize"] == ["observations"] and "advantage.gamma=0.9" in config["set"]
+    assert command(["report", str(out)]) == 0 and (out / "report.html").stat().st_size > 0
     with pytest.raises(CheckpointError, match="holds no agent"):
         load_player(out / "checkpoints")
 
