@@ -32,8 +32,10 @@ SMALL = {
     "eval": "--size 4 --max-new-tokens 4",
     "sample": "--max-new-tokens 4",
     "plan": "--prompts-per-step 2 --max-new-tokens 4",
+    "agent": "--steps 1 --envs 2 --steps-per-env 20 --minibatch 20 --eval-size 2",
 }
 """Flags behind those that a page has; of a flag that is given twice the last one counts."""
+AGENT_LIMITS = {"steps": 1, "envs": 2, "steps_per_env": 20, "eval_size": 2}
 LIMITS = {"steps": 4, "prompts_per_step": 8, "data_size": 8, "eval_size": 2, "max_new_tokens": 4}
 """The same for `oneloop.fit`."""
 NOT_RUN = {
@@ -84,7 +86,8 @@ def _write(folder: Path, name: str, text: str) -> None:
 
 def small_fit(algorithm, **settings):
     """`oneloop.fit`, no larger than `LIMITS`."""
-    small = {name: min(settings.get(name, most), most) for name, most in LIMITS.items()}
+    limits = AGENT_LIMITS if "env" in settings else LIMITS
+    small = {name: min(settings.get(name, most), most) for name, most in limits.items()}
     return FIT(algorithm, **{**settings, **small})
 
 
@@ -166,10 +169,11 @@ def _command(verb: str, words: list[str], made: set[str]) -> None:
     if "--engine" in words:  # needs vLLM; tests/rollout drive one, and here it is asked whether the flags are there
         parse_run(words, "")
         return
-    folder = out or f"runs/{words[0]}"
+    env = words[words.index("--env") + 1] if "--env" in words else ""
+    folder = out or f"runs/{words[0]}{f'-{env}' if env else ''}"
     if verb == "train":
         shutil.rmtree(folder, ignore_errors=True)  # the page makes it itself; commands without --out are alternatives
-    assert run([verb, *words, *SMALL.get(verb, "").split()]) == 0, words
+    assert run([verb, *words, *SMALL.get("agent" if env else verb, "").split()]) == 0, words
     if verb == "train" and "--recipe" not in words:
         assert (Path(folder) / "final").is_dir()
 

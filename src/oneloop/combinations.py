@@ -1,7 +1,8 @@
-"""Settings that do not go together, each with the fix: how models are shared out, and what samples."""
+"""Settings that do not go together, each with the fix: how models are shared out, what samples, what is trained."""
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from oneloop.errors import ConfigError
@@ -15,6 +16,35 @@ def check_combinations(run: Run) -> None:
     _check_shared(run)
     _check_engine(run)
     _check_vllm(run)
+    _check_agent(run)
+
+
+ONLY_AGENTS = ("envs", "steps_per_env", "normalize", "hidden")
+"""Settings that mean something with --env alone."""
+OF_AGENTS = frozenset({
+    "algorithm", "env", *ONLY_AGENTS, "out", "steps", "resume", "accept_loss", "overwrite", "minibatch", "epochs",
+    "max_tokens", "learning_rate", "critic_learning_rate", "warmup", "schedule", "weight_decay", "max_grad_norm", "set",
+    "seed", "save_every", "keep_checkpoints", "keep_weights", "eval_every", "eval_size", "keep_best", "keep_best_by",
+    "report_to",
+})  # fmt: skip
+"""Settings that mean something with --env."""
+
+
+def _check_agent(run: Run) -> None:
+    """That no setting of one world is given to the other, where nobody would read it."""
+    for field in fields(run):
+        value, name = getattr(run, field.name), field.name.replace("_", "-")
+        if value == field.default:
+            continue
+        if run.env and field.name not in OF_AGENTS:
+            raise ConfigError(
+                f"--{name} is for language models, and --env {run.env} trains an agent, which has none. "
+                f"Fix: leave --{name} out, or --env"
+            )
+        if not run.env and field.name in ONLY_AGENTS:
+            raise ConfigError(f"--{name} is for agents. Fix: --env CartPole-v1, or leave it out")
+    if not run.hidden or min(run.hidden) < 1:
+        raise ConfigError(f"--hidden {' '.join(map(str, run.hidden))}: wanted sizes of layers, such as --hidden 64 64")
 
 
 def _check_shared(run: Run) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import tomli_w
 from tyro.conf import Positional
 
+from oneloop.classic import presets
 from oneloop.combinations import check_combinations
 from oneloop.errors import ConfigError
 from oneloop.finite import check_finite
@@ -25,6 +26,16 @@ class Run:
     """One of the names that `oneloop explain` lists."""
     model: str = "scratch:tiny"
     """Folder or hub id of a Hugging Face causal language model; scratch:tiny and scratch:small are made on the spot."""
+    env: str = ""
+    """Train an agent in a Gymnasium environment such as CartPole-v1, which sets the defaults too: docs/classic.md."""
+    envs: int = 1
+    """With --env: environments side by side."""
+    steps_per_env: int = 2048
+    """With --env: steps in each environment for one step of the loop."""
+    normalize: tuple[Literal["observations", "rewards"], ...] = ()
+    """With --env: what is divided by its running deviation."""
+    hidden: tuple[int, ...] = (64, 64)
+    """With --env: sizes of the hidden layers of policy and critic."""
     data: str = "task:chain_sum"
     """task:NAME; .jsonl .json .csv .parquet files (.gz and .zst too; several with commas between them, or a quoted
     pattern); a folder of them or of save_to_disk; or a hub id org/name[:config][@revision]. Columns: docs/data.md."""
@@ -83,7 +94,7 @@ class Run:
     group_size: int = 8
     """Completions per prompt."""
     minibatch: int = 0
-    """Prompts per optimizer step, each with its whole group; 0 takes the whole batch."""
+    """Prompts per optimizer step, each with its whole group, and with --env its steps; 0 takes the whole batch."""
     epochs: int = 1
     """Passes over each batch."""
     max_tokens: int = 4096
@@ -182,7 +193,7 @@ class Run:
     data_size: int = 2048
     """Rows that a built-in task makes for training."""
     eval_size: int = 256
-    """Rows that a built-in task makes for evaluation."""
+    """Rows that a built-in task makes for evaluation; with --env, episodes."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Precision of forward passes. What is trained stays float32; a reference and a reward model are held in it."""
     device: str = "cpu"
@@ -270,7 +281,8 @@ class Run:
 
     @property
     def groups_per_update(self) -> int:
-        return min(self.minibatch or self.prompts_per_step, self.prompts_per_step)
+        whole = self.envs * self.steps_per_env if self.env else self.prompts_per_step
+        return min(self.minibatch or whole, whole)
 
     def to_toml(self) -> str:
         values = asdict(
@@ -283,7 +295,7 @@ LOGGERS = ("tensorboard", "wandb", "trackio")
 """What --report-to takes."""
 _POSITIVE = (
     "steps", "prompts_per_step", "group_size", "epochs", "max_tokens", "max_new_tokens", "keep_checkpoints",
-    "eval_samples", "data_size", "eval_size", "reward_workers", "ranks",
+    "eval_samples", "data_size", "eval_size", "reward_workers", "ranks", "envs", "steps_per_env",
 )  # fmt: skip
 _NOT_NEGATIVE = (
     "minibatch", "max_refills", "top_k", "warmup", "save_every", "keep_weights", "eval_every", "eval_temperature",
@@ -353,10 +365,14 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 
 def not_default(run: Run) -> dict[str, Any]:
     """The settings in which a run differs from its algorithm's defaults, with the default of each."""
-    default = default_run(run.algorithm)
+    default = default_run(run.algorithm, run.env)
     names = (field.name for field in fields(Run) if field.name not in ("resume", "accept_loss", "overwrite"))
     return {name: getattr(default, name) for name in names if getattr(run, name) != getattr(default, name)}
 
 
-def default_run(algorithm: str) -> Run:
+def default_run(algorithm: str, env: str = "") -> Run:
+    """The settings of an algorithm before anything is said about them; with `env`, in that environment."""
+    if env:
+        name = f"{algorithm}-{env}".replace("/", "-").replace(":", "-")
+        return replace(Run(), algorithm=algorithm, env=env, out=f"runs/{name}", **presets.settings(env, algorithm))
     return replace(Run(), algorithm=algorithm, out=f"runs/{algorithm}", **DEFAULTS.get(algorithm, {}))

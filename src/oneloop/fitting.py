@@ -11,6 +11,7 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from oneloop.algorithms import Preference
+from oneloop.classic.presets import with_preset
 from oneloop.cli.terminal import terminal
 from oneloop.cli.train import advised
 from oneloop.config import Run, default_run
@@ -35,8 +36,8 @@ Weighted = Reward | tuple[Reward, float]
 def fit(
     algorithm: str | Algorithm,
     *,
-    model: str | Path | PreTrainedModel,
-    data: Any,
+    model: str | Path | PreTrainedModel | None = None,
+    data: Any = None,
     reward: Weighted | Sequence[Weighted] | None = None,
     eval_data: Any = None,
     eval_reward: Reward | Sequence[Reward] | None = None,
@@ -58,7 +59,9 @@ def fit(
         tokenizer: of a loaded model.
         out: run folder to create; runs/NAME where it is left out.
         quiet: show nothing. `observer` shows what it likes instead.
-        settings: any other setting of `oneloop train` by its name: steps=200, group_size=16, resume=True.
+        settings: any other setting of `oneloop train` by its name: steps=200, group_size=16, resume=True. With
+            env="CartPole-v1" an agent is trained, and model, data and rewards are left out. A value whose pieces are
+            your own keeps them; one with a name takes the environment's, as on the command line.
 
     Under torchrun, or where a cluster sets what torchrun sets, all processes that call this train together.
 
@@ -67,13 +70,20 @@ def fit(
 
     Raises: ConfigError and DataError before step 0; RewardError, DivergedError and Stopped while training.
     """
-    run, value = _start(algorithm)
+    env = str(settings.get("env", ""))
+    run, value = _start(algorithm, env)
     words: dict[str, Any] = {}
     if out is not None:
         words["out"] = str(out)
-    words["model"] = _model_words(model, tokenizer)
-    rows, words["data"] = _rows(data, "data")
+    rows: Table | None = None
     eval_rows: Table | None = None
+    if not env:
+        words["model"] = _model_words(model, tokenizer)
+        rows, words["data"] = _rows(data, "data")
+    elif any(given is not None for given in (model, data, reward, eval_data, eval_reward, tokenizer)):
+        raise ConfigError(
+            f"env={env!r} trains an agent, which has no model, data or reward function. Fix: leave them out"
+        )
     if eval_data is not None:
         eval_rows, words["eval_data"] = _rows(eval_data, "eval_data")
     functions: dict[str, Callable[..., Any]] = {}
@@ -85,6 +95,7 @@ def fit(
         words["eval_reward"] = [_reward_words(one, functions, "eval_reward") for one in _listed(eval_reward)]
     plain = {name: list(setting) if isinstance(setting, tuple) else setting for name, setting in settings.items()}
     run = replace(run, **from_table({**plain, **words}, "oneloop.fit"))
+    run = replace(run, set=with_preset(env, run.algorithm, run.set)) if env else run
     given = Given(
         algorithm=value,
         model=model if isinstance(model, PreTrainedModel) else None,
@@ -109,20 +120,25 @@ def fit(
             release_malloc()
 
 
-def _start(algorithm: Any) -> tuple[Run, Algorithm | None]:
+def _start(algorithm: Any, env: str) -> tuple[Run, Algorithm | None]:
     """The settings before anything is said about them, and the value where it is one."""
     if isinstance(algorithm, str):
-        return default_run(algorithm), None
+        return default_run(algorithm, env), None
     if not isinstance(algorithm, Algorithm):
         raise ConfigError(
             f"algorithm is a {type(algorithm).__name__}; wanted a name such as 'grpo', or a value such as "
             "oneloop.GRPO or replace(oneloop.GRPO, kl=None)"
         )
-    run = replace(default_run(algorithm.name), epochs=algorithm.epochs, algorithm=algorithm_words(algorithm))
+    words = algorithm_words(algorithm)
+    run = replace(default_run(algorithm.name, env), epochs=algorithm.epochs, algorithm=words)
+    if env:
+        return replace(run, set=with_preset(env, words, ())), algorithm
     return (replace(run, group_size=2) if isinstance(algorithm, Preference) else run), algorithm
 
 
 def _model_words(model: Any, tokenizer: PreTrainedTokenizerBase | None) -> str:
+    if model is None:
+        raise ConfigError("which model? Fix: model=FOLDER and data=..., or env='CartPole-v1' for an agent")
     if isinstance(model, str | Path):
         if tokenizer is not None:
             raise ConfigError(
@@ -146,6 +162,8 @@ def _model_words(model: Any, tokenizer: PreTrainedTokenizerBase | None) -> str:
 
 def _rows(data: Any, name: str) -> tuple[Table | None, str]:
     """Rows that were handed over, and the words for them; of a path or a name, the words alone."""
+    if data is None:
+        raise ConfigError(f"which data? Fix: {name}=, a path, a hub id or a list of dicts")
     if isinstance(data, str | Path):
         return None, str(data)
     rows, _ = python_table(data, name)

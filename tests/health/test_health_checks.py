@@ -140,7 +140,7 @@ def test_a_well_run_is_left_in_peace(what, rows) -> None:
 def test_every_check_has_an_ill_run() -> None:
     assert {code for code, _, _ in ILL} == set(CODES) - {
         "A_REFILL", "A_CHECKPOINT", "A_SAVE", "A_RECORD", "A_MACHINE", "A_ROLLOUTS", "A_MEMORY", "A_HEARTBEAT",
-        "A_BEST", "A_LOGGER", "A_REWARD", "A_TRACE", "A_ENGINE", "A_UNSOUND", "A_ROOM",
+        "A_BEST", "A_LOGGER", "A_REWARD", "A_TRACE", "A_ENGINE", "A_UNSOUND", "A_ROOM", "A_REPLAY",
     }  # fmt: skip
 
 

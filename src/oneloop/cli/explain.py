@@ -51,7 +51,7 @@ def run_of(recipe: str) -> Run:
     values = read_recipe(Path(recipe))
     if "algorithm" not in values:
         raise ConfigError(f'{recipe} names no algorithm. Fix: a line such as algorithm = "grpo"')
-    return replace(default_run(values["algorithm"]), **values)
+    return replace(default_run(values["algorithm"], values.get("env", "")), **values)
 
 
 def _changes(words: list[str]) -> list[str]:

@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
+from oneloop.classic.presets import with_preset
 from oneloop.cli.foreign import hint
 from oneloop.config import Run, default_run
 from oneloop.errors import ConfigError
@@ -33,8 +34,12 @@ def parse_run(arguments: Sequence[str], usage: str, prog: str = "oneloop train")
     check_name(algorithm)
     if named is not None and len(rest) > 1 and not rest[1].startswith("-"):
         raise ConfigError(f"{rest[1]!r} after {named} belongs to no flag. {usage}")
-    default = replace(default_run(algorithm), **values)
-    return parse(Run, rest, default=default, prog=prog)
+    words = list(rest)
+    env = taken(words, "--env") or str(values.get("env", ""))
+    if env and not asks_help and prog != "oneloop train":
+        raise ConfigError(f"--env {env}: {prog} is for language models. Fix: oneloop train {algorithm} --env {env}")
+    run = parse(Run, rest, default=replace(default_run(algorithm, env), **values), prog=prog)
+    return replace(run, set=with_preset(env, algorithm, run.set)) if env else run
 
 
 def parse(kind: type[T], arguments: Sequence[str], *, prog: str, default: T | None = None) -> T:

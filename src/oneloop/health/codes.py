@@ -159,6 +159,11 @@ CODES: dict[str, Entry] = {
         "on resume, a line that is no JSON, or with `--accept-loss` a file that is shorter than it was",
         "look at who writes to the folder",
     ),
+    "A_REPLAY": Entry(
+        "with `--env`, episodes that were running could not be put back; they begin anew and the run goes on",
+        "on resume, an episode comes out otherwise when it is replayed from its seed and its actions",
+        "an environment whose `reset(seed=...)` sets all that it draws from",
+    ),
     "A_MACHINE": Entry(
         "a run was resumed on another CPU, torch, number of threads or of ranks: last bits may differ",
         "`run.json` names other ones",

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from math import cos, isfinite, nan, pi
-from typing import Any, Literal
+from math import isfinite, nan
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -28,7 +28,7 @@ from oneloop.forward.reader import (
 )
 from oneloop.model.idle import Guest
 from oneloop.model.lora import adapters_off, has_adapters
-from oneloop.model.optimizer import Kind, decayed, optimizer_of
+from oneloop.model.optimizer import MOST_SKIPS, Optimization, decayed, optimizer_of
 from oneloop.model.sharded import Entered, Root, Unsharded, own, whole
 from oneloop.objective.distributions import Categorical
 from oneloop.objective.logprobs import Entropy
@@ -36,36 +36,9 @@ from oneloop.objective.natural import taken
 from oneloop.ports import SingleProcess, World
 from oneloop.room import Room
 
-MOST_SKIPS = 3
-"""Optimizer steps in a row with a gradient that is not finite, after which a run stops."""
 WITHOUT_CRITIC = ("rollout", "evaluation")
 """Phases of a step."""
 _NO_SHAPE = ("_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Optimization:
-    """How gradients become updates."""
-
-    learning_rate: float
-    critic_learning_rate: float
-    total_updates: int
-    """Planned optimizer steps: where a decaying schedule ends."""
-    warmup_updates: int = 0
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
-    weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
-    optimizer: Kind = "adamw"
-
-    def factor(self, update: int) -> float:
-        """Share of the learning rate at optimizer step `update` (from 0)."""
-        if update < self.warmup_updates:
-            return (update + 1) / (self.warmup_updates + 1)
-        if self.schedule == "constant":
-            return 1.0
-        span = max(self.total_updates - self.warmup_updates, 1)
-        left = max(1 - (update - self.warmup_updates) / span, 0.0)
-        return left if self.schedule == "linear" else (1 - cos(pi * left)) / 2
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ def check_available(asked_by: str) -> None:
     import peft  # noqa: F401, PLC0415  # heavy, and an extra
 
 
-def has_adapters(model: PreTrainedModel) -> bool:
+def has_adapters(model: nn.Module) -> bool:
     return bool(getattr(model, "peft_config", None))
 
 

@@ -1,4 +1,4 @@
-"""AdamW, AdamW with moments of eight bits, or Adafactor: how one is made, and its state as plain tensors.
+"""How gradients become updates: AdamW, AdamW with moments of eight bits, or Adafactor, its plan and its state.
 
 References: AdamW arXiv:1711.05101; 8-bit moments arXiv:2110.02861; Adafactor arXiv:1804.04235.
 """
@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
-from math import prod
+from math import cos, pi, prod
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -21,10 +22,37 @@ BLOCK, LEAST = 256, 4096
 """Numbers that share a scale in bitsandbytes' moments; a parameter with fewer than `LEAST` keeps them in float32."""
 LEVELS = "qmap"
 """What the 256 bytes of a moment stand for: one tensor for all parameters."""
+MOST_SKIPS = 3
+"""Optimizer steps in a row with a gradient that is not finite, after which a run stops."""
 INSTALL = "pip install 'oneloop[8bit]'"
 
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 """Whoever imports it, peft too, would be told of a package for products of four bits."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimization:
+    """How gradients become updates."""
+
+    learning_rate: float
+    critic_learning_rate: float
+    total_updates: int
+    """Planned optimizer steps: where a decaying schedule ends."""
+    warmup_updates: int = 0
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    optimizer: Kind = "adamw"
+
+    def factor(self, update: int) -> float:
+        """Share of the learning rate at optimizer step `update` (from 0)."""
+        if update < self.warmup_updates:
+            return (update + 1) / (self.warmup_updates + 1)
+        if self.schedule == "constant":
+            return 1.0
+        span = max(self.total_updates - self.warmup_updates, 1)
+        left = max(1 - (update - self.warmup_updates) / span, 0.0)
+        return left if self.schedule == "linear" else (1 - cos(pi * left)) / 2
 
 
 class Piece(NamedTuple):

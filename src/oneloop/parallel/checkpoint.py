@@ -3,19 +3,18 @@
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from oneloop.errors import CheckpointError
 from oneloop.model.aligned import aligned
-from oneloop.model.learner import Learner
 from oneloop.model.lora import has_adapters
-from oneloop.model.optimizer import Kind, as_tensors, from_tensors, layout
+from oneloop.model.optimizer import Kind, Optimization, as_tensors, from_tensors, layout
 from oneloop.model.pieces import write_pieces
 from oneloop.model.sharded import whole
 from oneloop.parallel.fsdp import cut_like
@@ -23,6 +22,26 @@ from oneloop.together import Alone, Crew, by_first
 
 OPTIMIZER = "optimizer"
 ALONE = Alone()
+
+
+@runtime_checkable
+class Learner(Protocol):
+    """A trainer whose state can be kept. Its moments are those of `named_parameters`."""
+
+    updates: int
+    skipped_in_a_row: int
+    sharded: bool
+
+    @property
+    def model(self) -> nn.Module: ...
+
+    @property
+    def optimization(self) -> Optimization: ...
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer: ...
+
+    def named_parameters(self) -> Mapping[str, Tensor]: ...
 
 
 def write_state(folder: Path, learner: Learner, extra: Mapping[str, Any], world: Crew = ALONE) -> None:

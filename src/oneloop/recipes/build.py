@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from statistics import fmean
@@ -46,6 +46,7 @@ from oneloop.recipes.device import device_notes, device_of, offloads, sharding_o
 from oneloop.recipes.inputs import Inputs
 from oneloop.recipes.meter import settle_malloc
 from oneloop.recipes.models import compiler_of, dtype_of, frozen, recompute_of, trained
+from oneloop.recipes.parts import Parts
 from oneloop.recipes.reference_cache import Kept
 from oneloop.recipes.region import bounded, check_second_derivative, critic_steps
 from oneloop.recipes.resolve import Algorithm, ReferenceFrom, entropy_of, reference_from, scores
@@ -55,29 +56,6 @@ from oneloop.rewards import NamedReward, RewardScorer
 from oneloop.rollout.engine import Engine
 from oneloop.rollout.vllm.engine import VllmEngine
 from oneloop.types import Sampling
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What `train` takes."""
-
-    text: Text
-    learner: Learner
-    experience: Experience
-    engine: AnyEngine | None
-    """What samples; None where the data is fixed."""
-    measures: tuple[Every, ...]
-    counts: tuple[Measure, ...]
-    """What is counted at every step: rows that were left out."""
-    notes: tuple[str, ...]
-    """What the user should know before step 0."""
-
-    def close(self) -> None:
-        """End what runs outside of this process."""
-        if isinstance(self.experience, Ahead):
-            self.experience.close()
-        elif isinstance(self.engine, VllmEngine):
-            self.engine.close()
 
 
 def assemble(

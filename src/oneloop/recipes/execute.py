@@ -13,10 +13,11 @@ from typing import Any
 from oneloop.config import Run, not_default
 from oneloop.errors import CheckpointError, DiskError, OneloopError, OutOfMemory, RankError, Stopped
 from oneloop.loop import train
-from oneloop.model.save import save_merged, save_policy
 from oneloop.model.spelling import Spelling
 from oneloop.parallel.launch import ALONE, Ranks
-from oneloop.ports import SingleProcess, Untraced, World
+from oneloop.ports import SingleProcess, Trace, Untraced, World
+from oneloop.recipes.agent_inputs import AgentInputs
+from oneloop.recipes.agents import AgentParts, agent_arithmetic, assemble_agent
 from oneloop.recipes.best import METRIC, Best
 from oneloop.recipes.build import Parts, assemble
 from oneloop.recipes.explain import explain
@@ -53,7 +54,11 @@ from oneloop.trace.traced import Traced
 
 
 def execute(
-    run: Run, observer: Observer, given: Given = NOTHING, inputs: Inputs | None = None, ranks: Ranks = ALONE
+    run: Run,
+    observer: Observer,
+    given: Given = NOTHING,
+    inputs: Inputs | AgentInputs | None = None,
+    ranks: Ranks = ALONE,
 ) -> Path:
     """Train as `run` says, with what Python hands over beside it; returns the run folder.
 
@@ -102,7 +107,7 @@ def execute(
     return out
 
 
-def _opened(run: Run, algorithm: Algorithm, inputs: Inputs) -> tuple[RunFolder, RunRecord | None]:
+def _opened(run: Run, algorithm: Algorithm, inputs: Inputs | AgentInputs) -> tuple[RunFolder, RunRecord | None]:
     """The run's folder, with the run that it holds already where that is gone on with."""
     out = Path(run.out)
     if run.overwrite:
@@ -140,7 +145,7 @@ def _train(
     run: Run,
     given: Given,
     algorithm: Algorithm,
-    inputs: Inputs,
+    inputs: Inputs | AgentInputs,
     folder: RunFolder,
     watched: Watched,
     observer: Observer,
@@ -157,7 +162,7 @@ def _train(
     if reference_from(run, algorithm) == "start":
         kept = f"its answers are kept in {run.reference_cache}" if run.reference_cache else "it is not kept"
         observer.say(f"asking the reference about each pair once, before step 0; {kept}")
-    parts = assemble(run, algorithm, inputs, watched, checkpoint, observer.say, watched.phase, world)
+    parts = _assembled(run, algorithm, inputs, watched, checkpoint, observer, world)
     ends.callback(parts.close)
     again = len(record.metrics) if record is not None and checkpoint is None else 0
     start, algorithm, lost = restore(run, algorithm, parts, folder, checkpoint)
@@ -166,10 +171,10 @@ def _train(
         watched.event(start, "A_CHECKPOINT", f"{error}; falling back to the one before", "look at the disk")
     for text in lost:
         watched.event(start, "A_RECORD", text, "look at who writes to the folder")
-    _say_what_changed(run, record, start, again, watched, observer)
+    _say_what_changed(run, record, start, again, parts.lost, watched, observer)
     saver = Saver(run, parts, folder, request, start, algorithm, watched, world)
     saver.check_room()
-    metric, write = run.keep_best_by or METRIC[inputs.kind], partial(_write_model, parts)
+    metric, write = run.keep_best_by or METRIC[inputs.kind], parts.write_model
     best = [Best(metric, folder, watched, write, parts.learner.writers)] if run.keep_best else []
     for line in (*batch_arithmetic(run, algorithm, inputs), *parts.notes):
         observer.say(line)
@@ -199,8 +204,8 @@ def _train(
                 seed=run.seed,
                 start=start,
                 world=world,
-                trace=_traced(run, algorithm, inputs, parts, folder, watched, world) if run.trace else Untraced(),
-                unsound=Skipped(folder, watched, parts.text.decode),
+                trace=_traced(run, algorithm, inputs, parts, folder, watched, world),
+                unsound=Skipped(folder, watched, parts.decode),
                 measures=(
                     *(partial(_in_phase, phase, "evaluation", held.measure, measure) for measure in parts.measures),
                     *parts.counts,
@@ -218,6 +223,20 @@ def _train(
                 raise
             raise found from error
     _save_result(run, parts, folder, observer)
+
+
+def _assembled(
+    run: Run,
+    algorithm: Algorithm,
+    inputs: Inputs | AgentInputs,
+    watched: Watched,
+    checkpoint: Path | None,
+    observer: Observer,
+    world: World,
+) -> Parts | AgentParts:
+    if isinstance(inputs, AgentInputs):
+        return assemble_agent(run, algorithm, checkpoint)
+    return assemble(run, algorithm, inputs, watched, checkpoint, observer.say, watched.phase, world)
 
 
 def _stop_if_asked(request: StopRequest, start: int, world: World) -> None:
@@ -248,14 +267,22 @@ def _before(start: int, record: RunRecord | None) -> Iterator[dict[str, Any]]:
 
 
 def _traced(
-    run: Run, algorithm: Algorithm, inputs: Inputs, parts: Parts, folder: RunFolder, watched: Watched, world: World
-) -> Traced:
+    run: Run,
+    algorithm: Algorithm,
+    inputs: Inputs | AgentInputs,
+    parts: Parts | AgentParts,
+    folder: RunFolder,
+    watched: Watched,
+    world: World,
+) -> Trace:
+    if isinstance(parts, AgentParts) or not run.trace:
+        return Untraced()
     spell, decode = Spelling(parts.text.tokenizer), parts.text.decode
     kind, keep = inputs.kind, folder.traced
     return Traced(algorithm, kind, keep=keep, recorder=watched, spell=spell, decode=decode, seed=run.seed, world=world)
 
 
-def _before_training(run: Run, parts: Parts, watched: Watched, best: Sequence[Best]) -> None:
+def _before_training(run: Run, parts: Parts | AgentParts, watched: Watched, best: Sequence[Best]) -> None:
     """The start of the held-out curves. It draws from no stream of training, whose bits it leaves as they are."""
     if run.eval_every and parts.measures:
         watched.before({name: value for each in parts.measures for name, value in each.measure().items()})
@@ -263,14 +290,12 @@ def _before_training(run: Run, parts: Parts, watched: Watched, best: Sequence[Be
         one.before()
 
 
-def _save_result(run: Run, parts: Parts, folder: RunFolder, observer: Observer) -> None:
+def _save_result(run: Run, parts: Parts | AgentParts, folder: RunFolder, observer: Observer) -> None:
     """Raises: DiskError where it cannot be saved; the last checkpoint has everything."""
     if not (folder.keeps or parts.learner.sharded):
         return
     writers = parts.learner.writers
-    adapters = partial(save_policy, model=parts.learner.model, tokenizer=parts.text.tokenizer, world=writers)
-    every = {"final": partial(_write_model, parts), **({"adapter": adapters} if run.lora else {})}
-    for name, write in every.items():
+    for name, write in parts.results().items():
         refused = refused_by_disk(writers, partial(_put, folder.path / name, writers, write))
         if refused is not None:
             raise DiskError(
@@ -286,12 +311,6 @@ def _put(path: Path, writers: Crew, write: Callable[[Path], None]) -> None:
         write(temporary)
 
 
-def _write_model(parts: Parts, folder: Path) -> None:
-    learner = parts.learner
-    together(learner.writers, learner.check_weights)
-    save_merged(folder, learner.model, parts.text.tokenizer, learner.writers)
-
-
 def _rescue(saver: Saver, error: BaseException) -> None:
     """Save what was trained, and add to the error where it is. What failed first is what is told."""
     try:
@@ -303,8 +322,16 @@ def _rescue(saver: Saver, error: BaseException) -> None:
 
 
 def _say_what_changed(
-    run: Run, record: RunRecord | None, start: int, again: int, watched: Watched, observer: Observer
+    run: Run,
+    record: RunRecord | None,
+    start: int,
+    again: int,
+    lost: Sequence[str],
+    watched: Watched,
+    observer: Observer,
 ) -> None:
+    for text in lost:
+        watched.event(start, "A_REPLAY", text, "an environment whose reset(seed=...) sets all that it draws from")
     if record is None:
         return
     if again:
@@ -327,8 +354,10 @@ def _in_phase(told: Callable[[str], None], name: str, part: Callable[..., Any], 
     return part(*arguments)
 
 
-def batch_arithmetic(run: Run, algorithm: Algorithm, inputs: Inputs) -> list[str]:
+def batch_arithmetic(run: Run, algorithm: Algorithm, inputs: Inputs | AgentInputs) -> list[str]:
     """The batch in words."""
+    if isinstance(inputs, AgentInputs):
+        return agent_arithmetic(run, algorithm)
     noun = {
         "prompts": "prompts", "demonstrations": "demonstrations", "preferences": "pairs", "unpaired": "rated answers",
     }[inputs.kind]  # fmt: skip

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from math import inf
 from typing import Any
 
 from oneloop.algorithms import PolicyGradient
 from oneloop.config import Run
-from oneloop.health import Setting, Watch
+from oneloop.health import Limits, Setting, Watch
 from oneloop.ports import Recorder
 from oneloop.types import Trajectory
 
@@ -32,14 +33,17 @@ class Healthy:
 
 def watch_of(run: Run, algorithm: object, eval_rows: int, before: Iterable[Mapping[str, Any]]) -> Watch:
     """The checks of this run, with the steps that are done already taken in."""
+    # an agent's entropy may fall as far as it likes: that of a Gaussian has no zero, and a solved task needs no chance
+    limits = Limits(entropy_floor=-inf, entropy_high=inf) if run.env else Limits()
     watch = Watch(
         Setting(
             max_new_tokens=run.max_new_tokens,
             group_size=run.group_size,
             resamples=isinstance(algorithm, PolicyGradient) and algorithm.keep is not None,
             prompts_per_step=run.prompts_per_step,
-            eval_answers=eval_rows * run.eval_samples,
-        )
+            eval_answers=run.eval_size if run.env else eval_rows * run.eval_samples,
+        ),
+        limits,
     )
     watch.replay(before)
     return watch

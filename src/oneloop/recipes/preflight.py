@@ -13,9 +13,11 @@ from oneloop.data import Kind
 from oneloop.errors import ConfigError
 from oneloop.model.source import check_source
 from oneloop.parallel.launch import place
+from oneloop.recipes.agent_inputs import AgentInputs, read_agent_inputs
 from oneloop.recipes.given import NOTHING, Given
 from oneloop.recipes.inputs import Inputs, read_inputs
 from oneloop.recipes.replayed import check_replay
+from oneloop.record.sinks import check_installed
 from oneloop.record.writer import check_out
 from oneloop.rollout.vllm.server import check_python
 from oneloop.together import by_first, together
@@ -26,7 +28,9 @@ if TYPE_CHECKING:  # it would load torch
 DEVICES = re.compile(r"cpu|cuda(:\d+)?")
 
 
-def preflight(run: Run, kind: Kind, given: Given = NOTHING, world: oneloop.ports.World | None = None) -> Inputs:
+def preflight(
+    run: Run, kind: Kind, given: Given = NOTHING, world: oneloop.ports.World | None = None
+) -> Inputs | AgentInputs:
     """Every check of `run` that needs no model, cheap ones first; returns what it reads from files.
 
     Args:
@@ -43,7 +47,10 @@ def preflight(run: Run, kind: Kind, given: Given = NOTHING, world: oneloop.ports
     return together(world, partial(_read, run, kind, given))
 
 
-def _read(run: Run, kind: Kind, given: Given) -> Inputs:
+def _read(run: Run, kind: Kind, given: Given) -> Inputs | AgentInputs:
+    if run.env:
+        check_installed(run.report_to)
+        return read_agent_inputs(run, kind)
     for asked in place_checks(run, kind):
         asked()
     inputs = read_inputs(run, kind, given)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from oneloop.classic.save import is_agent
 from oneloop.errors import ConfigError
 from oneloop.lab.page import shown
 from oneloop.model.load import is_reward_model, load_policy, load_reward_model, load_tokenizer
@@ -83,9 +84,11 @@ class FinishedRun:
         """The trained model and its tokenizer, loaded from `final/`, or where the run was stopped from its newest
         checkpoint.
 
-        Raises: ConfigError when nothing was saved yet.
+        Raises: ConfigError when nothing was saved yet, and for an agent.
         """
         folder = self._weights()
+        if is_agent(folder):
+            raise ConfigError(f"{folder} holds an agent. Fix: oneloop.classic.save.load_player(folder)")
         scores = is_reward_model(folder)
         return (load_reward_model if scores else load_policy)(folder), load_tokenizer(folder)
 

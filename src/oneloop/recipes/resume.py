@@ -9,6 +9,8 @@ from oneloop.algorithms import PolicyGradient
 from oneloop.config import MAY_CHANGE_ON_RESUME, Run
 from oneloop.errors import CheckpointError, ConfigError
 from oneloop.parallel.checkpoint import read_state
+from oneloop.recipes.agent_inputs import AgentInputs
+from oneloop.recipes.agents import AgentParts
 from oneloop.recipes.build import Parts
 from oneloop.recipes.inputs import Inputs
 from oneloop.recipes.machine import machine
@@ -24,7 +26,7 @@ from oneloop.toml import from_table
 AFRESH = "--overwrite instead of --resume, which deletes this run and starts afresh"
 
 
-def recorded(run: Run, out: Path, inputs: Inputs) -> RunRecord | None:
+def recorded(run: Run, out: Path, inputs: Inputs | AgentInputs) -> RunRecord | None:
     """The run in the folder, to go on with; it must be this one, on the same data. None: there is none yet.
 
     Where a crash has torn run.json, its checkpoints say what is needed of it.
@@ -52,7 +54,7 @@ def recorded(run: Run, out: Path, inputs: Inputs) -> RunRecord | None:
     return record
 
 
-def finished(run: Run, out: Path, inputs: Inputs) -> bool:
+def finished(run: Run, out: Path, inputs: Inputs | AgentInputs) -> bool:
     """Whether --resume finds nothing left to do: all steps trained, and all that they gave whole. Changes nothing."""
     record = recorded(run, out, inputs)
     if record is None or record.info.get("status") != "finished":
@@ -135,7 +137,7 @@ def needed(run: Run, algorithm: Algorithm) -> tuple[str, ...]:
 
 
 def restore(
-    run: Run, algorithm: Algorithm, parts: Parts, folder: RunFolder, checkpoint: Path | None
+    run: Run, algorithm: Algorithm, parts: Parts | AgentParts, folder: RunFolder, checkpoint: Path | None
 ) -> tuple[int, Algorithm, list[str]]:
     """Put every piece of state back, and cut the record to the checkpoint.
 

@@ -9,16 +9,16 @@ from typing import Any
 from oneloop.algorithms import PolicyGradient
 from oneloop.config import Run
 from oneloop.errors import DiskError, Stopped
-from oneloop.model.save import save_critic, save_merged, save_policy
 from oneloop.parallel.checkpoint import checkpoint_bytes, write_state
 from oneloop.ports import Recorder, SingleProcess, World
+from oneloop.recipes.agents import AgentParts
 from oneloop.recipes.build import Parts
 from oneloop.recipes.refused import refused_by_disk
 from oneloop.recipes.signals import StopRequest
 from oneloop.record.atomic import new_folder
 from oneloop.record.checkpoints import check_room, checkpoint_path, thin_out
 from oneloop.record.writer import RunFolder
-from oneloop.together import by_first, together
+from oneloop.together import by_first
 
 EVERY, SHARE = 900.0, 20
 """Without --save-every: seconds between checkpoints, and that at most one part in so many goes to saving."""
@@ -41,7 +41,7 @@ class Saver:
     def __init__(
         self,
         run: Run,
-        parts: Parts,
+        parts: Parts | AgentParts,
         folder: RunFolder,
         request: StopRequest,
         start: int,
@@ -108,8 +108,7 @@ class Saver:
         learner = self._parts.learner
         path = Path(learner.writers.agree(str(path)))
         with new_folder(path, learner.writers) as temporary:
-            together(learner.writers, learner.check_weights)
-            save_merged(temporary, learner.model, self._parts.text.tokenizer, learner.writers)
+            self._parts.write_model(temporary)
         return (
             f"the weights after {learner.updates} updates, amid step {self._done}, are in {path}: "
             f"--model {path} starts from them"
@@ -173,10 +172,7 @@ class Saver:
         writers = learner.writers
         by_first(writers, lambda: self._check_room(BEFORE_EACH))
         with new_folder(path, writers) as temporary:
-            together(writers, learner.check_weights)
-            save_policy(temporary / "policy", learner.model, self._parts.text.tokenizer, writers)
-            if learner.critic is not None:
-                save_critic(temporary / "critic", learner.critic, writers)
+            self._parts.write_checkpoint(temporary)
             write_state(temporary / "resume", learner, self._extra, writers)
         if self._folder.keeps:
             self._folder.saved(self._done)

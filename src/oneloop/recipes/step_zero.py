@@ -15,6 +15,8 @@ from oneloop.errors import OneloopError
 from oneloop.experience.pack import Row, collate
 from oneloop.model.learner import Learner
 from oneloop.ports import World
+from oneloop.recipes.agent_inputs import AgentInputs
+from oneloop.recipes.agents import AgentParts
 from oneloop.recipes.build import Parts
 from oneloop.recipes.inputs import Inputs
 from oneloop.recipes.resolve import Algorithm, scores
@@ -28,11 +30,15 @@ SAME_WEIGHTS, SAME_PASS = 1e-3, 1e-6
 
 
 @torch.no_grad()
-def step_zero(run: Run, algorithm: Algorithm, inputs: Inputs, parts: Parts, world: World) -> str:
+def step_zero(
+    run: Run, algorithm: Algorithm, inputs: Inputs | AgentInputs, parts: Parts | AgentParts, world: World
+) -> str:
     """Check what must hold before the first update: π_θ = μ, so that the ratio is 1; π_θ = π_ref; DPO loss ln 2.
 
     Raises: OneloopError naming the number that is off.
     """
+    if isinstance(inputs, AgentInputs) or isinstance(parts, AgentParts):
+        return "step 0 checks: none apply"  # an agent acts by the very modules that are trained
     if inputs.kind == "demonstrations" or scores(algorithm):
         return "step 0 checks: none apply"
     batch, learner = _probe(run, inputs, parts, world).to(parts.learner.device), parts.learner

@@ -1,0 +1,1 @@
+"""Gymnasium agents: the other world that the one loop trains in."""

@@ -1,0 +1,158 @@
+"""Gymnasium's vectorised environments, every episode of which starts from a seed of its own.
+
+An environment cannot be saved in general, but it can be replayed: what an episode is follows from its seed and the
+actions taken in it. That is what a checkpoint keeps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from oneloop.classic.spaces import Spaces, spaces_of
+from oneloop.errors import ConfigError, RewardError
+from oneloop.seeds import named_seed
+
+
+class Step(NamedTuple):
+    """What a step of all environments gave. An episode that is terminated is not truncated."""
+
+    observations: np.ndarray
+    """[N, D], after the actions; where an episode ended, its last one."""
+    rewards: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+
+
+class Environments:
+    """Some environments of one kind, side by side; one whose episode ended begins the next at once.
+
+    Args:
+        stream: with the seed, the environment and the number of the episode, it names each episode's seed.
+    """
+
+    def __init__(self, env: str, count: int, seed: int, stream: str) -> None:
+        self._env, self._seed, self._stream = env, seed, stream
+        self._vector = made(env, count)
+        self.spaces: Spaces = spaces_of(self._vector.single_observation_space, self._vector.single_action_space, env)
+        self.count = count
+        self._episodes = [0] * count
+        self._taken: list[list[Any]] = [[] for _ in range(count)]
+        self.observations = self._reset(np.ones(count, dtype=bool))
+
+    def step(self, actions: np.ndarray) -> Step:
+        """One action each. `observations` is then what the next actions are chosen in.
+
+        Raises: RewardError for a reward that is no finite number.
+        """
+        given = self.spaces.taken(actions)
+        for taken, action in zip(self._taken, given.tolist(), strict=True):
+            taken.append(action)
+        seen, rewards, terminated, cut, _ = self._vector.step(given)
+        if not np.isfinite(rewards).all():
+            odd = rewards[~np.isfinite(rewards)][0]
+            raise RewardError(f"--env {self._env} gave the reward {odd}. Fix: in the environment, a finite number")
+        after = self.spaces.observed(seen).copy()
+        ended = terminated | cut
+        self.observations = self._begun(ended) if ended.any() else after
+        return Step(after, rewards, terminated, cut & ~terminated)
+
+    def begin(self) -> None:
+        """The next episode of all, whatever is running."""
+        self.observations = self._begun(np.ones(self.count, dtype=bool))
+
+    def lengths(self) -> np.ndarray:
+        """Steps of each running episode so far."""
+        return np.array([len(taken) for taken in self._taken])
+
+    def close(self) -> None:
+        self._vector.close()
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "episodes": list(self._episodes),
+            "actions": [list(taken) for taken in self._taken],
+            "observations": self.observations.tolist(),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> list[int]:
+        """Replay the episodes that were running; returns the environments whose episode came out otherwise.
+
+        They begin their next episode: an environment that does not follow its seed cannot be gone on with.
+        """
+        self._episodes = [int(number) for number in state["episodes"]]
+        self._taken = [list(taken) for taken in state["actions"]]
+        then = np.array(state["observations"])
+        self.observations = self._replayed()
+        other = (self.observations != then).any(1)
+        if other.any():
+            self.observations = self._begun(other)
+        return other.nonzero()[0].tolist()
+
+    def _replayed(self) -> np.ndarray:
+        """All episodes end up where they were at the same time: a shorter one begins later."""
+        lengths = self.lengths()
+        longest = int(lengths.max())
+        starts, done = longest - lengths, np.zeros(self.count, dtype=bool)
+        seen: Any = None
+        for t in range(longest):
+            if (fresh := (starts == t) | done | (t == 0)).any():
+                self._reset(fresh)
+            # before its beginning, an environment that has to be stepped goes along with anything
+            given = [
+                taken[t - start] if t >= start else self._anything()
+                for taken, start in zip(self._taken, starts, strict=True)
+            ]
+            actions = np.array(given, dtype=self._vector.action_space.dtype)
+            seen, _, terminated, truncated, _ = self._vector.step(actions)
+            done = terminated | truncated
+        last = starts == longest
+        return self._reset(last) if last.any() else self.spaces.observed(seen).copy()
+
+    def _anything(self) -> Any:
+        space = self._vector.single_action_space
+        return self.spaces.first[1] if self.spaces.choices else np.zeros(space.shape).tolist()
+
+    def _begun(self, ended: np.ndarray) -> np.ndarray:
+        """The next episode of those."""
+        for place in ended.nonzero()[0]:
+            self._episodes[place] += 1
+            self._taken[place] = []
+        return self._reset(ended)
+
+    def _reset(self, which: np.ndarray) -> np.ndarray:
+        seeds = [
+            named_seed(self._seed, self._stream, place, number) if chosen else None
+            for place, (number, chosen) in enumerate(zip(self._episodes, which, strict=True))
+        ]
+        seen, _ = self._vector.reset(seed=seeds, options={"reset_mask": which})
+        return self.spaces.observed(seen).copy()
+
+
+def made(env: str, count: int) -> Any:
+    """Gymnasium's vector of `count` environments that begin an episode only when they are told to.
+
+    Raises: ConfigError for a name that there is not, and for an environment that needs what is not installed.
+    """
+    try:
+        import gymnasium  # noqa: PLC0415  # an extra
+    except ImportError as error:
+        raise ConfigError(f'--env {env} needs gymnasium. Fix: pip install "oneloop[classic]"') from error
+    try:
+        return gymnasium.make_vec(
+            env,
+            count,
+            vectorization_mode="sync",
+            # a step that only resets is no transition, and nobody may be trained on one
+            vector_kwargs={"autoreset_mode": gymnasium.vector.AutoresetMode.DISABLED, "copy": False},
+            disable_env_checker=True,
+        )
+    except gymnasium.error.DependencyNotInstalled as error:
+        raise ConfigError(f"--env {env}: {error}") from error
+    except (gymnasium.error.Error, ModuleNotFoundError) as error:
+        near = get_close_matches(env, list(gymnasium.registry), 3, 0.5)
+        hint = f" Did you mean {' or '.join(near)}?" if near else ""
+        raise ConfigError(f"--env {env}: {str(error).strip()}.{hint}") from error
