@@ -9,15 +9,16 @@ from torch import nn
 
 from oneloop.batch import Batch
 from oneloop.classic.learner import ADAM_EPS, AgentLearner
-from oneloop.classic.policy import Agent, Gaussian
+from oneloop.classic.policy import Agent, Categorical, Gaussian
 from oneloop.errors import DivergedError
 from oneloop.model.optimizer import Optimization
+from oneloop.objective.natural import fisher_vector_product, flat
 
 
-def made(**plan: float) -> AgentLearner:
+def made(*, natural: bool = False, **plan: float) -> AgentLearner:
     rates = {"learning_rate": 1e-2, "critic_learning_rate": 3e-2, "total_updates": 10, "max_grad_norm": 0.5}
     agent = Agent(3, Gaussian(2), (6, 5), critic=True, seed=0)
-    return AgentLearner(agent, optimization=Optimization(**{**rates, **plan}))
+    return AgentLearner(agent, optimization=Optimization(**{**rates, **plan}), natural=natural)
 
 
 def loss(agent: Agent, rng: torch.Generator) -> torch.Tensor:
@@ -100,3 +101,39 @@ def test_a_batch_of_tokens_alone_is_refused() -> None:
     batch = Batch(some.long(), some.bool(), some[0].long(), some, some[0].bool())
     with pytest.raises(ValueError, match="no observations"):
         made().policy(batch)
+
+
+def test_beside_a_trust_region_the_optimizer_moves_the_critic_alone() -> None:
+    """Decay too: what the region has left is left to the very bits."""
+    learner, rng = made(natural=True, weight_decay=0.1), torch.Generator().manual_seed(1)
+    policy = [parameter.detach().clone() for parameter in learner.policy_parameters()]
+    critic = [parameter.detach().clone() for parameter in learner.model.critic.parameters()]
+    loss(learner.model, rng).backward()
+    assert learner.take_gradient().abs().sum() > 0 and learner.take_gradient().abs().sum() == 0
+    learner.step()
+    assert all(torch.equal(old, new) for old, new in zip(policy, learner.policy_parameters(), strict=True))
+    assert all(not torch.equal(old, new) for old, new in zip(critic, learner.model.critic.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("head", [Gaussian(2), Categorical(4)], ids=lambda head: type(head).__name__)
+def test_the_fisher_of_a_policy_is_the_spread_of_its_scores(head: Gaussian | Categorical) -> None:
+    """F v by two gradients of the KL = E[∇log π (∇log π · v)], over draws from the policy."""
+    agent, rng = Agent(3, head, (4,), critic=False, seed=0), torch.Generator().manual_seed(2)
+    state, parameters = torch.randn(1, 3, generator=rng), agent.policy_parameters()
+    v = torch.randn(sum(parameter.numel() for parameter in parameters), generator=rng)
+    here = agent.distribution(state)
+    found = fisher_vector_product(here.detached().kl(here).sum(), parameters)(v)
+    if isinstance(head, Categorical):
+        tokens, actions = torch.arange(4), None
+        weights = agent.judge(state.expand(4, 3), tokens, None)[0].exp().detach()
+    else:  # draws in pairs around the mean, whose average is the mean
+        noise = torch.randn(40_000, 2, generator=rng)
+        actions = here.mean.detach() + here.log_std.detach().exp() * torch.cat([noise, -noise])
+        tokens, weights = torch.zeros(len(actions), dtype=torch.int64), torch.full((len(actions),), 1 / len(actions))
+    rows = state.expand(len(tokens), 3)
+    # one Jacobian-vector product by a dummy that the score is linear in
+    dummy = torch.zeros(len(tokens), requires_grad=True)
+    slope = torch.autograd.grad(agent.judge(rows, tokens, actions)[0], parameters, dummy, create_graph=True)
+    pushed = torch.autograd.grad(flat(slope) @ v, dummy)[0]
+    score = torch.autograd.grad(agent.judge(rows, tokens, actions)[0], parameters, weights * pushed)
+    assert torch.allclose(found, flat(score), rtol=0.05, atol=0.02)

@@ -39,6 +39,7 @@ def train(*words: str) -> int:
         ("ppo", "CartPole-v1"),
         ("ppo", "Pendulum-v1", "--normalize", "observations", "rewards"),
         ("reinforce", "CartPole-v1"),
+        ("trpo", "Pendulum-v1", "--minibatch", "0", "--epochs", "1"),
     ],
     ids=lambda words: " ".join(words[:2]),
 )
@@ -70,6 +71,14 @@ def test_cartpole_is_learned(tmp_path: Path) -> None:
     assert rows[0]["reward"] < 30 and rows[-1]["eval/reward"] > 100
     assert rows[0]["reward"] == rows[0]["episode_return/mean"] == rows[0]["episode_length/mean"]
     assert all(row["environment_steps"] == 1024 for row in rows)
+
+
+def test_a_trust_region_holds_in_every_step_of_an_agent(tmp_path: Path) -> None:
+    asked = ("trpo", "--env", "CartPole-v1", "--steps", "12", "--eval-size", "2")
+    assert train(*asked, "--out", str(tmp_path / "run")) == 0
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert len(rows) == 12 and all(0 <= row["trust/kl"] <= 0.01 for row in rows)
+    assert sum(row["trust/accepted"] for row in rows) > 6 and rows[-1]["reward"] > 1.2 * rows[0]["reward"]
 
 
 def test_what_a_run_leaves_can_act(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from oneloop.classic.policy import Agent
 from oneloop.classic.transitions import Pieces, Transitions
 from oneloop.errors import DivergedError
 from oneloop.model.optimizer import MOST_SKIPS, Optimization
+from oneloop.objective.distributions import Distribution
 from oneloop.ports import SingleProcess, World
 
 ADAM_EPS = 1e-5
@@ -21,17 +22,20 @@ ADAM_EPS = 1e-5
 
 
 class AgentLearner:
-    """Implements `oneloop.ports.Models` and `Careful`.
+    """Implements `oneloop.ports.Models`, `Careful` and `TwiceDifferentiable`.
 
     Args:
         agent: its parameters are moved into one tensor each for policy and critic.
         reference: whether a frozen copy of the policy as it is now answers for π_ref.
+        natural: the policy is moved by a trust region: the optimizer has the critic alone.
     """
 
     sharded = False
     """No rank has a share."""
 
-    def __init__(self, agent: Agent, *, optimization: Optimization, reference: bool = False) -> None:
+    def __init__(
+        self, agent: Agent, *, optimization: Optimization, reference: bool = False, natural: bool = False
+    ) -> None:
         self.model, self.optimization = agent, optimization
         self._reference = deepcopy(agent).requires_grad_(False) if reference else None
         self.device = torch.device("cpu")
@@ -41,7 +45,8 @@ class AgentLearner:
         critic = [] if agent.critic is None else list(agent.critic.parameters())
         members = {"policy": agent.policy_parameters(), "critic": critic}
         self._flat = {name: laid_end_to_end(own) for name, own in members.items() if own}
-        groups = [{"params": [flat], "lr": rates[name], "rate": rates[name]} for name, flat in self._flat.items()]
+        self._optimized = {name: flat for name, flat in self._flat.items() if not (natural and name == "policy")}
+        groups = [{"params": [flat], "lr": rates[name], "rate": rates[name]} for name, flat in self._optimized.items()]
         decay = optimization.weight_decay
         self.optimizer = torch.optim.AdamW(groups, eps=ADAM_EPS, weight_decay=decay, fused=True)
 
@@ -52,6 +57,10 @@ class AgentLearner:
     def named_parameters(self) -> dict[str, nn.Parameter]:
         """Everything that is trained, as the optimizer has it: one tensor for the policy and one for the critic."""
         return dict(self._flat)
+
+    def optimized_parameters(self) -> dict[str, nn.Parameter]:
+        """Those of `named_parameters` that the optimizer moves, and has moments of."""
+        return dict(self._optimized)
 
     def policy_parameters(self) -> list[nn.Parameter]:
         """All that log π_θ depends on."""
@@ -64,6 +73,11 @@ class AgentLearner:
         taken = gradient.clone()
         gradient.zero_()
         return taken
+
+    def distribution(self, batch: Batch) -> Distribution:
+        """π_θ(· | s) of each environment step."""
+        observations = batch.observations if isinstance(batch, Transitions) else _states(_pieces(batch))[0]
+        return self.model.distribution(observations)
 
     def check_weights(self) -> None:
         """Raises: DivergedError for weights that are no numbers."""

@@ -17,6 +17,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from oneloop.objective import distributions
+from oneloop.objective.distributions import Distribution
+
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
 
@@ -56,6 +59,10 @@ class Policy(Protocol):
         """log π_θ(a | s) and the entropy H[π_θ(· | s)], in nats."""
         ...
 
+    def distribution(self, outputs: Float[Tensor, "N O"]) -> Distribution:
+        """π_θ(· | s) of each row."""
+        ...
+
     def noise(self, rng: np.random.Generator, *shape: int) -> np.ndarray:
         """What draws of that shape need of chance."""
         ...
@@ -80,6 +87,9 @@ class Categorical(nn.Module):
     ) -> tuple[Float[Tensor, " N"], Float[Tensor, " N"]]:
         logs = torch.log_softmax(outputs, -1)
         return logs.gather(1, tokens[:, None])[:, 0], -(logs.exp() * logs).sum(-1)
+
+    def distribution(self, outputs: Float[Tensor, "N O"]) -> Distribution:
+        return distributions.Categorical(outputs)
 
     def noise(self, rng: np.random.Generator, *shape: int) -> np.ndarray:
         return rng.gumbel(size=(*shape, self.outputs))
@@ -108,6 +118,9 @@ class Gaussian(nn.Module):
         spread = self.log_std.sum()
         logprobs = -0.5 * scaled.square().sum(-1) - (spread + self.outputs * HALF_LOG_2PI)
         return logprobs, (spread + self.outputs * (0.5 + HALF_LOG_2PI)).expand(len(outputs))
+
+    def distribution(self, outputs: Float[Tensor, "N O"]) -> Distribution:
+        return distributions.DiagonalGaussian(outputs, self.log_std.expand_as(outputs))
 
     def noise(self, rng: np.random.Generator, *shape: int) -> np.ndarray:
         return rng.standard_normal((*shape, self.outputs), dtype=np.float32)
@@ -141,6 +154,9 @@ class Agent(nn.Module):
     ) -> tuple[Float[Tensor, " N"], Float[Tensor, " N"]]:
         """log π_θ(a | s) and the entropy at s, in nats."""
         return self.head.judge(self.network(observations), tokens, actions)
+
+    def distribution(self, observations: Float[Tensor, "N D"]) -> Distribution:
+        return self.head.distribution(self.network(observations))
 
     def values(self, observations: Float[Tensor, "N D"]) -> Float[Tensor, " N"] | None:
         return None if self.critic is None else self.critic(observations)[:, 0]

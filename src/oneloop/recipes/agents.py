@@ -19,6 +19,7 @@ from oneloop.errors import ConfigError
 from oneloop.experience.evaluation import Every
 from oneloop.model.optimizer import Optimization
 from oneloop.ports import Measure
+from oneloop.recipes.region import bounded, critic_steps
 from oneloop.recipes.resolve import Algorithm
 from oneloop.seeds import named_seed
 
@@ -69,7 +70,12 @@ def assemble_agent(run: Run, algorithm: Algorithm, checkpoint: Path | None = Non
     spaces = environments.spaces
     agent = new_agent(spaces, run.hidden, critic=value.critic is not None, seed=named_seed(run.seed, "agent"))
     # π_ref is the policy at its start, which the seed gives again
-    learner = AgentLearner(agent, optimization=_optimization(run, value), reference="reference" in value.needs)
+    learner = AgentLearner(
+        agent,
+        optimization=_optimization(run, value),
+        reference="reference" in value.needs,
+        natural=bounded(value),
+    )
     if checkpoint is not None:
         load_weights(agent, checkpoint / "policy", checkpoint / "critic")
     normalized = Observations(spaces.features, "observations" in run.normalize)
@@ -109,7 +115,7 @@ def _optimization(run: Run, algorithm: PolicyGradient) -> Optimization:
     return Optimization(
         learning_rate=run.learning_rate,
         critic_learning_rate=run.critic_learning_rate,
-        total_updates=run.steps * per_epoch * algorithm.epochs,
+        total_updates=run.steps * per_epoch * algorithm.epochs * critic_steps(algorithm),
         warmup_updates=run.warmup,
         schedule=run.schedule,
         weight_decay=run.weight_decay,
@@ -129,6 +135,8 @@ def agent_arithmetic(run: Run, algorithm: Algorithm) -> list[str]:
     updates = -(-whole // run.groups_per_update)
     epochs = f"{algorithm.epochs} epoch{'s' if algorithm.epochs > 1 else ''}"
     plural, rate = "s" if updates > 1 else "", f"learning rate {run.learning_rate:g} ({run.schedule})"
+    if bounded(algorithm):
+        rate = f"learning rate of the critic {run.critic_learning_rate:g} ({run.schedule})"
     return [
         f"{algorithm.name}: {run.envs} environments × {run.steps_per_env} = {whole:,} environment steps a step → "
         f"{updates} optimizer step{plural} of {run.groups_per_update} × {epochs}; {run.steps} steps, "
