@@ -21,6 +21,7 @@ from oneloop.plan.rehearsal import weightless
 from oneloop.recipes import items
 from oneloop.recipes.device import vllm_apart
 from oneloop.recipes.meter import resident
+from oneloop.recipes.playing import spoken
 from oneloop.recipes.resolve import kind_of, resolved
 from oneloop.recipes.rows import reading_of
 from oneloop.recipes.sampler import SHARE
@@ -152,6 +153,7 @@ def _longest(run: Run) -> tuple[int, int]:
     kind = kind_of(resolved(run))
     rows = open_data(run.data, kind, reading=reading_of(run), size=run.data_size, seed=run.seed).rows[:ROWS_READ]
     tokenizer = templated(load_tokenizer(run.model), run.chat_template, run.chat_template_kwargs)
+    tokenizer = spoken(tokenizer, run.data, played=bool(run.environment))
     text = Text(tokenizer, end_ids(weightless(run.model), tokenizer))
     if kind == "prompts":
         prompts, _ = items.prompts(rows, text, None, run.max_new_tokens)

@@ -76,13 +76,15 @@ class Graders:
 
 
 def training_rewards(run: Run, graders: Graders) -> tuple[NamedReward, ...]:
-    """The rewards by name; the learned one is loaded with the models."""
-    named = () if run.reward_model and not run.reward else graders.named(run.reward, run.data)
-    count = len(named) + bool(run.reward_model)
+    """The rewards by name; the learned one is loaded with the models, and an environment gives its own."""
+    judged = bool(run.reward_model or run.environment)
+    named = () if judged and not run.reward else graders.named(run.reward, run.data)
+    count = len(named) + bool(run.reward_model) + bool(run.environment)
     if run.reward_weights and len(run.reward_weights) != count:
         raise ConfigError(f"--reward-weights has {len(run.reward_weights)} values for {count} rewards")
     weights = run.reward_weights or (1.0,) * count
-    return tuple(replace(reward, weight=weight) for reward, weight in zip(named, weights, strict=False))
+    own = weights[1:] if run.environment else weights  # the environment's comes first
+    return tuple(replace(reward, weight=weight) for reward, weight in zip(named, own, strict=False))
 
 
 def check_columns(rewards: Sequence[NamedReward], data: Loaded) -> None:
