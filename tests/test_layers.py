@@ -97,8 +97,8 @@ MAY_IMPORT = {
     "__main__": {"cli"},
 }
 NO_TORCH = (
-    "types", "errors", "seeds", "methods", "secrets", "together", "pipes", "arithmetic", "sandbox", "rewards", "environments",
-    "tasks", "data", "record", "health", "lab", "config", "combinations", "toml", "finite",
+    "types", "errors", "seeds", "methods", "secrets", "together", "pipes", "arithmetic", "sandbox", "rewards",
+    "environments", "tasks", "data", "record", "health", "lab", "config", "combinations", "toml", "finite",
 )  # fmt: skip
 OBJECTIVE_MAY_USE = {"torch", "jaxtyping", "oneloop", "collections", "dataclasses", "math", "typing"}
 

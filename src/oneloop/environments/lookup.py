@@ -1,4 +1,4 @@
-"""A search over a small text: `[fox]` is answered with the line about the fox, and what is no call is the answer."""
+"""A search over a small text: `[bab]` is answered with the line about bab, and what is no call is the answer."""
 
 from __future__ import annotations
 
@@ -32,13 +32,19 @@ def found(query: str) -> str:
     those the first.
     """
     words = set(query.lower().split())
-    every = [(len(words & set(line.split())), line.split()[0] in words, -number) for number, line in enumerate(text())]
+    every = [(len(words & known), first in words, -number) for number, (first, known) in enumerate(_index())]
     best = max(every)
     return f"{text()[-best[2]]};" if best[0] else NOTHING
 
 
 @cache
 def text() -> tuple[str, ...]:
-    """`lookup.txt`: a line for each animal, such as `ant hue gold home lake food grass pal shark`."""
+    """`lookup.txt`: a line for each of 300 made-up animals, such as `bab hue black home nest pal gib`."""
     lines = (Path(__file__).with_name("lookup.txt")).read_text(encoding="utf-8").splitlines()
     return tuple(line for line in lines if line)
+
+
+@cache
+def _index() -> tuple[tuple[str, frozenset[str]], ...]:
+    """Of each line its first word, and all of them."""
+    return tuple((line.split()[0], frozenset(line.split())) for line in text())

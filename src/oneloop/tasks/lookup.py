@@ -1,15 +1,16 @@
-"""`fox pal home?` asks where the friend of the fox lives: `[fox]` and `[owl]` are looked up, then comes the answer."""
+"""`bab pal home?` asks where the friend of bab lives: `[bab]` and `[gib]` are looked up, then comes the answer."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from random import Random
 
-from oneloop.environments.lookup import Lookup, found, text
+from oneloop.environments.lookup import Lookup, text
 from oneloop.tasks.played import Played
 from oneloop.tasks.task import Row
 
-FRIEND, FIELDS = "pal", ("hue", "home", "food")
+FRIEND, FIELDS = "pal", ("hue", "home")
 FROM_MEMORY = 0.4
 """Share of answers that are given without looking up, and mostly wrong."""
 
@@ -19,8 +20,14 @@ def row(rng: Random) -> Row:
     hops = [FRIEND] * rng.randint(0, 1)
     about = animal
     for hop in hops:
-        about = read(found(about), hop)
-    return {"prompt": f"{' '.join([animal, *hops, field])}?", "answer": read(found(about), field)}
+        about = read(_about()[about], hop)
+    return {"prompt": f"{' '.join([animal, *hops, field])}?", "answer": read(_about()[about], field)}
+
+
+@cache
+def _about() -> dict[str, str]:
+    """The line of each animal, which is what a search for it finds."""
+    return {line.split()[0]: line for line in text()}
 
 
 def read(line: str, field: str) -> str:
