@@ -68,8 +68,12 @@ class Scripted:
     def leave(self): ...
 
 
+SEEDS = []
+
+
 def generate(prompts, sampling, seeds, finished=None):
     """Says how many tokens stand before, mod 6, twice, and ends; or is cut."""
+    SEEDS.extend(seeds)
     done = []
     for prompt in prompts:
         ids = (len(prompt) % 6, len(prompt) % 6, END)[: sampling.max_new_tokens]
@@ -136,6 +140,17 @@ def test_an_episode_by_hand() -> None:
     assert item.text == "22400556" + "00"
     assert length_scalars([item])["completions/mean_length"] == 9, "of what the policy chose"
     assert turn_scalars([item]) == {"turns/mean": 3.0, "turns/max": 3.0, "tokens/environment": 4.0}
+
+
+def test_each_turn_has_a_seed_of_its_own() -> None:
+    """The first turn is drawn as a single answer would be; the others depend on the request and their number alone."""
+    SEEDS.clear()
+    drawn(THREE, THREE)
+    assert len(set(SEEDS)) == 6 and SEEDS[:2] == [0, 1], "by rounds: the first turns of both"
+    first = SEEDS[::2]
+    SEEDS.clear()
+    drawn(THREE)
+    assert first == SEEDS
 
 
 def test_rewards_stand_on_the_last_action_of_their_turn() -> None:

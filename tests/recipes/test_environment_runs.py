@@ -65,8 +65,8 @@ def _spoken(folder: Path) -> None:
 def short(start: Path, out: Path, algorithm: str = "grpo", **changes) -> Run:
     run = replace(
         default_run(algorithm), model=str(start / "sft" / "final"), data="task:guess", environment="guess",
-        out=str(out), steps=2, prompts_per_step=3, minibatch=0, group_size=3, max_new_tokens=4, max_turns=4, learning_rate=1e-3,
-        data_size=12, eval_size=4,
+        out=str(out), steps=2, prompts_per_step=3, minibatch=0, group_size=3, max_new_tokens=4, max_turns=4,
+        learning_rate=1e-3, data_size=12, eval_size=4,
     )  # fmt: skip
     return replace(run, **changes)
 

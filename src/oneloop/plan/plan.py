@@ -135,17 +135,15 @@ def assumed_lengths(run: Run, prompt: int = 0, answer: int = 0) -> Lengths:
         raise ConfigError(f"--prompt-tokens {prompt}, --answer-tokens {answer}: wanted positive numbers of tokens")
     sampled = kind_of(resolved(run)) == "prompts"
     if prompt and (answer or sampled):
-        return Lengths(prompt=prompt, answer=answer or run.max_new_tokens)
+        return Lengths(prompt=prompt, answer=answer or run.longest)
     try:
         found, source = _longest(run), f"the longest of {run.data}"
     except (ConfigError, DataError) as error:
         if run.model.startswith("scratch:") and run.data.startswith("task:"):
             raise
-        found = (DEFAULT_PROMPT, run.max_new_tokens)
+        found = (DEFAULT_PROMPT, run.longest)
         source = f"assumed, because {run.data} cannot be read ({error})"
-    return Lengths(
-        prompt=prompt or found[0], answer=answer or (run.max_new_tokens if sampled else found[1]), source=source
-    )
+    return Lengths(prompt=prompt or found[0], answer=answer or (run.longest if sampled else found[1]), source=source)
 
 
 def _longest(run: Run) -> tuple[int, int]:
@@ -157,7 +155,7 @@ def _longest(run: Run) -> tuple[int, int]:
     text = Text(tokenizer, end_ids(weightless(run.model), tokenizer))
     if kind == "prompts":
         prompts, _ = items.prompts(rows, text, None, run.max_new_tokens)
-        return max(len(item.tokens) for item in prompts), run.max_new_tokens
+        return max(len(item.tokens) for item in prompts), run.longest
     if kind == "demonstrations":
         shown, _ = items.demonstrations(rows, text, None)
         firsts = [item.trained.index(True) for item in shown]

@@ -120,6 +120,8 @@ class Decoding:
 
     def _drawn(self) -> bool:
         """Whether a row is in the middle of its turn."""
+        if not self._keeps:
+            return any(self._request)
         return sum(request is not None for request in self._request) > int(self._parked.sum())
 
     def step(self) -> list[tuple[int, Completion]]:
