@@ -93,7 +93,7 @@ def test_splits_never_meet(name) -> None:
 
 def test_what_a_task_of_turns_has_not() -> None:
     with pytest.raises(ConfigError, match="--environment guess"):
-        _ = PLAYED["guess"].reward
+        PLAYED["guess"].reward(["m"])
     with pytest.raises(ConfigError, match="no pairs"):
         PLAYED["guess"].preferences(1, 0, "train")
 

@@ -16,7 +16,7 @@ from oneloop.rewards.adapters import NATIVE, alternatives, missing, signature_of
 from oneloop.rewards.code import UnitTests
 from oneloop.rewards.guarded import Guarded
 from oneloop.rewards.shipped import SHIPPED, shipped, short_name
-from oneloop.tasks.named import is_task, named_task
+from oneloop.tasks.named import is_played, is_task, named_task
 
 
 class Graders:
@@ -61,6 +61,8 @@ class Graders:
                 self._shipped[short] = shipped(short, self._limits)
             return NamedReward(name=name, function=self._shipped[short])
         if is_task(spec):
+            if is_played(spec):  # refused before a model is loaded
+                named_task(spec).reward(())
             return NamedReward(name=name.partition(":")[2], function=named_task(spec, "--reward").reward)
         if spec not in self._pools:
             self._pools[spec] = Pool(spec, self._limits)

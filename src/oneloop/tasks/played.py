@@ -62,8 +62,8 @@ class Played:
             f"with --environment {self.environment}"
         )
 
-    @property
-    def reward(self) -> Callable[..., list[float | None]]:
+    def reward(self, completions: Sequence[str], **columns: Any) -> list[float | None]:
+        """There is none: one text does not tell what the environment knows."""
         raise ConfigError(
             f"task:{self.environment} is played in turns, and its environment gives the rewards. "
             f"Fix: --environment {self.environment}"
