@@ -191,10 +191,15 @@ class RolloutEngine(Protocol):
 class Turns(Protocol):
     """Rows that are drawn turn by turn."""
 
-    patience: int
-    """Steps of the others after which the answer to a turn is waited for."""
-    read: int
-    """Tokens that were read and not drawn: prompts, and what was said between turns."""
+    @property
+    def patience(self) -> int:
+        """Steps of the others after which the answer to a turn is waited for."""
+        ...
+
+    @property
+    def read(self) -> int:
+        """Tokens that were read and not drawn: prompts, and what was said between turns."""
+        ...
 
     @property
     def running(self) -> bool:

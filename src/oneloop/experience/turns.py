@@ -21,7 +21,6 @@ from oneloop.ports import Drawn, Turns
 from oneloop.seeds import named_seed
 from oneloop.types import Completion, Prompt, Reward, Sampling, Step, StopReason, Trajectory, Turn
 
-Messages = Sequence[Mapping[str, Any]]
 Ids = tuple[int, ...]
 
 
@@ -52,7 +51,7 @@ class Language(Protocol):
 
     def prompt(self, prompt: Any, tools: Sequence[Any] | None = None) -> tuple[Ids, str]: ...
 
-    def reply(self, before: Messages, new: Messages, tools: Sequence[Any] | None = None) -> Ids:
+    def reply(self, before: Any, new: Any, tools: Sequence[Any] | None = None) -> Ids:
         """What stands between a turn that was drawn, the last of `before`, and the next one, which answers `new`."""
         ...
 
