@@ -7,7 +7,7 @@ import pytest
 
 SRC = Path(__file__).parents[1] / "src" / "oneloop"
 
-PLAIN = {"types", "errors", "finite", "seeds", "methods", "secrets", "together", "pipes"}
+PLAIN = {"types", "errors", "finite", "seeds", "methods", "secrets", "together", "pipes", "arithmetic"}
 ADAPTERS = {"forward", "model", "rollout", "parallel", "environments", "rewards", "tasks", "data", "record"}
 MAY_IMPORT = {
     "types": {"errors"},
@@ -15,6 +15,7 @@ MAY_IMPORT = {
     "seeds": set(),
     "secrets": set(),
     "pipes": set(),
+    "arithmetic": set(),
     "together": {"errors"},
     "room": set(),
     "batch": PLAIN,
@@ -30,10 +31,10 @@ MAY_IMPORT = {
     "parallel": {"batch", "ports", "together", "forward", "model", *PLAIN},
     "classic": {"batch", "objective", "ports", "model", *PLAIN},
     "trace": {"batch", "objective", "algorithms", "ports", *PLAIN},
-    "environments": PLAIN,
+    "environments": {"rewards", *PLAIN},
     "sandbox": {"errors"},
     "rewards": {"sandbox", *PLAIN},
-    "tasks": {"rewards", *PLAIN},
+    "tasks": {"environments", "rewards", *PLAIN},
     "data": {"tasks", *PLAIN},
     "record": PLAIN,
     "health": PLAIN,
@@ -96,8 +97,8 @@ MAY_IMPORT = {
     "__main__": {"cli"},
 }
 NO_TORCH = (
-    "types", "errors", "seeds", "methods", "secrets", "together", "pipes", "sandbox", "rewards", "environments",
-    "tasks", "data", "record", "health", "lab", "config", "combinations", "toml", "finite",
+    "types", "errors", "seeds", "methods", "secrets", "together", "pipes", "arithmetic", "sandbox", "rewards",
+    "environments", "tasks", "data", "record", "health", "lab", "config", "combinations", "toml", "finite",
 )  # fmt: skip
 OBJECTIVE_MAY_USE = {"torch", "jaxtyping", "oneloop", "collections", "dataclasses", "math", "typing"}
 

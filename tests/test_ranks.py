@@ -9,6 +9,7 @@ from oneloop import errors
 from oneloop.algorithms import ALGORITHMS, GRPO, PPO
 from oneloop.batch import Loss
 from oneloop.errors import ConfigError, OneloopError, RewardError
+from oneloop.experience.drawing import OneTurn
 from oneloop.experience.rollouts import Rollouts
 from oneloop.loop import Tally, train
 from oneloop.objective.divergence import KL, AdaptiveKL
@@ -131,8 +132,8 @@ def rollouts(world=None, failing=None, early=False, keep=None, **options):
     settings = {"prompts_per_step": 5, "group_size": 2, "seed": 0, "recorder": Memory(), "keep": keep} | options
     settings |= {} if world is None else {"world": world}
     experience = Rollouts(
-        engine=Drawing(), prompts=prompts, decode=lambda tokens: "x" * sum(tokens), scorer=scorer, sampling=Sampling(),
-        score_early=early, **settings,
+        engine=Drawing(), prompts=prompts, draw=OneTurn(Drawing().generate, lambda tokens: "x" * sum(tokens)),
+        scorer=scorer, sampling=Sampling(), score_early=early, **settings,
     )  # fmt: skip
     return experience, asked
 

@@ -17,6 +17,7 @@ def check_combinations(run: Run) -> None:
     _check_engine(run)
     _check_vllm(run)
     _check_agent(run)
+    _check_environment(run)
 
 
 ONLY_AGENTS = ("envs", "steps_per_env", "normalize", "hidden")
@@ -45,6 +46,31 @@ def _check_agent(run: Run) -> None:
             raise ConfigError(f"--{name} is for agents. Fix: --env CartPole-v1, or leave it out")
     if not run.hidden or min(run.hidden) < 1:
         raise ConfigError(f"--hidden {' '.join(map(str, run.hidden))}: wanted sizes of layers, such as --hidden 64 64")
+
+
+def _check_environment(run: Run) -> None:
+    if not run.environment:
+        if run.max_episode_tokens:
+            raise ConfigError(
+                f"--max-episode-tokens {run.max_episode_tokens} without --environment: a completion is one turn, which "
+                "--max-new-tokens bounds. Fix: leave it out"
+            )
+        return
+    asked = f"--environment {run.environment}"
+    if run.staleness:
+        raise ConfigError(
+            f"{asked} with --staleness {run.staleness}: episodes of several turns are drawn in turn with training. "
+            "Fix: --staleness 0"
+        )
+    if run.reward_model:
+        raise ConfigError(
+            f"{asked} with --reward-model: a learned reward reads one answer, and no conversation. Fix: leave one out"
+        )
+    if run.ranks > 1 and run.engine != "builtin":
+        raise ConfigError(
+            f"{asked} with --ranks {run.ranks} and --engine {run.engine}: ranks ask a server in step, and their "
+            "episodes have different numbers of turns. Fix: --engine builtin"
+        )
 
 
 def _check_shared(run: Run) -> None:

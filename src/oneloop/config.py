@@ -63,12 +63,20 @@ class Run:
     reward_model: str = ""
     """Folder or hub id of a sequence-classification model with one label, added to the rewards."""
     reward_timeout: float = 60.0
-    """Seconds that a reward function may take for a batch before its process is killed."""
+    """Seconds that a reward function may take for a batch before its process is killed; an environment for one call."""
     reward_workers: int = 1
     """Processes of each reward function. Above 1, functions called once per completion score so many at a time."""
     on_reward_error: Literal["stop", "unscored"] = "stop"
-    """When a reward function raises, hangs, dies or returns no number: stop the run, or train without those samples
-    (counted; more than 10 % of 20 steps' samples still stop it)."""
+    """When a reward function or an environment raises, hangs, dies or gives no number: stop the run, or train without
+    those samples (counted; more than 10 % of 20 steps' samples still stop it)."""
+    environment: str = ""
+    """Environment that answers the model in several turns and gives rewards: file.py:Class, package.module:Class, or
+    one that comes with oneloop, such as calculator: docs/environments.md. --reward is then optional."""
+    max_turns: int = 8
+    """With --environment: most turns of the model in an episode, each of at most --max-new-tokens."""
+    max_episode_tokens: int = 0
+    """With --environment: most tokens of an episode, its prompt and what the environment says included; 0: as many as
+    the model's context holds."""
     teacher: str = ""
     """Folder or hub id of a model with the same vocabulary that takes the reference's place: the KL of `distill`, or of
     any method that has one on its samples, is the distance to it. Rewards are called only where --reward names one."""
@@ -280,6 +288,11 @@ class Run:
         return self.eval_max_new_tokens or self.max_new_tokens
 
     @property
+    def longest(self) -> int:
+        """Most tokens that the policy can choose for one prompt."""
+        return self.max_new_tokens * (self.max_turns if self.environment else 1)
+
+    @property
     def groups_per_update(self) -> int:
         whole = self.envs * self.steps_per_env if self.env else self.prompts_per_step
         return min(self.minibatch or whole, whole)
@@ -295,11 +308,12 @@ LOGGERS = ("tensorboard", "wandb", "trackio")
 """What --report-to takes."""
 _POSITIVE = (
     "steps", "prompts_per_step", "group_size", "epochs", "max_tokens", "max_new_tokens", "keep_checkpoints",
-    "eval_samples", "data_size", "eval_size", "reward_workers", "ranks", "envs", "steps_per_env",
+    "eval_samples", "data_size", "eval_size", "reward_workers", "ranks", "envs", "steps_per_env", "max_turns",
 )  # fmt: skip
 _NOT_NEGATIVE = (
     "minibatch", "max_refills", "top_k", "warmup", "save_every", "keep_weights", "eval_every", "eval_temperature",
     "eval_top_k", "eval_max_new_tokens", "weight_decay", "critic_learning_rate", "lora", "staleness",
+    "max_episode_tokens",
 )  # fmt: skip
 MAY_CHANGE_ON_RESUME = frozenset(
     {

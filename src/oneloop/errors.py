@@ -28,6 +28,13 @@ class RewardError(OneloopError, RuntimeError):
     """A reward function that raised or broke its contract; never read as a reward of 0."""
 
 
+class EnvironmentFailed(OneloopError, RuntimeError):
+    """An environment that raised, was not done in time, or answered what is no step; never read as a reward of 0."""
+
+    hopeless = False
+    """No other episode can be played on either."""
+
+
 class SandboxError(OneloopError, RuntimeError):
     """The machine could not run a confined process; says nothing about the program that was to run there."""
 

@@ -187,6 +187,51 @@ class RolloutEngine(Protocol):
         ...
 
 
+@runtime_checkable
+class Turns(Protocol):
+    """Rows that are drawn turn by turn."""
+
+    @property
+    def patience(self) -> int:
+        """Steps of the others after which the answer to a turn is waited for."""
+        ...
+
+    @property
+    def read(self) -> int:
+        """Tokens that were read and not drawn: prompts, and what was said between turns."""
+        ...
+
+    @property
+    def running(self) -> bool:
+        """Whether a step would draw something: no row waits for others alone."""
+        ...
+
+    def begin(self, number: int, prompt: Sequence[int], seed: int) -> None:
+        """A row's first turn."""
+        ...
+
+    def go_on(self, number: int, given: Sequence[int], seed: int) -> None:
+        """The next turn of a row whose turn has ended, behind what was said to it."""
+        ...
+
+    def leave(self, number: int) -> None:
+        """A row whose turn has ended has no other."""
+        ...
+
+    def step(self) -> list[tuple[int, Completion]]:
+        """Go on drawing; the turns that have ended, by their rows' numbers."""
+        ...
+
+
+class Drawn(NamedTuple):
+    """What was drawn for some requests."""
+
+    trajectories: list[Trajectory]
+    """In their order; not scored."""
+    counts: Mapping[str, float] = {}
+    """What adds up over draws and ranks, by its metric's name."""
+
+
 Begun = Callable[[Finished], list[Completion]]
 """Waits for completions that were begun: `RolloutEngine.generate`, without what it was asked."""
 

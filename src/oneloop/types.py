@@ -5,7 +5,7 @@ state s_t             prompt + tokens so far
 action a_t            the next token
 trajectory τ          one full response
 terminated            stopped by an end-of-sequence token or by the environment
-truncated             cut by the length limit: never the same thing
+truncated             cut by a limit of tokens or turns: never the same thing
 """
 
 from __future__ import annotations
@@ -47,12 +47,16 @@ class StopReason(StrEnum):
 
     EOS = "eos"
     LENGTH = "length"
+    TURNS = "turns"
+    """The limit of turns, or the environment's own, in the middle of an episode."""
     ENVIRONMENT = "environment"
+    """The environment says that the episode is over."""
     ERROR = "error"
+    """The environment failed: the sample cannot be scored."""
 
     @property
     def truncated(self) -> bool:
-        return self is StopReason.LENGTH
+        return self in (StopReason.LENGTH, StopReason.TURNS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,10 +90,11 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
-    """What a rollout engine returns for one request."""
+    """What a rollout engine returns for one request; or the turns of an episode, with what was said between them."""
 
     tokens: tuple[int, ...]
-    """Sampled token ids; the end token, if one was drawn, is the last."""
+    """Sampled token ids; the end token, if one was drawn, is the last. Of an episode all that stands behind the prompt.
+    """
     logprobs: tuple[float, ...]
     """log μ(token | prefix) in nats, at the sampling temperature, one per token."""
     stop: StopReason
@@ -97,6 +102,9 @@ class Completion:
     """Weight version that the tokens were drawn from; where `changes` are, the first of them."""
     changes: tuple[tuple[int, int], ...] = ()
     """Updates of the weights on the way: (place, version), from the token at that place on."""
+    given: tuple[tuple[int, int], ...] = ()
+    """Stretches (from, to) of `tokens` that an environment said: read by the policy, never chosen by it. Their
+    log-probs are 0, and nothing reads those."""
 
     def __post_init__(self) -> None:
         if len(self.logprobs) != len(self.tokens):
@@ -109,8 +117,26 @@ class Completion:
     def of_words(cls, words: Mapping[str, Any]) -> Completion:
         """Again, from the JSON of `dataclasses.asdict`."""
         lists = {"tokens": tuple(words["tokens"]), "logprobs": tuple(words["logprobs"])}
-        changes = tuple((place, version) for place, version in words["changes"])
-        return cls(**{**words, **lists, "stop": StopReason(words["stop"]), "changes": changes})
+        pairs = {name: tuple((one, other) for one, other in words[name]) for name in ("changes", "given")}
+        return cls(**{**words, **lists, "stop": StopReason(words["stop"]), **pairs})
+
+    @property
+    def chosen(self) -> tuple[bool, ...] | None:
+        """Of each token, whether the policy chose it; None: it chose all."""
+        if not self.given:
+            return None
+        flags = [True] * len(self.tokens)
+        for start, end in self.given:
+            flags[start:end] = [False] * (end - start)
+        return tuple(flags)
+
+    @property
+    def actions(self) -> tuple[int, ...]:
+        """The tokens that the policy chose."""
+        chosen = self.chosen
+        if chosen is None:
+            return self.tokens
+        return tuple(token for token, ours in zip(self.tokens, chosen, strict=True) if ours)
 
     @property
     def versions(self) -> Iterator[tuple[int, int]]:
@@ -132,6 +158,8 @@ class Reward:
     """Numbers that functions logged, by <function>/<name>: the run's metrics are their means."""
     extras: Mapping[str, str | None] = field(default_factory=dict)
     """Columns that functions add to the table of completions."""
+    placed: tuple[tuple[int, float], ...] = ()
+    """What of `value` belongs to earlier actions than the last: (place in the completion's tokens, reward)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,6 +174,34 @@ class Prompt:
     columns: Mapping[str, Any] = field(default_factory=dict)
     messages: tuple[Mapping[str, Any], ...] | None = None
     """The prompt as the data has it, where it is a conversation."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """What an environment answers to a completion, with Gymnasium's words."""
+
+    messages: Sequence[Mapping[str, Any]] = ()
+    """What the policy reads next. Where the episode is over, for the record."""
+    reward: float = 0.0
+    """Of the completion that was answered; an episode's rewards add up."""
+    terminated: bool = False
+    """The episode is over: nothing that comes after it could count."""
+    truncated: bool = False
+    """It is cut here, although it could go on."""
+    info: Mapping[str, Any] = field(default_factory=dict)
+    """For whoever calls the environment by hand; training does not read it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """What one side said in an episode."""
+
+    role: str
+    text: str
+    reward: float | None = None
+    """What the environment gave for it; None where it is the environment's own, or was not answered."""
+    end: int | None = None
+    """Of the policy's turns: tokens of the completion up to its end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,6 +221,8 @@ class Trajectory:
     """False when dynamic sampling dropped its group."""
     advantage: float | None = None
     """Mean advantage over the action tokens, filled in once it is known."""
+    turns: tuple[Turn, ...] = ()
+    """What was said behind the prompt, in an environment; () without one."""
 
     @property
     def tokens(self) -> Sequence[int]:

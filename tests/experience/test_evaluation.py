@@ -6,6 +6,7 @@ import pytest
 
 from oneloop.algorithms import DPO, SFT
 from oneloop.batch import added
+from oneloop.experience.drawing import OneTurn
 from oneloop.experience.evaluation import Every, Generation, loss_scalars
 from oneloop.types import Completion, Prompt, Reward, Sampling, StopReason
 from toy_models import Bigram, ragged_batch
@@ -46,7 +47,8 @@ def scored(items, step=0, told=None):
 
 def generation(engine: Engine, **changes) -> Generation:
     settings = {"samples": 4, "seed": 0} | changes
-    return Generation(engine=engine, prompts=PROMPTS, decode=str, scorer=scored, sampling=Sampling(), **settings)
+    draw = OneTurn(engine.generate, str)
+    return Generation(draw=draw, prompts=PROMPTS, scorer=scored, sampling=Sampling(), **settings)
 
 
 def test_each_sample_of_an_evaluation_has_a_seed_of_its_own() -> None:

@@ -8,6 +8,7 @@ from time import sleep
 import pytest
 
 from oneloop.errors import OneloopError, RewardError
+from oneloop.experience.drawing import OneTurn
 from oneloop.experience.episodes import Request
 from oneloop.experience.scoring import drawn_and_scored
 from oneloop.rewards import NamedReward, RewardScorer
@@ -45,7 +46,7 @@ def scorer(function) -> RewardScorer:
 
 
 def scored(engine, function, early):
-    return drawn_and_scored(engine.generate, str, scorer(function), REQUESTS, Sampling(), early=early)
+    return drawn_and_scored(OneTurn(engine.generate, str), scorer(function), REQUESTS, Sampling(), early=early)
 
 
 def by_seed(completions, completion_ids, **columns):
@@ -138,7 +139,9 @@ def test_slow_scoring_says_how_far_it_is(early: bool, monkeypatch) -> None:
         sleep(0.02)
         assert not said
 
-    drawn_and_scored(Engine(range(6), gate).generate, str, scorer(reward), REQUESTS, Sampling(), early=early, say=say)
+    drawn_and_scored(
+        OneTurn(Engine(range(6), gate).generate, str), scorer(reward), REQUESTS, Sampling(), early=early, say=say
+    )
     count = r"[024]" if early else "0"
     assert re.fullmatch(rf"scoring: {count} of 6 after 0 s", said[0])
 
@@ -161,7 +164,7 @@ def test_the_phase_is_scoring_while_rewards_alone_are_waited_for(early: bool) ->
         sampled.set() if place == 5 else None
 
     drawn_and_scored(
-        Engine(range(6), gate).generate, str, scorer(reward), REQUESTS, Sampling(), early=early, phase=phase
+        OneTurn(Engine(range(6), gate).generate, str), scorer(reward), REQUESTS, Sampling(), early=early, phase=phase
     )
     assert {name for name, _ in told} == {"score"} and told[-1] == ("score", "6 of 6")
     counts = [int(note.split()[0]) for _, note in told]
@@ -178,7 +181,9 @@ def test_the_step_reaches_the_reward() -> None:
         return [1.0] * len(completions)
 
     for early in (False, True):
-        drawn_and_scored(Engine(range(6)).generate, str, scorer(reward), REQUESTS, Sampling(), early=early, step=7)
+        drawn_and_scored(
+            OneTurn(Engine(range(6)).generate, str), scorer(reward), REQUESTS, Sampling(), early=early, step=7
+        )
     assert seen == [7, 7, 7, 7]
 
 

@@ -5,6 +5,7 @@ import torch
 
 from oneloop.errors import ConfigError, DataError
 from oneloop.experience.demonstrations import Demonstrations
+from oneloop.experience.drawing import OneTurn
 from oneloop.experience.episodes import dead_scalars
 from oneloop.experience.pack import Row, collate
 from oneloop.experience.pairs import Pair, Pairs
@@ -94,11 +95,11 @@ def by_prompt(rewards: dict[str, list[float | None]]):
 
 
 def rollouts(rewards, engine=None, keep=None, prompts_per_step=2, group_size=2, sampling=None, **options):
-    notes = Notes()
+    notes, engine = Notes(), engine or Engine()
     source = Rollouts(
-        engine=engine or Engine(),
+        engine=engine,
         prompts=[Prompt(id=name, text=name, tokens=(10 + place, 9)) for place, name in enumerate(rewards)],
-        decode=lambda ids: str(list(ids)),
+        draw=OneTurn(engine.generate, lambda ids: str(list(ids))),
         scorer=by_prompt(rewards),
         sampling=sampling or Sampling(max_new_tokens=4),
         prompts_per_step=prompts_per_step,

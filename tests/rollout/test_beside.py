@@ -15,6 +15,7 @@ from forked import Forked
 from oneloop.algorithms import GRPO
 from oneloop.errors import ConfigError, EngineError
 from oneloop.experience.ahead import Ahead, InTurn
+from oneloop.experience.drawing import OneTurn
 from oneloop.experience.rollouts import Rollouts
 from oneloop.loop import train
 from oneloop.model.learner import Learner, Optimization
@@ -181,7 +182,7 @@ def trained(engine_of, staleness, steps=5):
     rollouts = Rollouts(
         engine=engine,
         prompts=[Prompt(id=str(n), text=str(n), tokens=(5 + n, 6, 7)) for n in range(7)],
-        decode=lambda ids: " ".join(map(str, ids)),
+        draw=OneTurn(engine.generate, lambda ids: " ".join(map(str, ids))),
         scorer=InTurn(by_length),
         sampling=Sampling(max_new_tokens=24),
         prompts_per_step=2,

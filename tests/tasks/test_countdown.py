@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from oneloop.arithmetic import LONGEST, Leaf, Node, evaluated, numbers_in, parsed
 from oneloop.errors import ConfigError
 from oneloop.tasks import Countdown
-from oneloop.tasks.arithmetic import LONGEST, Leaf, Node, evaluated, numbers_in, parsed
 
 SIGNS = {ast.Add: add, ast.Sub: sub, ast.Mult: mul, ast.Div: truediv}
 leaves = st.integers(0, 99).map(Leaf)

@@ -34,8 +34,15 @@ class Eval:
     """What the rows are. auto: pairs for a reward model, prompts with --reward or task:NAME, else by the columns."""
     reward: tuple[str, ...] = ()
     """Reward functions, file.py:function, package.module:function or a shipped name; a task has its own grader."""
+    environment: str = ""
+    """Environment that answers the model in several turns and gives rewards, as of `oneloop train`."""
+    max_turns: int = 8
+    """With --environment: most turns of the model in an episode, each of at most --max-new-tokens."""
+    max_episode_tokens: int = 0
+    """With --environment: most tokens of an episode with its prompt; 0: as many as the model's context holds."""
     reward_timeout: float = 60.0
-    """Seconds that a reward function may take for all answers before its process is killed."""
+    """Seconds that a reward function may take for all answers before its process is killed, and an environment for one
+    call."""
     reward_workers: int = 1
     """Processes of each reward function. Above 1, functions called once per completion score so many at a time."""
     on_reward_error: Literal["stop", "unscored"] = "stop"

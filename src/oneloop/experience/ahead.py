@@ -9,7 +9,9 @@ from threading import Lock
 from typing import Any, NamedTuple
 
 from oneloop.batch import Batch
+from oneloop.errors import ConfigError
 from oneloop.experience.dealt import own
+from oneloop.experience.drawing import OneTurn
 from oneloop.experience.episodes import Request
 from oneloop.experience.rollouts import Rollouts
 from oneloop.experience.scoring import Scored
@@ -50,6 +52,9 @@ class Ahead:
         world: World = SingleProcess(),  # noqa: B008
     ) -> None:
         self._rollouts, self._engine, self._world = rollouts, engine, world
+        if not isinstance(rollouts.draw, OneTurn):
+            raise ConfigError("episodes of several turns are drawn in turn with training. Fix: --staleness 0")
+        self._draw = rollouts.draw
         self._staleness, self._last = staleness, last
         self._step = 0
         self._places: dict[int, int] = {}  # of the steps that have prompts and are not trained on: in the stream
@@ -86,7 +91,8 @@ class Ahead:
         def generate(prompts: Any, sampling: Sampling, seeds: Any, finished: Any) -> list[Completion]:
             return begun(finished)
 
-        return _Drawing(requests, self._threads.submit(self._rollouts.scored_by, generate, step, mine))
+        draw = replace(self._draw, generate=generate)
+        return _Drawing(requests, self._threads.submit(self._rollouts.scored_by, draw, step, mine))
 
     def report(self, batch: Batch) -> Report:
         report = self._rollouts.report(batch)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from typing import TypeVar
 
@@ -43,4 +43,12 @@ def dealt(world: World, requests: Sequence[Request], draw: Callable[[Sequence[Re
             for request, words in zip(group, rows, strict=True)
         ],
         world.sum({"seconds/max": scored.seconds})["seconds/max"],
+        _summed(world, scored.counts),
     )
+
+
+def _summed(world: World, counts: Mapping[str, float]) -> dict[str, float]:
+    """Over the ranks; seconds are those of the slowest."""
+    names = {name: f"{name}/max" if name.startswith("time/") else name for name in counts}
+    every = world.sum({names[name]: value for name, value in counts.items()})
+    return {name.removesuffix("/max"): value for name, value in every.items()}

@@ -64,9 +64,9 @@ def _std(values: Sequence[float]) -> float:
 
 
 def length_scalars(items: Sequence[Trajectory]) -> dict[str, float]:
-    """Lengths in tokens, whatever is trained on; the truncated share under TRL's name."""
-    lengths = [len(item.completion.tokens) for item in items]
-    ended = [len(item.completion.tokens) for item in items if not item.completion.stop.truncated]
+    """Lengths in tokens that the policy chose, whatever is trained on; the truncated share under TRL's name."""
+    lengths = [len(item.completion.actions) for item in items]
+    ended = [length for item, length in zip(items, lengths, strict=True) if not item.completion.stop.truncated]
     scalars = {
         "completions/mean_length": fmean(lengths),
         "completions/min_length": float(min(lengths)),
@@ -77,6 +77,15 @@ def length_scalars(items: Sequence[Trajectory]) -> dict[str, float]:
         scalars["completions/mean_terminated_length"] = fmean(ended)
         scalars["completions/max_terminated_length"] = float(max(ended))
     return scalars
+
+
+def turn_scalars(items: Sequence[Trajectory]) -> dict[str, float]:
+    """Of episodes: the policy's turns, and tokens that the environment said to it; of single answers nothing."""
+    if not any(item.turns for item in items):
+        return {}
+    turns = [sum(turn.end is not None for turn in item.turns) for item in items]
+    given = sum(end - start for item in items for start, end in item.completion.given)
+    return {"turns/mean": fmean(turns), "turns/max": float(max(turns)), "tokens/environment": float(given)}
 
 
 def dead_scalars(groups: Sequence[Sequence[float | None]]) -> dict[str, float]:

@@ -10,10 +10,11 @@ import torch
 from oneloop.algorithms import Algorithm
 from oneloop.batch import Batch
 from oneloop.experience.dealt import dealt
-from oneloop.experience.episodes import Request, length_scalars, reward_scalars
+from oneloop.experience.drawing import Draw
+from oneloop.experience.episodes import Request, length_scalars, reward_scalars, turn_scalars
 from oneloop.experience.passes import pass_scalars
 from oneloop.experience.scoring import Scored, drawn_and_scored, silent
-from oneloop.ports import Models, RolloutEngine, Scorer, SingleProcess, World
+from oneloop.ports import Models, Scorer, SingleProcess, World
 from oneloop.seeds import named_seed
 from oneloop.types import Prompt, Sampling, Trajectory
 
@@ -26,9 +27,8 @@ class Generation:
         samples: completions per prompt; above 1 needs a positive temperature.
     """
 
-    engine: RolloutEngine
+    draw: Draw
     prompts: Sequence[Prompt]
-    decode: Callable[[Sequence[int]], str]
     scorer: Scorer
     sampling: Sampling
     samples: int = 1
@@ -47,15 +47,13 @@ class Generation:
         return dealt(self.world, requests, self._scored).trajectories
 
     def _scored(self, requests: Sequence[Request]) -> Scored:
-        return drawn_and_scored(
-            self.engine.generate, self.decode, self.scorer, requests, self.sampling, early=False, say=self.say
-        )
+        return drawn_and_scored(self.draw, self.scorer, requests, self.sampling, early=False, say=self.say)
 
 
 def generation_scalars(items: Sequence[Trajectory]) -> dict[str, float]:
     """Rewards, pass@k of several samples, and lengths, as `eval/…`."""
     samples = max(item.sample for item in items) + 1
-    scalars = {**reward_scalars(items), **pass_scalars(items, samples), **length_scalars(items)}
+    scalars = {**reward_scalars(items), **pass_scalars(items, samples), **length_scalars(items), **turn_scalars(items)}
     return {f"eval/{name}": value for name, value in scalars.items()}
 
 

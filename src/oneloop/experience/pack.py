@@ -14,21 +14,23 @@ from oneloop.batch import Batch
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One response to one prompt."""
+    """One response to one prompt, or one episode of several turns."""
 
     prompt: Sequence[int]
     actions: Sequence[int]
     group: int
     reward: float
-    """Placed on the last action."""
+    """Of all actions together: placed on the last of them, but for what is `placed`."""
     truncated: bool = False
     logprobs: Sequence[float] | None = None
     """log μ of each action, where the row was sampled."""
     ref_logprobs: Sequence[float] | None = None
     """log π_ref of each action, where it is known already."""
     chosen: Sequence[bool] | None = None
-    """Which of `actions` the policy chose, the last of them always; None: all. The others are another role's tokens
-    between its turns: read, never trained, and without log-probs."""
+    """Which of `actions` the policy chose, one of them at least; None: all. The others are another role's tokens
+    between its turns, or behind the last: read, never trained, and of their log-probs nothing is read."""
+    placed: Sequence[tuple[int, float]] = ()
+    """What of `reward` earlier actions have: (place in `actions`, reward)."""
     offset: float = 0.0
     """Taken off the row's reward before it is judged: a pair's margin."""
     trained: bool = True
@@ -36,7 +38,7 @@ class Row:
 
 
 def collate(rows: Sequence[Row], device: torch.device | str = "cpu") -> Batch:
-    """Rows end with their last action and are padded on the right; masks come from lengths and flags."""
+    """Rows are padded on the right; masks come from lengths and flags."""
     prompts = torch.tensor([len(row.prompt) for row in rows])
     lengths = prompts + torch.tensor([len(row.actions) for row in rows])
     width = int(lengths.max())
@@ -46,11 +48,17 @@ def collate(rows: Sequence[Row], device: torch.device | str = "cpu") -> Batch:
     if any(row.chosen is not None for row in rows):
         acted = _filled(inside, chain.from_iterable(_flags(row) for row in rows), torch.bool)
     rewards = torch.zeros(len(rows), width)
-    rewards[torch.arange(len(rows)), lengths - 1] = torch.tensor([row.reward for row in rows], dtype=rewards.dtype)
+    last = lengths - 1 - torch.tensor([_behind(row) for row in rows])
+    rewards[torch.arange(len(rows)), last] = torch.tensor([row.reward for row in rows], dtype=rewards.dtype)
+    for number, row in enumerate(rows):
+        if row.placed:
+            _place(rewards[number], len(row.prompt), int(last[number]), row.placed)
 
     def of_actions(given: Iterable[Sequence[float] | None]) -> Float[Tensor, "B T"] | None:
         known = [numbers for numbers in given if numbers is not None]
-        return _filled(acted, chain(*known), torch.float32) if len(known) == len(rows) else None
+        pairs = zip(rows, known, strict=False)
+        chosen = chain.from_iterable(_chosen(row, numbers) for row, numbers in pairs)
+        return _filled(acted, chosen, torch.float32) if len(known) == len(rows) else None
 
     return Batch(
         tokens=_filled(inside, chain.from_iterable((*row.prompt, *row.actions) for row in rows), torch.int64),
@@ -69,12 +77,36 @@ def _flags(row: Row) -> Iterator[bool]:
     """Of each token of a row: did the policy choose it?"""
     if row.chosen is None:
         chosen: Iterable[bool] = repeat(True, len(row.actions))
-    elif len(row.chosen) != len(row.actions) or (len(row.chosen) and not row.chosen[-1]):
-        # a reward stands on the last token; on a masked slot nobody would read it
-        raise ValueError(f"{len(row.chosen)} flags for {len(row.actions)} actions: one each, and True for the last")
+    elif len(row.chosen) != len(row.actions) or (len(row.chosen) and True not in row.chosen):
+        # a reward stands on an action; on a masked slot nobody would read it
+        raise ValueError(f"{len(row.chosen)} flags for {len(row.actions)} actions: one each, and True for one of them")
     else:
         chosen = row.chosen
     return chain(repeat(False, len(row.prompt)), chosen)
+
+
+def _behind(row: Row) -> int:
+    """Tokens behind the last that the policy chose."""
+    return row.chosen[::-1].index(True) if row.chosen and True in row.chosen else 0
+
+
+def _chosen(row: Row, numbers: Sequence[float]) -> Sequence[float]:
+    """Of one number each for a row's `actions`, those of the tokens that the policy chose."""
+    if row.chosen is None:
+        return numbers
+    return [number for number, flag in zip(numbers, row.chosen, strict=True) if flag]
+
+
+def _place(rewards: Float[Tensor, " T"], prompt: int, last: int, placed: Sequence[tuple[int, float]]) -> None:
+    """Rewards of earlier actions out of the sum that stands on the last.
+
+    What stays there is what float32 lacks to the sum: rows of equal sums are equal, however those are spread.
+    """
+    total = float(rewards[last])
+    for place, reward in placed:
+        if prompt + place != last:
+            rewards[prompt + place] += reward
+    rewards[last] = total - float(rewards[:last].sum(dtype=torch.float64))
 
 
 def _filled(places: Bool[Tensor, "B T"], values: Iterable[float], dtype: torch.dtype) -> Shaped[Tensor, "B T"]:

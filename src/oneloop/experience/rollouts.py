@@ -14,9 +14,10 @@ import torch
 from oneloop.batch import Batch
 from oneloop.errors import ConfigError, RewardError
 from oneloop.experience.dealt import dealt
-from oneloop.experience.episodes import Request, dead_scalars, length_scalars, reward_scalars
+from oneloop.experience.drawing import Draw
+from oneloop.experience.episodes import Request, dead_scalars, length_scalars, reward_scalars, turn_scalars
 from oneloop.experience.pack import Row, action_means, collate
-from oneloop.experience.scoring import Generate, Phase, Scored, drawn_and_scored, silent, unwatched
+from oneloop.experience.scoring import Phase, Scored, drawn_and_scored, silent, unwatched
 from oneloop.experience.stream import Stream
 from oneloop.objective.select import GroupFilter
 from oneloop.ports import Models, Recorder, Report, RolloutEngine, Scorer, SingleProcess, World
@@ -24,7 +25,6 @@ from oneloop.seeds import named_seed
 from oneloop.types import Prompt, Sampling, Trajectory
 
 Group = list[Trajectory]
-Draw = Callable[[Sequence[Request]], Scored]
 FAILING_STEPS, MOST_FAILURES = 20, 0.1
 """A run ends when rewards failed on more than this share of the samples of so many steps."""
 REASONS = 3
@@ -35,7 +35,7 @@ class Rollouts:
     """Implements `oneloop.ports.Experience` by sampling.
 
     Args:
-        decode: token ids of a completion to its text.
+        draw: completions, or episodes, for requests; the weights are those of `engine`.
         scorer: fills in rewards.
         prompts_per_step: groups of a batch.
         group_size: G, samples per prompt.
@@ -52,7 +52,7 @@ class Rollouts:
         *,
         engine: RolloutEngine,
         prompts: Sequence[Prompt],
-        decode: Callable[[Sequence[int]], str],
+        draw: Draw,
         scorer: Scorer,
         sampling: Sampling,
         prompts_per_step: int,
@@ -68,15 +68,15 @@ class Rollouts:
         world: World = SingleProcess(),  # noqa: B008
     ) -> None:
         check_sampling(sampling)
-        self._engine, self._decode, self._scorer, self._recorder = engine, decode, scorer, recorder
-        self.sampling = sampling
+        self._engine, self._scorer, self._recorder = engine, scorer, recorder
+        self.sampling, self.draw = sampling, draw
         self._stream, self._seed, self._device = Stream(prompts, seed), seed, device
         self._prompts_per_step, self._group_size = prompts_per_step, group_size
         self._keep, self._max_refills, self._score_early = keep, max_refills, score_early
         self._say, self._phase, self._world = say, phase, world
         self._failed: list[tuple[int, int]] = []  # of the last steps: samples that a reward failed on, and all samples
         self._drawn: list[Group] = []
-        self._scoring = 0.0
+        self._scoring, self._counts = 0.0, dict[str, float]()
 
     def batch(self, step: int) -> Batch:
         return self.filled(step, self.first(step, self.place()), partial(self.scored, step))
@@ -90,9 +90,9 @@ class Rollouts:
         """The requests that a step begins with, whose prompts stand at `place` of the stream."""
         return self._requests(step, self._stream.at(place, self._prompts_per_step), [])
 
-    def filled(self, step: int, first: Sequence[Request], draw: Draw) -> Batch:
+    def filled(self, step: int, first: Sequence[Request], draw: Callable[[Sequence[Request]], Scored]) -> Batch:
         """The batch of a step from what `draw` makes of its first requests, and refills."""
-        self._drawn, self._scoring = [], 0.0
+        self._drawn, self._scoring, self._counts = [], 0.0, {}
         self._drawn = self._judged(first, draw)
         for _ in range(self._max_refills if self._keep else 0):
             missing = self._prompts_per_step - sum(group[0].kept for group in self._drawn)
@@ -121,13 +121,12 @@ class Rollouts:
 
     def scored(self, step: int, requests: Sequence[Request]) -> Scored:
         """Sampled and scored here."""
-        return self.scored_by(self._engine.generate, step, requests, self._phase)
+        return self.scored_by(self.draw, step, requests, self._phase)
 
-    def scored_by(self, generate: Generate, step: int, requests: Sequence[Request], phase: Phase = unwatched) -> Scored:
-        """What `generate` draws, scored."""
+    def scored_by(self, draw: Draw, step: int, requests: Sequence[Request], phase: Phase = unwatched) -> Scored:
+        """What `draw` draws, scored."""
         return drawn_and_scored(
-            generate,
-            self._decode,
+            draw,
             self._scorer,
             requests,
             self.sampling,
@@ -137,11 +136,12 @@ class Rollouts:
             phase=phase,
         )
 
-    def _judged(self, requests: Sequence[Request], draw: Draw) -> list[Group]:
+    def _judged(self, requests: Sequence[Request], draw: Callable[[Sequence[Request]], Scored]) -> list[Group]:
         """The requests' groups, with what is decided of each: whether it is kept."""
         self._phase("rollout", "")
-        scored, seconds = dealt(self._world, requests, draw)
+        scored, seconds, counts = dealt(self._world, requests, draw)
         self._scoring += seconds
+        self._counts = {name: self._counts.get(name, 0.0) + value for name, value in counts.items()}
         size = self._group_size
         groups = [scored[place : place + size] for place in range(0, len(scored), size)]
         return [group if self._keeps(group) else [replace(item, kept=False) for item in group] for group in groups]
@@ -173,9 +173,11 @@ class Rollouts:
             **length_scalars(items),
             "num_groups": float(len(self._drawn)),
             "frac_groups_kept": fmean(group[0].kept for group in self._drawn),
-            "num_tokens": float(sum(len(item.completion.tokens) for item in items)),
+            "num_tokens": float(sum(len(item.completion.actions) for item in items)),
             "epoch": self._stream.epoch,
             "time/reward": self._scoring,
+            **self._counts,
+            **turn_scalars(items),
         }
         if self._group_size > 1:
             scalars |= dead_scalars([[item.reward.value for item in group] for group in self._drawn])
@@ -225,6 +227,8 @@ def _row(item: Trajectory) -> Row:
         reward=0.0 if item.reward.value is None else item.reward.value,
         truncated=item.completion.stop.truncated,
         logprobs=item.completion.logprobs,
+        chosen=item.completion.chosen,
+        placed=item.reward.placed,
         # a sample that could not be scored teaches nothing; its 0 stands on a masked slot, which nothing reads
         trained=item.kept and item.reward.value is not None,
     )

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from threading import Event, Thread
 from time import perf_counter
 from typing import NamedTuple
 
-from oneloop.errors import OneloopError
-from oneloop.experience.episodes import Request, trajectory
-from oneloop.ports import Finished, Scorer
-from oneloop.types import Completion, Sampling, Trajectory
-
-Decode = Callable[[Sequence[int]], str]
-Generate = Callable[[Sequence[Sequence[int]], Sampling, Sequence[int], Finished], list[Completion]]
-"""`RolloutEngine.generate`."""
-
+from oneloop.experience.drawing import Draw, check_all
+from oneloop.experience.episodes import Request
+from oneloop.ports import Scorer
+from oneloop.types import Sampling, Trajectory
 
 SLOW = 5.0
 """Seconds of waiting for rewards after which, and as often again, it is said how far they are."""
@@ -41,11 +36,12 @@ class Scored(NamedTuple):
     """In the order of the requests."""
     seconds: float
     """Spent in the scorer, be it beside the sampling or after it."""
+    counts: Mapping[str, float] = {}
+    """Of the drawing."""
 
 
 def drawn_and_scored(
-    generate: Generate,
-    decode: Decode,
+    draw: Draw,
     scorer: Scorer,
     requests: Sequence[Request],
     sampling: Sampling,
@@ -58,7 +54,6 @@ def drawn_and_scored(
     """One scored trajectory per request.
 
     Args:
-        generate: of an engine.
         early: give the scorer each group as soon as its last row has ended, in one thread beside the sampling; a
             failure ends the sampling. Otherwise the scorer gets everything at once, afterwards.
         step: for rewards that ask.
@@ -66,28 +61,20 @@ def drawn_and_scored(
         phase: told that rewards alone are waited for, and how many are there.
     """
     progress = Progress(len(requests), say, phase)
-    prompts, seeds = [request.prompt.tokens for request in requests], [request.seed for request in requests]
     if not early:
-        completions = generate(prompts, sampling, seeds, lambda index, completion: None)
-        _check_all(len(completions), len(requests))
-        unscored = [trajectory(request, c, decode) for request, c in zip(requests, completions, strict=True)]
+        drawn = draw(requests, sampling, lambda index, item: None)
         start = perf_counter()
         with progress.told():
-            return Scored(scorer(unscored, step, progress.add), perf_counter() - start)
-    beside = _Beside(requests, decode, scorer, step, progress)
+            scored = scorer(drawn.trajectories, step, progress.add)
+        return Scored(scored, perf_counter() - start, drawn.counts)
+    beside = _Beside(requests, scorer, step, progress)
     try:
-        generate(prompts, sampling, seeds, beside.finished)
-        _check_all(beside.count, len(requests))
+        drawn = draw(requests, sampling, beside.finished)
+        check_all(beside.count, len(requests))
         with progress.told():
-            return beside.result()
+            return beside.result()._replace(counts=drawn.counts)
     finally:
         beside.close()
-
-
-def _check_all(count: int, wanted: int) -> None:
-    """Raises: OneloopError for an engine that lost completions: whose they were is not to be guessed."""
-    if count != wanted:
-        raise OneloopError(f"the engine returned {count} completions for {wanted} requests; none of them is used")
 
 
 class Progress:
@@ -127,27 +114,24 @@ class Progress:
 class _Beside:
     """One thread that scores whole groups in the order in which they are complete."""
 
-    def __init__(
-        self, requests: Sequence[Request], decode: Decode, scorer: Scorer, step: int, progress: Progress
-    ) -> None:
-        self._requests, self._decode, self._scorer = requests, decode, scorer
-        self._step, self._progress = step, progress
+    def __init__(self, requests: Sequence[Request], scorer: Scorer, step: int, progress: Progress) -> None:
+        self._requests, self._scorer, self._step, self._progress = requests, scorer, step, progress
         self._members: dict[int, list[int]] = defaultdict(list)
         for index, request in enumerate(requests):
             self._members[request.group].append(index)
         self._missing = {number: len(indices) for number, indices in self._members.items()}
-        self._done: dict[int, Completion] = {}
+        self._done: dict[int, Trajectory] = {}
         self._futures: list[tuple[list[int], Future[Scored]]] = []
         self._passed = 0  # of the futures, in their order: known to have ended well
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="reward")
 
     @property
     def count(self) -> int:
-        """Completions so far."""
+        """What has been drawn so far."""
         return len(self._done)
 
-    def finished(self, index: int, completion: Completion) -> None:
-        self._done[index] = completion
+    def finished(self, index: int, item: Trajectory) -> None:
+        self._done[index] = item
         number = self._requests[index].group
         self._missing[number] -= 1
         if not self._missing[number]:
@@ -159,7 +143,7 @@ class _Beside:
 
     def _score(self, indices: list[int]) -> Scored:
         start = perf_counter()
-        unscored = [trajectory(self._requests[index], self._done[index], self._decode) for index in indices]
+        unscored = [self._done[index] for index in indices]
         return Scored(self._scorer(unscored, self._step, self._progress.add), perf_counter() - start)
 
     def result(self) -> Scored:

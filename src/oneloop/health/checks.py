@@ -26,6 +26,8 @@ class Setting:
     """What the checks must know of a run's settings."""
 
     max_new_tokens: int = 0
+    max_turns: int = 0
+    """Of an episode in an environment; 0: a completion is all there is."""
     group_size: int = 1
     resamples: bool = False
     """Dynamic sampling draws dead groups again."""
@@ -71,6 +73,15 @@ def truncated(look: Look) -> Alert | None:
     if share < look.limits.truncated:
         return None
     every = round(look.now("num_groups") * setting.group_size)
+    if setting.max_turns:
+        return Alert(
+            "A_TRUNCATED",
+            f"{round(share * every)} of {every} episodes were cut: by --max-turns {setting.max_turns}, by "
+            f"--max-new-tokens {setting.max_new_tokens} amid a turn, or by the room for tokens",
+            "more of what cut them, which the column stop of rollouts/ says: turns or length; or SFT first, on turns "
+            "that end",
+            share,
+        )
     longest = look.now("completions/max_terminated_length")
     finished = f"longest finished: {longest:.0f}" if longest else "none finished"
     what = "it can" if every == 1 else "they can"

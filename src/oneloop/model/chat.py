@@ -19,7 +19,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from oneloop.errors import ConfigError, DataError
 from oneloop.model.encoder import Encoder, Piece
-from oneloop.model.template import marks_answers, read_template, read_variables, with_defaults
+from oneloop.model.template import PLAIN, marks_answers, read_template, read_variables, with_defaults
 from oneloop.types import Message, Tokens
 
 NO_TEMPLATE = (
@@ -56,6 +56,15 @@ def templated(
         if isinstance(template, Mapping)
         else with_defaults(template, values)
     )
+    return tokenizer
+
+
+def conversing(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """The tokenizer, with the template `PLAIN` where it has none."""
+    if getattr(tokenizer, "chat_template", None) is not None:
+        return tokenizer
+    tokenizer = copy.copy(tokenizer)
+    tokenizer.chat_template = PLAIN
     return tokenizer
 
 
@@ -130,6 +139,35 @@ class Chat:
         whole = self._ids(through)
         # where a token would span the border, the answer is encoded alone: a sampler could never draw that token
         return start, self._ended(whole[len(start) :] if whole[: len(start)] == start else self.encode(said))
+
+    def reply(self, before: Messages, new: Messages, tools: Tools = None) -> tuple[int, ...]:
+        """Ids of what a conversation goes on with behind an assistant's turn, the last of `before`, and its end token:
+        what the template writes behind it, `new`, and the beginning of the next turn.
+
+        It is what the rendered conversation has more than before; the turn itself may have been drawn in other words
+        than the template writes it in (spaces at its end, say), and stays as it was drawn.
+
+        Raises: ConfigError where the template would now write what stands before in another way.
+        """
+        begun, _ = self._shown(before[:-1], tools, opened=True)
+        stood, _ = self._shown(before, tools)
+        whole, _ = self._shown([*before, *new], tools, opened=True)
+        for shorter, longer in ((begun, stood), (stood, whole)):
+            if not longer.startswith(shorter):
+                raise ConfigError(
+                    "the chat template writes earlier turns in another way once the conversation goes on, so that "
+                    f"the tokens that were drawn would be others: it wrote {_differing(shorter, longer)}, and now "
+                    f"writes {_differing(longer, shorter)}. Fix: --chat-template with one that only adds to what "
+                    "stands there, or --chat-template-kwargs that keep it from changing (thinking, say)"
+                )
+        return self.encode(self._after(stood[len(begun) :]) + whole[len(stood) :])
+
+    def _after(self, said: str) -> str:
+        """What the template writes behind the end of an assistant's turn."""
+        if not self.turn_end:
+            return said[len(said.rstrip()) :]
+        end = str(self.tokenizer.decode([self.turn_end[-1]]))
+        return said[said.rindex(end) + len(end) :] if end in said else ""
 
     def _ended(self, ids: tuple[int, ...]) -> tuple[int, ...]:
         """Without what the template writes behind the end of a turn."""

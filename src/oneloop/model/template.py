@@ -19,6 +19,13 @@ Value = bool | int | float | str
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
 _MARKER = re.compile(r"\{%[-+]?\s*generation\b")
+PLAIN = (
+    "{%- for message in messages -%}{{- message.content -}}"
+    "{%- if message.role == 'assistant' -%}{{- eos_token -}}"
+    "{%- elif not loop.last and loop.nextitem.role != 'assistant' -%}{{- '\n' -}}{%- endif -%}{%- endfor -%}"
+)
+"""Conversations of a tokenizer without a chat template: the texts one behind the other. A turn of the model's ends with
+its end token, and what others say in a row stands on lines of its own."""
 GIVEN_BY_ROWS = frozenset({"messages", "tools", "add_generation_prompt"})
 
 

@@ -88,6 +88,15 @@ class Text:
         """Token ids and readable form of a prompt: plain text, or messages through the model's chat template."""
         return (self._begun(prompt), prompt) if isinstance(prompt, str) else self.chat.prompt(prompt, tools)
 
+    def reply(
+        self, before: Sequence[Message], new: Sequence[Message], tools: Sequence[Any] | None = None
+    ) -> tuple[int, ...]:
+        """Token ids between an assistant's turn, the last of `before`, and its next one, which answers `new`.
+
+        Raises: ConfigError where the chat template would rewrite what stands before.
+        """
+        return self.chat.reply(before, new, tools)
+
     def _begun(self, text: str) -> tuple[int, ...]:
         """Ids of a beginning: as the tokenizer begins a text, and without the end that some write behind every one."""
         ids = self.chat.one_bos(self.chat.encoder(text, whole=True))

@@ -21,6 +21,7 @@ from oneloop.plan.rehearsal import weightless
 from oneloop.recipes import items
 from oneloop.recipes.device import vllm_apart
 from oneloop.recipes.meter import resident
+from oneloop.recipes.playing import spoken
 from oneloop.recipes.resolve import kind_of, resolved
 from oneloop.recipes.rows import reading_of
 from oneloop.recipes.sampler import SHARE
@@ -134,17 +135,15 @@ def assumed_lengths(run: Run, prompt: int = 0, answer: int = 0) -> Lengths:
         raise ConfigError(f"--prompt-tokens {prompt}, --answer-tokens {answer}: wanted positive numbers of tokens")
     sampled = kind_of(resolved(run)) == "prompts"
     if prompt and (answer or sampled):
-        return Lengths(prompt=prompt, answer=answer or run.max_new_tokens)
+        return Lengths(prompt=prompt, answer=answer or run.longest)
     try:
         found, source = _longest(run), f"the longest of {run.data}"
     except (ConfigError, DataError) as error:
         if run.model.startswith("scratch:") and run.data.startswith("task:"):
             raise
-        found = (DEFAULT_PROMPT, run.max_new_tokens)
+        found = (DEFAULT_PROMPT, run.longest)
         source = f"assumed, because {run.data} cannot be read ({error})"
-    return Lengths(
-        prompt=prompt or found[0], answer=answer or (run.max_new_tokens if sampled else found[1]), source=source
-    )
+    return Lengths(prompt=prompt or found[0], answer=answer or (run.longest if sampled else found[1]), source=source)
 
 
 def _longest(run: Run) -> tuple[int, int]:
@@ -152,10 +151,11 @@ def _longest(run: Run) -> tuple[int, int]:
     kind = kind_of(resolved(run))
     rows = open_data(run.data, kind, reading=reading_of(run), size=run.data_size, seed=run.seed).rows[:ROWS_READ]
     tokenizer = templated(load_tokenizer(run.model), run.chat_template, run.chat_template_kwargs)
+    tokenizer = spoken(tokenizer, run.data, played=bool(run.environment))
     text = Text(tokenizer, end_ids(weightless(run.model), tokenizer))
     if kind == "prompts":
         prompts, _ = items.prompts(rows, text, None, run.max_new_tokens)
-        return max(len(item.tokens) for item in prompts), run.max_new_tokens
+        return max(len(item.tokens) for item in prompts), run.longest
     if kind == "demonstrations":
         shown, _ = items.demonstrations(rows, text, None)
         firsts = [item.trained.index(True) for item in shown]

@@ -47,12 +47,13 @@ from oneloop.recipes.inputs import Inputs
 from oneloop.recipes.meter import settle_malloc
 from oneloop.recipes.models import compiler_of, dtype_of, frozen, recompute_of, trained
 from oneloop.recipes.parts import Parts
+from oneloop.recipes.playing import draw_of, play_of, scorer_of, spoken
 from oneloop.recipes.reference_cache import Kept
 from oneloop.recipes.region import bounded, check_second_derivative, critic_steps
 from oneloop.recipes.resolve import Algorithm, ReferenceFrom, entropy_of, reference_from, scores
 from oneloop.recipes.sampler import AnyEngine, engine_of
 from oneloop.recipes.stored import Stored
-from oneloop.rewards import NamedReward, RewardScorer
+from oneloop.rewards import NamedReward
 from oneloop.rollout.engine import Engine
 from oneloop.rollout.vllm.engine import VllmEngine
 from oneloop.types import Sampling
@@ -77,6 +78,7 @@ def assemble(
     """
     device = device_of(run)
     tokenizer = templated(load_tokenizer(run.model), run.chat_template, run.chat_template_kwargs)
+    tokenizer = spoken(tokenizer, run.data, played=inputs.stage is not None)
     for rows in (inputs.rows, inputs.eval_rows or ()):
         items.check_template(rows, inputs.kind, tokenizer)
     if run.teacher:
@@ -252,11 +254,12 @@ class _Builder:
             pairs = self._kept(items.pairs(rows, self.text, self.context, run.long_prompts, margins=self._margins))
             self._note_margins(pairs)
             return Pairs(with_reference(pairs, reference, steps=run.steps, **fixed) if reference else pairs, **fixed)
-        scorer = RewardScorer(rewards, run.on_reward_error, run.steps) if (rewards := self._rewards()) else unjudged
+        rewards, play = self._rewards(), play_of(run, self.inputs.stage, run.reward_weights)
+        scorer = scorer_of(rewards, run.on_reward_error, play, run.steps) if rewards or play else unjudged
         rollouts = Rollouts(
             engine=self.engine,
             prompts=self._kept(items.prompts(rows, self.text, self.context, run.max_new_tokens, run.long_prompts)),
-            decode=self.text.decode,
+            draw=draw_of(self.engine, self.text, self.context, play),
             scorer=InTurn(scorer) if run.staleness else scorer,
             sampling=Sampling(
                 max_new_tokens=run.max_new_tokens, temperature=run.temperature, top_k=run.top_k, top_p=run.top_p
@@ -297,11 +300,11 @@ class _Builder:
         if rows is None:
             return ()
         if self.inputs.kind == "prompts":
+            play = play_of(run, self.inputs.stage)
             generation = Generation(
-                engine=self.engine,
+                draw=draw_of(self.engine, self.text, self.context, play),
                 prompts=self._kept(items.prompts(rows, self.text, self.context, run.eval_limit, run.long_prompts)),
-                decode=self.text.decode,
-                scorer=RewardScorer(self.inputs.eval_rewards, run.on_reward_error, run.steps),
+                scorer=scorer_of(self.inputs.eval_rewards, run.on_reward_error, play, run.steps),
                 sampling=Sampling(
                     max_new_tokens=run.eval_limit,
                     temperature=run.eval_temperature,

@@ -28,7 +28,8 @@ from oneloop.recipes import items
 from oneloop.recipes.build import same_vocabulary
 from oneloop.recipes.device import check_vllm_devices, device_of
 from oneloop.recipes.graders import Graders, check_columns
-from oneloop.recipes.inputs import check_held_out, read_rewards, word_checks
+from oneloop.recipes.inputs import check_held_out, read_environment, read_rewards, word_checks
+from oneloop.recipes.playing import spoken
 from oneloop.recipes.preflight import DEVICES, place_checks
 from oneloop.recipes.resolve import Algorithm, resolved, scores
 from oneloop.recipes.rows import read_rows
@@ -174,6 +175,7 @@ class _Checking:
             check_source(run.model)
             model = load_described(run.model)
             tokenizer = templated(load_tokenizer(run.model), run.chat_template, run.chat_template_kwargs)
+            tokenizer = spoken(tokenizer, run.data, played=bool(run.environment))
             for source, flag in ((run.teacher, "--teacher"), (run.reward_model, "--reward-model")):
                 if source:
                     with self._catching():
@@ -204,6 +206,7 @@ class _Checking:
         with self._catching():
             rewards, others = read_rewards(run, self.kind, graders, held_out=held_out is not None)
             self._called += (*rewards, *others)
+            read_environment(run, self.kind, self._called)
             for reward in rewards:
                 with self._catching():
                     if data is not None:

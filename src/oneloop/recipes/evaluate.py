@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from oneloop.batch import Batch
 from oneloop.config import Run
 from oneloop.data import Kind, Loaded, Reading, columns_of, open_data
+from oneloop.environments import Stage, load_environment
 from oneloop.errors import ConfigError
 from oneloop.experience.demonstrations import demonstration_batch
 from oneloop.experience.evaluation import Generation
@@ -28,9 +29,11 @@ from oneloop.objective.preference import ImplicitReward, RewardHead
 from oneloop.recipes import items
 from oneloop.recipes.device import device_of
 from oneloop.recipes.graders import Graders, check_columns, form_of
+from oneloop.recipes.inputs import check_parts
 from oneloop.recipes.measured import Difference, Measured, Score, Value, perplexity
 from oneloop.recipes.models import dtype_of
-from oneloop.rewards import Limits, NamedReward, RewardScorer
+from oneloop.recipes.playing import Play, draw_of, scorer_of, spoken
+from oneloop.rewards import Limits, NamedReward
 from oneloop.rewards.score import OnError
 from oneloop.rollout.engine import Engine
 from oneloop.tasks.named import is_task
@@ -47,6 +50,9 @@ class Exam:
     split: str = ""
     on_bad_row: Literal["error", "skip"] = "error"
     reward: tuple[str, ...] = ()
+    environment: str = ""
+    max_turns: int = 8
+    max_episode_tokens: int = 0
     reward_timeout: float = 60.0
     reward_workers: int = 1
     on_reward_error: OnError = "stop"
@@ -67,7 +73,7 @@ class Exam:
 
     def __post_init__(self) -> None:
         check_finite(self)
-        for name in ("size", "samples", "max_tokens", "reward_workers"):
+        for name in ("size", "samples", "max_tokens", "reward_workers", "max_turns"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"--{name.replace('_', '-')} is {getattr(self, name)}; wanted at least 1")
         if not self.reward_timeout > 0:
@@ -141,13 +147,19 @@ def evaluate(model: str, exam: Exam) -> Evaluation:
         _refuse_answers(model, exam, kind)
         return _read(model, exam, kind)
     data = _opened(exam, kind, exam.reading)
-    named = Graders(Limits(timeout=exam.reward_timeout, workers=exam.reward_workers)).named(exam.reward, exam.data)
+    stage = Stage(load_environment(exam.environment), exam.reward_timeout) if exam.environment else None
+    graders = Graders(Limits(timeout=exam.reward_timeout, workers=exam.reward_workers))
+    named = () if stage and not exam.reward else graders.named(exam.reward, exam.data)
     try:
         check_columns(named, data)
-        return _answered(model, exam, data, named)
+        if stage is not None:
+            check_parts(stage.name, named)
+        return _answered(model, exam, data, named, stage)
     finally:
         for reward in named:
             reward.grader.close()
+        if stage is not None:
+            stage.close()
 
 
 def _opened(exam: Exam, kind: Kind, reading: Reading) -> Loaded:
@@ -160,7 +172,7 @@ def kind_of_exam(model: str, exam: Exam) -> Kind:
         return exam.kind
     if is_reward_model(model):
         return "preferences"
-    if exam.reward or is_task(exam.data):
+    if exam.reward or exam.environment or is_task(exam.data):
         return "prompts"
     columns = columns_of(exam.data, exam.reading)
     if {"chosen", "rejected"} <= columns:
@@ -176,7 +188,8 @@ def _refuse_answers(model: str, exam: Exam, kind: Kind) -> None:
     scores = is_reward_model(model)
     if scores and kind != "preferences":
         raise ConfigError(f"--kind {kind}: --model {model} is a reward model and only ranks pairs. Fix: {PAIRS}")
-    for flag, given in (("--reward", exam.reward), ("--pass-at", exam.pass_at), ("--samples", exam.samples > 1)):
+    asked = (("--reward", exam.reward), ("--environment", exam.environment))
+    for flag, given in (*asked, ("--pass-at", exam.pass_at), ("--samples", exam.samples > 1)):
         if given:
             raise ConfigError(
                 f"{flag}: {kind} are read, not answered, so it has nothing to say. Fix: leave it out, or "
@@ -184,27 +197,31 @@ def _refuse_answers(model: str, exam: Exam, kind: Kind) -> None:
             )
 
 
-def _answered(model: str, exam: Exam, data: Loaded, named: Sequence[NamedReward]) -> Evaluation:
+def _answered(model: str, exam: Exam, data: Loaded, named: Sequence[NamedReward], stage: Stage | None) -> Evaluation:
+    play = stage and Play(
+        stage=stage,
+        max_turns=exam.max_turns,
+        max_episode_tokens=exam.max_episode_tokens,
+        on_error=exam.on_reward_error,
+    )
     policy, text = _loaded(load_policy, model, exam, data)
     prompts, long = items.prompts(data.rows, text, _context(policy), exam.max_new_tokens, "skip")
     answers = Generation(
-        engine=Engine(policy, text.end_ids, dtype=dtype_of(exam.run)),
+        draw=draw_of(Engine(policy, text.end_ids, dtype=dtype_of(exam.run)), text, _context(policy), play),
         prompts=prompts,
-        decode=text.decode,
-        scorer=RewardScorer(tuple(named), on_error=exam.on_reward_error),
+        scorer=scorer_of(named, exam.on_reward_error, play),
         sampling=exam.sampling,
         samples=exam.samples,
         seed=exam.seed,
     )()
     measured = [_values("reward", [(item, item.reward.value) for item in answers])]
-    if len(named) > 1:
-        measured += [
-            _values(each.name, [(item, item.reward.parts.get(each.name)) for item in answers]) for each in named
-        ]
+    parts = [*([stage.name] if stage else []), *(each.name for each in named)]
+    if len(parts) > 1:
+        measured += [_values(name, [(item, item.reward.parts.get(name)) for item in answers]) for name in parts]
     measured += [_passed(answers, k) for k in exam.pass_at]
     measured.append(_values("finished", [(item, float(not item.completion.stop.truncated)) for item in answers]))
     notes = [*data.notes, *filter(None, map(form_of, named)), *text.notes, *([str(long)] if long else [])]
-    notes += [note for reward in named if (note := _failures(reward.name, answers))]
+    notes += [note for name in parts if (note := _failures(name, answers))]
     return Evaluation(model, "prompts", tuple(measured), tuple(answers), tuple(notes))
 
 
@@ -222,6 +239,7 @@ def _failures(name: str, items: Sequence[Trajectory]) -> str:
 
 def _loaded(load: Callable[..., PreTrainedModel], model: str, exam: Exam, data: Loaded) -> tuple[PreTrainedModel, Text]:
     tokenizer = templated(load_tokenizer(model), exam.chat_template, exam.chat_template_kwargs)
+    tokenizer = spoken(tokenizer, exam.data, played=bool(exam.environment))
     items.check_template(data.rows, data.kind, tokenizer)
     policy: PreTrainedModel = load(model, seed=exam.seed).to(device_of(exam.run))  # pyright: ignore[reportArgumentType]
     check_vocabulary(policy, tokenizer, model)

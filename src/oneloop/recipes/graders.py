@@ -16,7 +16,7 @@ from oneloop.rewards.adapters import NATIVE, alternatives, missing, signature_of
 from oneloop.rewards.code import UnitTests
 from oneloop.rewards.guarded import Guarded
 from oneloop.rewards.shipped import SHIPPED, shipped, short_name
-from oneloop.tasks.named import is_task, named_task
+from oneloop.tasks.named import is_played, is_task, named_task
 
 
 class Graders:
@@ -61,6 +61,8 @@ class Graders:
                 self._shipped[short] = shipped(short, self._limits)
             return NamedReward(name=name, function=self._shipped[short])
         if is_task(spec):
+            if is_played(spec):  # refused before a model is loaded
+                named_task(spec).reward(())
             return NamedReward(name=name.partition(":")[2], function=named_task(spec, "--reward").reward)
         if spec not in self._pools:
             self._pools[spec] = Pool(spec, self._limits)
@@ -76,13 +78,15 @@ class Graders:
 
 
 def training_rewards(run: Run, graders: Graders) -> tuple[NamedReward, ...]:
-    """The rewards by name; the learned one is loaded with the models."""
-    named = () if run.reward_model and not run.reward else graders.named(run.reward, run.data)
-    count = len(named) + bool(run.reward_model)
+    """The rewards by name; the learned one is loaded with the models, and an environment gives its own."""
+    judged = bool(run.reward_model or run.environment)
+    named = () if judged and not run.reward else graders.named(run.reward, run.data)
+    count = len(named) + bool(run.reward_model) + bool(run.environment)
     if run.reward_weights and len(run.reward_weights) != count:
         raise ConfigError(f"--reward-weights has {len(run.reward_weights)} values for {count} rewards")
     weights = run.reward_weights or (1.0,) * count
-    return tuple(replace(reward, weight=weight) for reward, weight in zip(named, weights, strict=False))
+    own = weights[1:] if run.environment else weights  # the environment's comes first
+    return tuple(replace(reward, weight=weight) for reward, weight in zip(named, own, strict=False))
 
 
 def check_columns(rewards: Sequence[NamedReward], data: Loaded) -> None:

@@ -38,6 +38,7 @@ def watch_of(run: Run, algorithm: object, eval_rows: int, before: Iterable[Mappi
     watch = Watch(
         Setting(
             max_new_tokens=run.max_new_tokens,
+            max_turns=run.max_turns if run.environment else 0,
             group_size=run.group_size,
             resamples=isinstance(algorithm, PolicyGradient) and algorithm.keep is not None,
             prompts_per_step=run.prompts_per_step,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from oneloop.config import Run
 from oneloop.data import Kind, Loaded, Rows
+from oneloop.environments import Stage, load_environment
 from oneloop.errors import ConfigError
 from oneloop.model.template import read_template, read_variables
 from oneloop.recipes.given import NOTHING, Given
@@ -24,6 +25,8 @@ class Inputs:
     eval_data: Loaded | None
     rewards: tuple[NamedReward, ...]
     eval_rewards: tuple[NamedReward, ...]
+    stage: Stage | None = None
+    """Where the environment plays, if there is one."""
 
     @property
     def kind(self) -> Kind:
@@ -55,9 +58,11 @@ class Inputs:
         return self.data.skipped + (self.eval_data.skipped if self.eval_data else 0)
 
     def close(self) -> None:
-        """End the processes of reward functions."""
+        """End the processes of reward functions, and what environments run in."""
         for reward in (*self.rewards, *self.eval_rewards):
             reward.grader.close()
+        if self.stage is not None:
+            self.stage.close()
 
     @property
     def fingerprint(self) -> str:
@@ -76,10 +81,36 @@ def read_inputs(run: Run, kind: Kind, given: Given = NOTHING) -> Inputs:
     check_held_out(run, eval_data)
     graders = Graders(Limits(timeout=run.reward_timeout, workers=run.reward_workers), given.functions)
     rewards, eval_rewards = read_rewards(run, kind, graders, held_out=eval_data is not None)
+    stage = read_environment(run, kind, (*rewards, *eval_rewards))
     check_columns(rewards, data)
     if eval_data is not None:
         check_columns(eval_rewards, eval_data)
-    return Inputs(data, eval_data, rewards, eval_rewards)
+    return Inputs(data, eval_data, rewards, eval_rewards, stage)
+
+
+def read_environment(run: Run, kind: Kind, rewards: Sequence[NamedReward]) -> Stage | None:
+    """Raises: ConfigError for one that cannot be loaded, or is called like a reward function, and for any where nothing
+    is sampled.
+    """
+    if not run.environment:
+        return None
+    if kind != "prompts":
+        raise ConfigError(
+            f"--environment {run.environment}: {run.algorithm} learns from {kind} and draws nothing that could be "
+            "answered. Fix: leave it out; conversations to imitate are rows with messages"
+        )
+    environment = load_environment(run.environment)
+    check_parts(environment.name, rewards)
+    return Stage(environment, run.reward_timeout)
+
+
+def check_parts(environment: str, rewards: Sequence[NamedReward]) -> None:
+    """Raises: ConfigError for a reward function that is called like the environment: both are logged by name."""
+    if any(reward.name == environment for reward in rewards):
+        raise ConfigError(
+            f"--reward: a function is named {environment!r}, as the environment is, and rewards are logged by name. "
+            "Fix: rename one"
+        )
 
 
 def word_checks(run: Run) -> Iterator[Callable[[], object]]:
@@ -116,4 +147,7 @@ def read_rewards(
     rewards = () if taught else training_rewards(run, graders)
     if not held_out:
         return rewards, ()
-    return rewards, graders.named(run.eval_reward or run.reward, run.eval_data or run.data, "eval_reward")
+    named = run.eval_reward or run.reward
+    if run.environment and not named:
+        return rewards, ()
+    return rewards, graders.named(named, run.eval_data or run.data, "eval_reward")

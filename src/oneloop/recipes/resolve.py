@@ -23,7 +23,7 @@ def resolved(run: Run, given: Algorithm | None = None) -> Algorithm:
     """The algorithm of a run: the named or given value, fitted to the length limit, with its epochs and changes."""
     algorithm = replace(named_algorithm(run.algorithm) if given is None else given, epochs=run.epochs)
     if isinstance(algorithm, PolicyGradient):
-        algorithm = _fitted(algorithm, run.max_new_tokens)
+        algorithm = _fitted(algorithm, run.longest)
         if kind_of(algorithm) == "prompts" and not run.samples_exactly:
             algorithm = _corrected(algorithm)
     algorithm = overridden(algorithm, run.set)
@@ -62,17 +62,17 @@ def _check_reference(run: Run, algorithm: Algorithm) -> None:
         )
 
 
-def _fitted(algorithm: PolicyGradient, max_new_tokens: int) -> PolicyGradient:
+def _fitted(algorithm: PolicyGradient, longest: int) -> PolicyGradient:
     """Lengths that the paper states for its own budget, at the same share of this run's: else they never bite.
 
     Only the paper's own: lengths that somebody chose are kept.
     """
     if isinstance(algorithm.shape, OverlongPenalty) and algorithm.shape == DAPO.shape:
         share = algorithm.shape.margin / algorithm.shape.max_length
-        margin = max(round(max_new_tokens * share), 1)
-        algorithm = replace(algorithm, shape=OverlongPenalty(max_length=max_new_tokens, margin=margin))
+        margin = max(round(longest * share), 1)
+        algorithm = replace(algorithm, shape=OverlongPenalty(max_length=longest, margin=margin))
     if algorithm.aggregate == DR_GRPO.aggregate:
-        algorithm = replace(algorithm, aggregate=FixedLength(tokens=max_new_tokens))
+        algorithm = replace(algorithm, aggregate=FixedLength(tokens=longest))
     return algorithm
 
 

@@ -38,7 +38,7 @@ class Guarded(Grader):
     def __init__(self, function: Any, name: str, timeout: float) -> None:
         self._function, self.signature = function, signature_of(function)
         self._name, self._timeout, self._lock = name, timeout, Lock()
-        self._caller: _Caller | None = None
+        self._caller: Caller | None = None
 
     def grade(self, asked: Asked, tell: Tell) -> None:
         """Raises: RewardError for a function that is over its time and cannot be ended: it might go on for ever, and
@@ -46,7 +46,7 @@ class Guarded(Grader):
         """
         with self._lock:
             call = _Call(asked, tell)
-            caller = self._caller = self._caller or _Caller()
+            caller = self._caller = self._caller or Caller()
             with undisturbed(caller.ident):
                 if caller.finishes(lambda: call.made(self._function, self.signature), self._timeout):
                     return
@@ -105,13 +105,39 @@ class _Overdue(BaseException):
     """Raised in a thread from outside."""
 
 
-class _Caller:
+class Given:
+    """Work that a thread was given: a call without arguments, and what became of it."""
+
+    def __init__(self, work: Callable[[], Any]) -> None:
+        self._work, self.done, self._raised = work, Event(), list[BaseException]()
+        self.value: Any = None
+
+    def carry_out(self) -> None:
+        """Raises: what ends the thread, and nothing else."""
+        try:
+            self.value = self._work()
+        except _Overdue:
+            raise
+        except BaseException as error:
+            self._raised.append(error)
+        self.done.set()
+
+    def finished(self, seconds: float) -> bool:
+        """Whether it is, within so many seconds. Raises: what it raised."""
+        if not self.done.wait(seconds):
+            return False
+        if self._raised:
+            raise self._raised[0]
+        return True
+
+
+class Caller:
     """A thread that makes one call after another; as a daemon it holds up nobody's end."""
 
-    def __init__(self) -> None:
-        self._calls: SimpleQueue[tuple[Callable[[], None], Event, list[BaseException]] | None] = SimpleQueue()
+    def __init__(self, name: str = "reward-function") -> None:
+        self._calls: SimpleQueue[Given | None] = SimpleQueue()
         self._left = False
-        self._thread = Thread(target=self._serve, name="reward-function", daemon=True)
+        self._thread = Thread(target=self._serve, name=name, daemon=True)
         self._thread.start()
 
     @property
@@ -122,29 +148,24 @@ class _Caller:
     def _serve(self) -> None:
         with suppress(_Overdue):
             while (asked := self._calls.get()) is not None:
-                call, done, raised = asked
-                try:
-                    call()
-                except _Overdue:
-                    break
-                except BaseException as error:
-                    raised.append(error)
-                done.set()
+                asked.carry_out()
         self._left = True
+
+    def give(self, work: Callable[[], Any]) -> Given:
+        """To be done behind what it was given before."""
+        given = Given(work)
+        self._calls.put(given)
+        return given
 
     def finishes(self, call: Callable[[], None], seconds: float) -> bool:
         """Whether it does within so many seconds. Raises: what it raised."""
-        done, raised = Event(), list[BaseException]()
-        self._calls.put((call, done, raised))
+        given = self.give(call)
         try:
-            if not done.wait(seconds):
-                return False
+            done = given.done.wait(seconds)
         except BaseException:  # Ctrl-C of the user
             self.close()
             raise
-        if raised:
-            raise raised[0]
-        return True
+        return done and given.finished(0)
 
     def where(self) -> str:
         """file:line of the user's code that it is at."""

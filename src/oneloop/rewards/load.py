@@ -45,13 +45,7 @@ def load_reward(spec: str) -> NamedReward:
     Raises: ConfigError that names the part of `spec` that is wrong.
     """
     place, name = split_spec(spec)
-    module = _from_file(Path(place), spec) if place.endswith(".py") else _from_package(place, spec)
-    function = getattr(module, name, None)
-    if function is None:
-        public = [word for word, value in vars(module).items() if callable(value) and not word.startswith("_")]
-        near = get_close_matches(name, public, 1)
-        hint = f" Did you mean {near[0]!r}?" if near else f" It has: {', '.join(public) or 'no functions'}."
-        raise ConfigError(f"--reward {spec}: {place} has no {name!r}.{hint}")
+    function = found(spec)
     if isinstance(function, type):
         raise ConfigError(
             f"--reward {spec}: {name} is a class. Fix: {name.lower()} = {name}(...) in {place}, and its name"
@@ -61,17 +55,37 @@ def load_reward(spec: str) -> NamedReward:
     return NamedReward(name=name, function=function)
 
 
-def split_spec(spec: str) -> tuple[str, str]:
+def found(spec: str, flag: str = "--reward", what: str = "function") -> Any:
+    """What stands under a name in a file or module of the user's.
+
+    Args:
+        flag, what: that named it, and what it should be, for messages.
+
+    Raises: ConfigError.
+    """
+    place, name = split_spec(spec, flag, what)
+    words = f"{flag} {spec}"
+    module = _from_file(Path(place), words) if place.endswith(".py") else _from_package(place, words, what)
+    value = getattr(module, name, None)
+    if value is None:
+        public = [word for word, value in vars(module).items() if callable(value) and not word.startswith("_")]
+        near = get_close_matches(name, public, 1)
+        hint = f" Did you mean {near[0]!r}?" if near else f" It has: {', '.join(public) or 'no functions'}."
+        raise ConfigError(f"{words}: {place} has no {name!r}.{hint}")
+    return value
+
+
+def split_spec(spec: str, flag: str = "--reward", what: str = "function") -> tuple[str, str]:
     """The file or module, and the name in it."""
     place, colon, name = spec.rpartition(":")
     if not colon or not place or not name:
-        raise ConfigError(f"--reward {spec}: wanted file.py:function or package.module:function")
+        raise ConfigError(f"{flag} {spec}: wanted file.py:{what} or package.module:{what}")
     return place, name
 
 
-def _from_file(path: Path, spec: str) -> ModuleType:
+def _from_file(path: Path, words: str) -> ModuleType:
     if not path.is_file():
-        raise ConfigError(f"--reward {spec}: no file {path} (looked in {Path.cwd()}).{_near(path)}")
+        raise ConfigError(f"{words}: no file {path} (looked in {Path.cwd()}).{_near(path)}")
     path = path.resolve()
     # named after its whole path, so that two files of one name are two modules
     name = f"oneloop_reward_{sha256(str(path).encode()).hexdigest()[:16]}"
@@ -86,7 +100,7 @@ def _from_file(path: Path, spec: str) -> ModuleType:
         sys.modules.pop(name, None)
         if not isinstance(error, (Exception, SystemExit)):
             raise
-        raise ConfigError(f"--reward {spec}: importing {path} raised {described(error)}") from error
+        raise ConfigError(f"{words}: importing {path} raised {described(error)}") from error
     return module
 
 
@@ -107,11 +121,11 @@ def _near(path: Path) -> str:
     return f" There is: {', '.join(near)}." if near else ""
 
 
-def _from_package(name: str, spec: str) -> ModuleType:
+def _from_package(name: str, words: str, what: str) -> ModuleType:
     try:
         return import_module(name)
     except (Exception, SystemExit) as error:
         raise ConfigError(
-            f"--reward {spec}: importing {name} raised {described(error)}. "
-            "Fix: install the package, or name a file: rewards.py:function"
+            f"{words}: importing {name} raised {described(error)}. Fix: install the package, or name a file: "
+            f"{what.lower()}s.py:{what}"
         ) from error

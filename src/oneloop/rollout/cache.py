@@ -32,7 +32,7 @@ class Prefilled:
 
     def attend(self, heads: Heads) -> Tensor:
         self.keys[heads.layer], self.values[heads.layer] = (
-            _kept(x)[0].transpose(0, 1) for x in (heads.key, heads.value)
+            kept(x)[0].transpose(0, 1) for x in (heads.key, heads.value)
         )
         return self._sequence.attend(heads)
 
@@ -129,7 +129,7 @@ class Slots:
         stride: int = 1,
     ) -> None:
         self.filled = torch.zeros(count, dtype=torch.int64)
-        self._idle = torch.zeros(count, dtype=torch.bool)
+        self._idle, self._parked = (torch.zeros(count, dtype=torch.bool) for _ in range(2))
         self._before = torch.zeros_like(self.filled)  # tokens of the prompt that are not in the slot itself
         # `filled` and `positions` where the tables are, always in the same place
         self._column, self.at = (torch.zeros(count, dtype=torch.int64, device=device) for _ in range(2))
@@ -173,6 +173,7 @@ class Slots:
     def release(self, slots: Bool[Tensor, " S"]) -> None:
         """Nobody reads these any more: they follow the longest of the others, and so never walk past the columns."""
         self._idle |= slots
+        self._parked &= ~slots
         self._before.masked_fill_(slots, 0)
 
     def begin(self) -> None:
@@ -193,12 +194,32 @@ class Slots:
         self._masks.clear()
 
     def end(self) -> None:
-        self.filled += 1
+        self.filled += ~self._parked
+
+    def park(self, slots: Int[Tensor, " A"]) -> None:
+        """Their rows wait: what a pass writes for one is written over by its next token."""
+        self._parked[slots] = True
+
+    def make_room(self, columns: int) -> None:
+        """Tables of so many columns, with numbers in all of them."""
+        self._reserve(columns)
+        self._fill_up_to(columns, written=False)
+
+    def tables(self, layer: int) -> tuple[Float[Tensor, "S kv C D"], Float[Tensor, "S kv C E"]]:
+        """Keys and values."""
+        return self._keys[layer], self._values[layer]
+
+    def go_on(self, slots: Int[Tensor, " A"], counts: Int[Tensor, " A"]) -> None:
+        """So many tokens were written behind what the slots held, whose rows wait no more."""
+        self.filled[slots] += counts
+        self._parked[slots] = False
 
     def keep(self, slots: Int[Tensor, " L"]) -> None:
         """These, in this order, become the first `L` slots; the others are dropped."""
         self._changes += 1
-        self.filled, self._before, self._idle = self.filled[slots], self._before[slots], self._idle[slots]
+        self.filled, self._before, self._idle, self._parked = (
+            x[slots] for x in (self.filled, self._before, self._idle, self._parked)
+        )
         self._rows, self._column, self.at = (x[: len(slots)] for x in (self._rows, self._column, self.at))
         moved = (slots != torch.arange(len(slots))).nonzero()[:, 0]
         to, since = moved.to(self._rows.device), slots[moved].to(self._rows.device)
@@ -217,6 +238,7 @@ class Slots:
             lengthened(x, count) for x in (self.filled, self._before, self._column, self.at)
         )
         self._idle = torch.cat([self._idle, torch.ones(count - old, dtype=torch.bool)])
+        self._parked = lengthened(self._parked, count)
         self._rows = torch.arange(count, device=self._column.device)
         for table in (self._keys, self._values):
             for layer, rows in table.items():
@@ -226,7 +248,7 @@ class Slots:
 
     def attend(self, heads: Heads) -> Float[Tensor, "S 1 heads D"]:
         layer, (count, kv, _, width) = heads.layer, heads.key.shape
-        new_keys, new_values = _kept(heads.key)[:, :, 0], _kept(heads.value)[:, :, 0]
+        new_keys, new_values = kept(heads.key)[:, :, 0], kept(heads.value)[:, :, 0]
         if layer not in self._keys:
             self._allocate(layer, new_keys, new_values, self._reach)
         keys, values = self._keys[layer], self._values[layer]
@@ -304,7 +326,7 @@ def lengthened(x: Tensor, count: int) -> Tensor:
     return torch.cat([x, x.new_zeros(count - len(x), *x.shape[1:])])
 
 
-def _kept(x: Tensor) -> Tensor:
+def kept(x: Tensor) -> Tensor:
     """In the type that attention reads: rotation leaves float32 keys, which autocast would turn at every step anew."""
     kind = x.device.type
     return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x

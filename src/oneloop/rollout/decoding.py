@@ -16,6 +16,7 @@ from oneloop.batch import Batch
 from oneloop.forward.attention import hidden_states
 from oneloop.forward.fused import Backbone, Fused, Setting, decode_linear, worth_a_copy
 from oneloop.forward.packed import packed
+from oneloop.rollout.appended import Appended
 from oneloop.rollout.cache import Prefilled, SharedPrompts, Slots, lengthened, padded_index
 from oneloop.rollout.replay import STRIDE, Pass, Recorder
 from oneloop.rollout.sampler import draw
@@ -54,6 +55,8 @@ class Decoding:
     Args:
         settings: the backbone runs as `Fused`; None: as its modules do.
         recorder: of passes; None: each launches its operations one by one.
+        turns: most tokens of a row of several turns. Rows then keep their slots when a turn has ended, until they go on
+            or leave, and prompts are not shared. None: a completion is all there is of a row.
     """
 
     def __init__(
@@ -66,18 +69,21 @@ class Decoding:
         version: int,
         settings: tuple[Setting, ...] | None = None,
         recorder: Recorder | None = None,
+        turns: int | None = None,
     ) -> None:
         self._model, self._sampling, self._end_ids, self._version = model, sampling, end_ids, version
-        self._settings, self._most = settings, rows
+        self._settings, self._most, self._keeps = settings, rows, turns is not None
+        self.read = 0
+        """Tokens of prompts, and between turns, that were read."""
         self._read_weights()
         self._waiting = deque(_by_prompt(requests))
         self._ready: deque[Ready] = deque()
         count, device = min(rows, len(requests)), model.device
         longest = max((len(request.prompt) for request in requests), default=0)
         saved = sum(len(prompt) * (len(members) - 1) for prompt, members in self._waiting)
-        shares = saved >= WORTH_SHARING * len(requests)
+        shares = not self._keeps and saved >= WORTH_SHARING * len(requests)
         self._shared = SharedPrompts() if shares else None
-        columns = sampling.max_new_tokens + (0 if shares else longest)
+        columns = sampling.max_new_tokens + (0 if shares else longest) if turns is None else turns
         if recorder is not None and not recorder.works:
             recorder = None
         self._recorder = recorder
@@ -86,12 +92,14 @@ class Decoding:
         self._pass = Pass(self._backbone, self._slots, recorder)
         self._request: list[Request | None] = [None] * count
         # on the CPU, as all that decides what happens next; one answer of the device a step is waited for: who ended
+        self._parked = torch.zeros(count, dtype=torch.bool)  # rows whose turn has ended
         self._prompt_of, self._lengths = (torch.zeros(count, dtype=torch.int64) for _ in range(2))
         self._seeds = torch.zeros(count, dtype=torch.int64, device=device)
         self._tokens = torch.zeros(count, sampling.max_new_tokens, dtype=torch.int64, device=device)
         self._logprobs = torch.zeros(count, sampling.max_new_tokens, device=device)
         self._states = torch.zeros(0, device=device)  # [S, H]: what the next token is drawn from
         self._newest = torch.zeros(count, dtype=torch.int64, device=device)
+        self._due: dict[int, tuple[Sequence[int], int]] = {}  # by request: what was said to it, and a seed
         self._started: dict[int, int] = {}  # by request: the version of its first token
         self._changes: dict[int, list[tuple[int, int]]] = {}
 
@@ -104,11 +112,24 @@ class Decoding:
         while self.left:
             yield from self.step()
 
+    @property
+    def running(self) -> bool:
+        """Whether a step would draw something: not where all rows that have slots wait."""
+        rows = sum(request is not None for request in self._request)
+        return self._drawn() or bool(self._due) or (bool(self._ready or self._waiting) and rows < self._most)
+
+    def _drawn(self) -> bool:
+        """Whether a row is in the middle of its turn."""
+        if not self._keeps:
+            return any(self._request)
+        return sum(request is not None for request in self._request) > int(self._parked.sum())
+
     def step(self) -> list[tuple[int, Completion]]:
         """One token of every row; the completions that end with it, by their place in the input."""
-        if any(self._request):
+        if self._drawn():
             self._states = self._pass(self._newest)
         self._admit()
+        self._go_on()
         self._draw()
         ended = list(self._finish())
         self._shrink()
@@ -159,7 +180,9 @@ class Decoding:
             return
         self._slots.grow(count)
         self._request += [None] * (count - len(self._request))
-        self._prompt_of, self._lengths = (lengthened(x, count) for x in (self._prompt_of, self._lengths))
+        self._prompt_of, self._lengths, self._parked = (
+            lengthened(x, count) for x in (self._prompt_of, self._lengths, self._parked)
+        )
         self._seeds, self._tokens, self._logprobs, self._newest = (
             lengthened(x, count) for x in (self._seeds, self._tokens, self._logprobs, self._newest)
         )
@@ -176,6 +199,7 @@ class Decoding:
             prompt, members = self._waiting.popleft()
             self._ready += [Ready(request, first + len(prompts)) for request in members]
             prompts.append(prompt)
+        self.read += sum(map(len, prompts))
         sequence = packed(_rows_of(prompts, self._model.device))
         self._prefilled = Prefilled(sequence)
         states = self._backbone(sequence.tokens, sequence.positions, self._prefilled)[0]
@@ -220,7 +244,9 @@ class Decoding:
     def _draw(self) -> None:
         """The next token of every slot."""
         lengths = self._lengths.to(self._model.device)
-        self._newest, logprob = draw(self._head(self._states), self._sampling, self._seeds, lengths)
+        drawn, logprob = draw(self._head(self._states), self._sampling, self._seeds, lengths)
+        # what a row that waits said last is still to be read
+        self._newest = torch.where(self._parked.to(drawn.device), self._newest, drawn) if self._keeps else drawn
         self._tokens.scatter_(1, lengths[:, None], self._newest[:, None])
         self._logprobs.scatter_(1, lengths[:, None], logprob[:, None])
 
@@ -229,12 +255,14 @@ class Decoding:
         ended = torch.isin(self._newest, self._end_ids).cpu()
         self._lengths += 1
         over = ended | (self._lengths == self._sampling.max_new_tokens)
-        done = [slot for slot in over.nonzero()[:, 0].tolist() if self._request[slot] is not None]
+        done = [
+            slot for slot in (over & ~self._parked).nonzero()[:, 0].tolist() if self._request[slot] is not None
+        ]  # fmt: skip
         if done:
             yield from self._completions(done, ended)
         # an empty slot goes on with the others until somebody takes it
-        self._lengths.masked_fill_(over, 0)
-        self._slots.release(over)
+        self._lengths.masked_fill_(over | self._parked, 0)
+        self._slots.release(over & ~self._parked)
 
     def _completions(self, done: list[int], ended: Bool[Tensor, " S"]) -> Iterator[tuple[int, Completion]]:
         where, lengths = torch.tensor(done, device=self._model.device), self._lengths[done].tolist()
@@ -242,7 +270,11 @@ class Decoding:
         for row, (slot, length, by_end) in enumerate(zip(done, lengths, ended[done].tolist(), strict=True)):
             request = self._request[slot]
             assert request is not None
-            self._request[slot] = None
+            if self._keeps:
+                self._parked[slot] = True
+                self._slots.park(torch.tensor([slot]))
+            else:
+                self._request[slot] = None
             yield (
                 request.position,
                 Completion(
@@ -253,6 +285,49 @@ class Decoding:
                     changes=tuple(self._changes.pop(request.position, ())),
                 ),
             )
+
+    def go_on(self, position: int, given: Sequence[int], seed: int) -> None:
+        """A row that waits has its next turn, behind what was said to it: at the next step."""
+        self._due[position] = given, seed
+
+    def _go_on(self) -> None:
+        """Read what was said to rows, several in one pass."""
+        if not self._due:
+            return
+        slots = {request.position: slot for slot, request in enumerate(self._request) if request is not None}
+        rows = [(slots[place], given, seed) for place, (given, seed) in self._due.items()]
+        self._due.clear()
+        rows.sort(key=lambda row: len(row[1]))
+        while rows:  # the longest first, with as many others as fit
+            width = len(rows[-1][1]) + 1
+            count = max(PREFILL_TOKENS // width, 1)
+            self._append(rows[-count:], width)
+            del rows[-count:]
+
+    def _append(self, rows: Sequence[tuple[int, Sequence[int], int]], width: int) -> None:
+        device, where = self._model.device, torch.tensor([slot for slot, _, _ in rows])
+        counts = torch.tensor([len(given) + 1 for _, given, _ in rows])
+        tokens = torch.tensor([[0, *given, *[0] * (width - 1 - len(given))] for _, given, _ in rows], device=device)
+        tokens[:, 0] = self._newest[where.to(device)]  # drawn, and not read yet
+        layout = Appended(self._slots, where, counts)
+        states = self._backbone(tokens, layout.positions, layout)
+        self._slots.go_on(where, counts)
+        self.read += int(counts.sum())
+        self._parked[where], self._lengths[where] = False, 0
+        where = where.to(device)
+        self._states[where] = states[torch.arange(len(rows), device=device), (counts - 1).to(device)]
+        self._seeds[where] = torch.tensor([seed for _, _, seed in rows], device=device)
+        for slot, _, _ in rows:
+            request = self._request[slot]
+            assert request is not None
+            self._started[request.position] = self._version
+
+    def leave(self, position: int) -> None:
+        """A row that waits has ended; its slot is free."""
+        places = [None if request is None else request.position for request in self._request]
+        slot = places.index(position)
+        self._request[slot], self._parked[slot] = None, False
+        self._slots.release(torch.arange(len(self._request)) == slot)
 
     def _shrink(self) -> None:
         """Cut the batch to its running rows when nobody waits and enough have ended."""
@@ -265,7 +340,7 @@ class Decoding:
         kept = torch.tensor(order, dtype=torch.int64)
         self._request = [self._request[slot] for slot in order]
         self._slots.keep(kept)
-        self._lengths, self._prompt_of = self._lengths[kept], self._prompt_of[kept]
+        self._lengths, self._prompt_of, self._parked = (x[kept] for x in (self._lengths, self._prompt_of, self._parked))
         if self._shared is not None:
             self._forget_prompts(self._shared)
         kept = kept.to(self._model.device)

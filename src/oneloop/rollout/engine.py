@@ -23,6 +23,7 @@ from oneloop.rollout.decoding import Decoding, Request
 from oneloop.rollout.limits import check_lengths
 from oneloop.rollout.plain import PlainDecoding
 from oneloop.rollout.replay import STRIDE, recorder_for
+from oneloop.rollout.turns import KeptTurns, Rounds
 from oneloop.types import Completion, Sampling
 
 CACHE_BYTES = 4 * 2**30
@@ -128,13 +129,28 @@ class Engine:
             self._model, requests, sampling, self._end_ids, rows, self.version, self._settings, self._recorder
         )
 
+    @contextmanager
+    def turns(self, sampling: Sampling, most: int) -> Iterator[KeptTurns | Rounds]:
+        """Rows of several turns, of at most so many tokens each."""
+        if not self._fast:
+            yield Rounds(self.generate, sampling)
+            return
+        context, rows = getattr(self._model.config, "max_position_embeddings", None), self._rows_of(most)
+        with self.reading():
+            decoding = Decoding(
+                self._model, [], sampling, self._end_ids, rows, self.version, self._settings, self._recorder, most
+            )
+            yield KeptTurns(decoding, rows, lambda prompt: check_lengths([prompt], sampling, context))
+
     def _rows(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> int:
+        return self._rows_of(max((len(prompt) for prompt in prompts), default=0) + sampling.max_new_tokens)
+
+    def _rows_of(self, columns: int) -> int:
         """Rows whose cache is sure to fit."""
         config = self._model.config.get_text_config()
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         of_token = 2 * config.num_hidden_layers * heads * width * self._dtype.itemsize
-        columns = max((len(prompt) for prompt in prompts), default=0) + sampling.max_new_tokens
         stride = STRIDE if self._recorder else 1
         of_row = of_token * -(-columns // stride) * stride
         return max(min(self._max_rows, self._room() // of_row), 1)

@@ -13,8 +13,8 @@ from fractions import Fraction
 from random import Random
 from typing import Any
 
+from oneloop.arithmetic import Expression, Leaf, Node, evaluated, numbers_in, parsed
 from oneloop.errors import ConfigError
-from oneloop.tasks.arithmetic import Expression, Leaf, Node, evaluated, numbers_in, parsed
 from oneloop.tasks.task import Row, Split, draw_rows
 
 _STEP = r"[0-9]{1,5}[-+*/][0-9]{1,5}=[0-9]{1,5}"

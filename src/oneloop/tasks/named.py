@@ -5,7 +5,7 @@ from __future__ import annotations
 from difflib import get_close_matches
 
 from oneloop.errors import ConfigError
-from oneloop.tasks import TASKS
+from oneloop.tasks import PLAYED, TASKS
 from oneloop.tasks.reasoning_gym import SCHEME, reasoning_gym_task
 from oneloop.tasks.task import Task
 
@@ -17,12 +17,18 @@ def is_task(spec: str) -> bool:
     return spec.startswith((BUILT_IN, SCHEME))
 
 
+def is_played(spec: str) -> bool:
+    """Whether a name is one of a task that is played in an environment."""
+    return spec.startswith(BUILT_IN) and spec.removeprefix(BUILT_IN) in PLAYED
+
+
 def named_task(spec: str, flag: str = "--data") -> Task:
     """Raises: ConfigError with the nearest name."""
     if spec.startswith(SCHEME):
         return reasoning_gym_task(spec)
     name = spec.removeprefix(BUILT_IN)
-    if name not in TASKS:
-        near = get_close_matches(name, TASKS, 1, 0.0)[0]
+    every = {**TASKS, **PLAYED}
+    if name not in every:
+        near = get_close_matches(name, every, 1, 0.0)[0]
         raise ConfigError(f"{flag} {spec}: there is no task {name!r}. Did you mean {BUILT_IN}{near}?")
-    return TASKS[name]
+    return every[name]

@@ -1,0 +1,49 @@
+"""A guessing game: `c-q:` or `40-54:` asks for a letter or a whole number, and each guess is answered with `higher;` or
+`lower;`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from oneloop.environments.calls import wanted
+from oneloop.types import Step
+
+_RANGE = re.compile(r"([a-z])-([a-z]):|(\d{1,6})-(\d{1,6}):")
+_GUESS = re.compile(r"\s*([a-z]|\d{1,6})\s*")
+
+
+class Guess:
+    """1 for the row's `answer` within as many guesses as halving the range takes at worst, else 0.
+
+    Of n letters or numbers that is ⌊log₂ n⌋ + 1: whoever guesses in the middle always wins, whoever ignores the answers
+    seldom.
+    """
+
+    def reset(self, row: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+        asked = _RANGE.fullmatch(str(row["prompt"]))
+        if asked is None:
+            raise ValueError(f"the prompt is {row['prompt']!r}; wanted a range such as c-q: or 40-54:")
+        least, most = (place(word) for word in asked.groups() if word)
+        self._secret, self._left = place(wanted(row)), (most - least + 1).bit_length()
+        return [{"role": "user", "content": asked[0]}]
+
+    def step(self, completion: str) -> Step:
+        self._left -= 1
+        said = _GUESS.fullmatch(completion)
+        guess = None if said is None else place(said[1])
+        if guess == self._secret:
+            return Step(messages=[_said("right;")], reward=1.0, terminated=True)
+        word = "what?;" if guess is None else "higher;" if guess < self._secret else "lower;"
+        return Step(messages=[_said(word)], terminated=self._left <= 0)
+
+
+def place(word: str) -> int:
+    """Of a letter in the alphabet, or the number itself."""
+    return int(word) if word.isdigit() else ord(word)
+
+
+def _said(word: str) -> Mapping[str, Any]:
+    return {"role": "user", "content": word}

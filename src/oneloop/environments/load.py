@@ -1,0 +1,54 @@
+"""Environments by name: one that comes with oneloop, `file.py:Class` or `package.module:Class`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib import import_module
+from typing import Any
+
+from oneloop.errors import ConfigError
+from oneloop.rewards.load import found, split_spec
+
+BUILT_IN = {"calculator": "Calculator", "guess": "Guess", "lookup": "Lookup"}
+"""Classes by name, each in the module of that name."""
+METHODS = ("reset", "step")
+FLAG = "--environment"
+
+
+@dataclass(frozen=True)
+class NamedEnvironment:
+    """What makes environments, and the name that their rewards are logged under."""
+
+    name: str
+    make: Callable[[], Any]
+    """One for each rollout."""
+
+
+def load_environment(spec: str) -> NamedEnvironment:
+    """Import it into this process.
+
+    Raises: ConfigError that names the part of `spec` that is wrong.
+    """
+    if ":" not in spec:
+        if spec not in BUILT_IN:
+            near = get_close_matches(spec, BUILT_IN, 1)
+            hint = f"Did you mean {near[0]}? " if near else ""
+            raise ConfigError(
+                f"{FLAG} {spec}: {hint}Those that come with oneloop are {', '.join(BUILT_IN)}; your own is named "
+                "file.py:Class or package.module:Class"
+            )
+        return NamedEnvironment(spec, getattr(import_module(f"oneloop.environments.{spec}"), BUILT_IN[spec]))
+    _, name = split_spec(spec, FLAG, "Class")
+    make = found(spec, FLAG, "Class")
+    if not callable(make):
+        raise ConfigError(f"{FLAG} {spec}: {name} is a {type(make).__name__}; wanted a class, or a function that makes")
+    if isinstance(make, type):
+        lacks = [method for method in METHODS if not callable(getattr(make, method, None))]
+        if lacks:
+            raise ConfigError(
+                f"{FLAG} {spec}: {name} has no method {lacks[0]!r}. Fix: def reset(self, row) and def step(self, "
+                "completion), as docs/environments.md says"
+            )
+    return NamedEnvironment(name, make)

@@ -1,0 +1,213 @@
+"""Where environments play: each in a thread of its own, many at once, and none can hang the run.
+
+A thread is not a process: what an environment does to the interpreter it does to the trainer. What would end or bend it
+is refused or put back, as for reward functions that Python hands over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import cached_property
+from threading import BoundedSemaphore, Thread, get_ident
+from time import monotonic
+from typing import Any
+
+from oneloop.environments.load import NamedEnvironment
+from oneloop.errors import EnvironmentFailed
+from oneloop.rewards.blame import described
+from oneloop.rewards.guarded import Caller, Given, undisturbed
+from oneloop.rewards.values import real, short
+from oneloop.types import Step
+
+AT_ONCE = 64
+"""Calls that are carried out at the same time; the others wait, which does not count as theirs."""
+MOST_ABANDONED = 16
+"""Threads that hang where Python cannot end them, as in a socket without a limit, before the run ends."""
+_LOOK = 0.05
+"""Seconds between looks whether a call has begun."""
+
+
+class Stage:
+    """Makes a `Scene` for each rollout.
+
+    Args:
+        timeout: seconds for one `reset` or `step`.
+    """
+
+    def __init__(self, environment: NamedEnvironment, timeout: float) -> None:
+        self.name, self.make, self.timeout = environment.name, environment.make, timeout
+        self.free = BoundedSemaphore(AT_ONCE)
+        self._abandoned = 0
+
+    def scene(self) -> Scene:
+        return Scene(self)
+
+    @cached_property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """Of all that is async, in a thread of its own: a connection that `reset` opens is there for `step`."""
+        loop = asyncio.new_event_loop()
+        Thread(target=loop.run_forever, name="environments", daemon=True).start()
+        return loop
+
+    def abandon(self, failure: str) -> None:
+        """A thread that cannot be ended stays. Raises: EnvironmentFailed, hopeless, where there are too many."""
+        self._abandoned += 1
+        if self._abandoned > MOST_ABANDONED:
+            error = EnvironmentFailed(
+                f"{failure}; {self._abandoned} threads hang in it now and cannot be ended. Fix: limits of its own for "
+                "whatever it waits for"
+            )
+            error.hopeless = True
+            raise error
+
+    def close(self) -> None:
+        if "loop" in vars(self):
+            self.loop.call_soon_threadsafe(self.loop.stop)
+
+
+class Scene:
+    """One rollout's environment, made at its `reset`."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage, self._caller = stage, Caller("environment")
+        self._environment: Any = None
+        self._left = False
+
+    def reset(self, row: Mapping[str, Any], seed: int) -> Callable[[], Step]:
+        """Begins at once; what is returned waits for the first messages.
+
+        Raises: EnvironmentFailed, when it is waited for.
+        """
+
+        def begun() -> Any:
+            self._environment = self._stage.make()
+            seeded = "seed" in inspect.signature(self._environment.reset).parameters
+            return self._environment.reset(dict(row), **({"seed": seed} if seeded else {}))
+
+        call = _Call(self._stage, begun)
+        given = self._caller.give(call)
+        return lambda: Step(messages=_opening(self._answer("reset", call, given)))
+
+    def step(self, completion: str) -> Callable[[], Step]:
+        """As `reset`: the answer to a completion."""
+        call = _Call(self._stage, lambda: self._environment.step(completion))
+        given = self._caller.give(call)
+        return lambda: _step(self._answer("step", call, given))
+
+    @property
+    def tools(self) -> Sequence[Any] | None:
+        """Schemas of functions, for the chat template."""
+        return list(getattr(self._environment, "tools", ())) or None
+
+    def leave(self) -> None:
+        """The episode is over. What closing it raises concerns nobody."""
+        environment, self._environment = self._environment, None
+        if callable(close := getattr(environment, "close", None)):
+            self._caller.give(_Call(self._stage, close))
+        if not self._left:
+            self._left = True
+            self._caller.close()
+
+    def _answer(self, what: str, call: _Call, given: Given) -> Any:
+        timeout = self._stage.timeout
+        try:
+            while not given.finished(call.left(timeout)):
+                if call.over(timeout):
+                    self._overdue(f"{what} was not done after {timeout:g} s", call)
+        except BaseException as error:
+            if not call.raised:  # Ctrl-C of the user, or what is said of a call that is over its time
+                raise
+            raise EnvironmentFailed(f"{what} raised {described(error)}") from error
+        return given.value
+
+    def _overdue(self, failure: str, call: _Call) -> None:
+        where = self._caller.where()
+        failure += f", at {where}" if where else ""
+        self._environment = None
+        call.cancel()
+        if not self._caller.end():
+            self._stage.abandon(failure)
+        raise EnvironmentFailed(f"{failure}. Fix: --reward-timeout for more seconds a call")
+
+
+class _Call:
+    """One call of an environment's method."""
+
+    def __init__(self, stage: Stage, work: Callable[[], Any]) -> None:
+        self._stage, self._work = stage, work
+        self._begun: float | None = None
+        self._awaited: Any = None
+        self.raised = False
+
+    def __call__(self) -> Any:
+        with self._stage.free:
+            self._begun = monotonic()
+            try:
+                with undisturbed(get_ident()):
+                    value = self._work()
+                    if inspect.isawaitable(value):
+                        self._awaited = asyncio.run_coroutine_threadsafe(_waited(value), self._stage.loop)
+                        value = self._awaited.result()
+            except BaseException:
+                self.raised = True
+                raise
+            return value
+
+    def left(self, timeout: float) -> float:
+        """Seconds to wait before it is looked at again."""
+        return _LOOK if self._begun is None else max(self._begun + timeout - monotonic(), 0.0)
+
+    def over(self, timeout: float) -> bool:
+        return self._begun is not None and monotonic() >= self._begun + timeout
+
+    def cancel(self) -> None:
+        if self._awaited is not None:
+            with suppress(RuntimeError):
+                self._awaited.cancel()
+
+
+async def _waited(value: Any) -> Any:
+    return await value
+
+
+def _opening(value: Any) -> tuple[Mapping[str, Any], ...]:
+    if (messages := _messages(value)) is None:
+        raise EnvironmentFailed(f"reset returned {short(value)}; {_WANTED}")
+    if not messages:
+        raise EnvironmentFailed("reset returned no messages; the policy has to be asked something")
+    return messages
+
+
+def _step(value: Any) -> Step:
+    """Raises: EnvironmentFailed for what is no step."""
+    if not isinstance(value, Step):
+        raise EnvironmentFailed(f"step returned {short(value)} of type {type(value).__name__}; wanted a Step")
+    messages, reward = _messages(value.messages), real(value.reward)
+    if messages is None:
+        raise EnvironmentFailed(f"step returned the messages {short(value.messages)}; {_WANTED}")
+    if reward is None:
+        raise EnvironmentFailed(f"step returned the reward {short(value.reward)}; wanted a finite number")
+    terminated, truncated = bool(value.terminated), bool(value.truncated)
+    if not (messages or terminated or truncated):
+        raise EnvironmentFailed("step neither said anything nor ended the episode")
+    return Step(messages=messages, reward=reward, terminated=terminated, truncated=truncated)
+
+
+_WANTED = 'wanted a list of messages such as {"role": "user", "content": "..."}'
+
+
+def _messages(value: Any) -> tuple[Mapping[str, Any], ...] | None:
+    if isinstance(value, (str, bytes, Mapping)):
+        return None
+    try:
+        messages = tuple(value)
+    except TypeError:
+        return None
+    fine = all(
+        isinstance(message, Mapping) and all(isinstance(message.get(name), str) for name in ("role", "content"))
+        for message in messages
+    )
+    return tuple(dict(message) for message in messages) if fine else None

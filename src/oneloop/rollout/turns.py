@@ -1,0 +1,98 @@
+"""Rows of several turns: with caches that stay in their slots, or, for other engines, read anew for each turn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from oneloop.ports import Finished
+from oneloop.rollout.decoding import Decoding, Request
+from oneloop.types import Completion, Sampling
+
+PATIENCE = 8
+"""Tokens of the others for which a row's environment has time. A number of tokens, and no time: which rows are drawn
+together, and so the last bits of every number, must not depend on how fast anything was."""
+
+
+class KeptTurns:
+    """Implements `oneloop.ports.Turns`: only what was said to a row is read before its next turn.
+
+    Args:
+        decoding: whose rows keep their slots.
+        rows: most of them.
+        check: refuses prompts.
+    """
+
+    patience = PATIENCE
+
+    def __init__(self, decoding: Decoding, rows: int, check: Callable[[Sequence[int]], None]) -> None:
+        self._decoding, self._rows, self._check = decoding, rows, check
+        self._new: list[Request] = []
+
+    @property
+    def read(self) -> int:
+        return self._decoding.read
+
+    @property
+    def running(self) -> bool:
+        return bool(self._new) or self._decoding.running
+
+    def begin(self, number: int, prompt: Sequence[int], seed: int) -> None:
+        """Raises: ConfigError for a prompt that does not fit."""
+        self._check(prompt)
+        self._new.append(Request(number, tuple(prompt), seed))
+
+    def go_on(self, number: int, given: Sequence[int], seed: int) -> None:
+        self._decoding.go_on(number, given, seed)
+
+    def leave(self, number: int) -> None:
+        self._decoding.leave(number)
+
+    def step(self) -> list[tuple[int, Completion]]:
+        if self._new:  # together, so that a prompt of several is read once
+            self._decoding.add(self._new, self._rows)
+            self._new = []
+        return self._decoding.step()
+
+
+class Rounds:
+    """Implements `oneloop.ports.Turns` with any engine: all rows that can go on have their next turn together, each
+    behind everything that was said so far.
+
+    Args:
+        generate: of the engine.
+    """
+
+    patience = 0
+
+    def __init__(
+        self,
+        generate: Callable[[Sequence[Sequence[int]], Sampling, Sequence[int], Finished], list[Completion]],
+        sampling: Sampling,
+    ) -> None:
+        self._generate, self._sampling = generate, sampling
+        self._rows: dict[int, tuple[int, ...]] = {}
+        self._asked: dict[int, int] = {}
+        self.read = 0
+
+    @property
+    def running(self) -> bool:
+        return bool(self._asked)
+
+    def begin(self, number: int, prompt: Sequence[int], seed: int) -> None:
+        self._rows[number], self._asked[number] = tuple(prompt), seed
+
+    def go_on(self, number: int, given: Sequence[int], seed: int) -> None:
+        self._rows[number] += tuple(given)
+        self._asked[number] = seed
+
+    def leave(self, number: int) -> None:
+        del self._rows[number]
+
+    def step(self) -> list[tuple[int, Completion]]:
+        asked, self._asked = self._asked, {}
+        prompts = [self._rows[number] for number in asked]
+        self.read += sum(map(len, prompts))
+        completions = self._generate(prompts, self._sampling, list(asked.values()), lambda index, completion: None)
+        for number, completion in zip(asked, completions, strict=True):
+            self._rows[number] += completion.tokens
+        return list(zip(asked, completions, strict=True))

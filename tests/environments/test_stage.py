@@ -1,0 +1,221 @@
+"""An environment may raise, hang or answer nonsense: each is said in words, and none is read as a reward."""
+
+import asyncio
+import os
+import threading
+import time
+
+import pytest
+
+from oneloop.environments import NamedEnvironment, Stage, Step, load_environment, stage
+from oneloop.errors import ConfigError, EnvironmentFailed
+
+HELLO = [{"role": "user", "content": "hello"}]
+
+
+class Echo:
+    """Says again what it hears."""
+
+    def reset(self, row):
+        self.row = row
+        return HELLO
+
+    def step(self, completion):
+        return Step(messages=[{"role": "user", "content": completion}], reward=len(completion))
+
+
+def scene(make, timeout=20.0):
+    return Stage(NamedEnvironment("mine", make), timeout).scene()
+
+
+def answering(answer):
+    """A scene whose environment has begun, and that answers by `answer`."""
+
+    class Answering(Echo):
+        def step(self, completion):
+            return answer(completion)
+
+    made = scene(Answering)
+    made.reset({}, 0)()
+    return made
+
+
+def test_what_an_environment_says_arrives() -> None:
+    made = scene(Echo)
+    assert made.reset({"prompt": "2+3"}, 0)().messages == tuple(HELLO)
+    step = made.step("abc")()
+    assert (step.messages[0]["content"], step.reward, step.terminated, step.truncated) == ("abc", 3.0, False, False)
+    made.leave()
+
+
+def test_asking_returns_at_once_and_many_wait_together() -> None:
+    """Sixteen environments that all have to be in `step` before one of them may answer."""
+    everyone = threading.Barrier(16)
+
+    class Together(Echo):
+        def step(self, completion):
+            everyone.wait(20)
+            return super().step(completion)
+
+    scenes = [scene(Together) for _ in range(16)]
+    for one in scenes:
+        one.reset({}, 0)()
+    waiting = [one.step(str(number)) for number, one in enumerate(scenes)]
+    assert [wait().messages[0]["content"] for wait in waiting] == [str(number) for number in range(16)]
+
+
+def test_async_methods_share_one_loop() -> None:
+    """What `reset` opens is there for `step`."""
+
+    class Later(Echo):
+        async def reset(self, row):
+            self.event = asyncio.Event()
+            return HELLO
+
+        async def step(self, completion):
+            asyncio.get_running_loop().call_later(0.01, self.event.set)
+            await self.event.wait()
+            return Step(reward=1.0, terminated=True)
+
+    made = scene(Later)
+    made.reset({}, 0)()
+    assert made.step("x")().reward == 1.0
+
+
+def test_a_seed_is_given_to_whoever_asks_for_it() -> None:
+    class Seeded(Echo):
+        def reset(self, row, seed):
+            return [{"role": "user", "content": str(seed)}]
+
+    assert scene(Seeded).reset({}, 17)().messages[0]["content"] == "17"
+
+
+def bent(name, value):
+    """A step as it would be where nobody checks types."""
+    step = Step(terminated=True)
+    object.__setattr__(step, name, value)
+    return step
+
+
+def raises(completion):
+    raise ValueError("no such tool")
+
+
+NONSENSE = [
+    (raises, r"step raised ValueError: no such tool at .*test_stage.py:\d+"),
+    (lambda said: None, "step returned None of type NoneType; wanted a Step"),
+    (lambda said: (HELLO, 1.0, True), "wanted a Step"),
+    (lambda said: bent("messages", "hello"), "step returned the messages 'hello'; wanted a list of messages"),
+    (lambda said: Step(messages=[{"role": "user"}]), "wanted a list of messages"),
+    (lambda said: bent("messages", 7), "wanted a list of messages"),
+    (lambda said: Step(reward=float("nan"), terminated=True), "step returned the reward nan; wanted a finite number"),
+    (lambda said: bent("reward", "1"), "step returned the reward '1'; wanted a finite number"),
+    (lambda said: Step(), "step neither said anything nor ended the episode"),
+    (lambda said: os._exit(3), "SharedProcess"),
+    (lambda said: (_ for _ in ()).throw(SystemExit(3)), "SystemExit"),
+    (lambda said: (_ for _ in ()).throw(KeyboardInterrupt()), "KeyboardInterrupt"),
+]
+
+
+@pytest.mark.parametrize(("answer", "words"), NONSENSE, ids=lambda value: str(value)[:40])
+def test_nonsense_is_no_step(answer, words) -> None:
+    made = answering(answer)
+    with pytest.raises(EnvironmentFailed, match=words):
+        made.step("x")()
+
+
+@pytest.mark.parametrize(("opening", "words"), [(None, "reset returned None"), ([], "reset returned no messages")])
+def test_an_episode_begins_with_messages(opening, words) -> None:
+    class Silent(Echo):
+        def reset(self, row):
+            return opening
+
+    with pytest.raises(EnvironmentFailed, match=words):
+        scene(Silent).reset({}, 0)()
+
+
+def test_a_constructor_may_fail_too() -> None:
+    with pytest.raises(EnvironmentFailed, match="reset raised ZeroDivisionError"):
+        scene(lambda: 1 / 0).reset({}, 0)()
+
+
+def endless(completion):
+    while True:
+        pass
+
+
+async def sleeping(completion):
+    await asyncio.sleep(3600)
+
+
+@pytest.mark.parametrize("answer", [endless, sleeping])
+def test_a_hang_ends_after_its_time_and_leaves_no_thread(answer) -> None:
+    made = answering(answer)
+    made._stage.timeout = 0.1
+    with pytest.raises(EnvironmentFailed, match=r"step was not done after 0.1 s.*--reward-timeout"):
+        made.step("x")()
+    assert not made._caller._thread.is_alive()
+
+
+def test_a_hang_that_nothing_can_end_is_left_behind_and_too_many_end_the_run(monkeypatch) -> None:
+    monkeypatch.setattr("oneloop.rewards.guarded.TRIES", 2)
+    monkeypatch.setattr(stage, "MOST_ABANDONED", 2)
+    free = threading.Event()
+
+    class Blocked(Echo):
+        def step(self, completion):
+            free.wait(60)
+
+    place, hopeless = Stage(NamedEnvironment("mine", Blocked), 0.05), []
+    try:
+        for _ in range(3):
+            made = place.scene()
+            made.reset({}, 0)()
+            with pytest.raises(EnvironmentFailed) as caught:
+                made.step("x")()
+            hopeless.append(caught.value.hopeless)
+        assert hopeless == [False, False, True]
+        assert "3 threads hang in it now" in str(caught.value)
+    finally:
+        free.set()
+
+
+def test_closing_is_called_once() -> None:
+    closed = []
+
+    class Closing(Echo):
+        def close(self):
+            closed.append(threading.get_ident())
+            raise ValueError("nobody hears this")
+
+    made = scene(Closing)
+    made.reset({}, 0)()
+    made.leave()
+    made.leave()
+    for _ in range(100):
+        if closed:
+            break
+        time.sleep(0.02)
+    assert len(closed) == 1 and closed[0] != threading.get_ident()
+
+
+WRONG = [
+    ("calclator", "Did you mean calculator?"),
+    ("mine.py:", "wanted file.py:Class or package.module:Class"),
+    ("gone.py:Mine", "no file gone.py"),
+    ("mine.py:Mime", "Did you mean 'Mine'?"),
+    ("mine.py:Lacks", "Lacks has no method 'step'"),
+    ("mine.py:SEVEN", "SEVEN is a int; wanted a class"),
+    ("oneloop.nothing:Mine", "--environment oneloop.nothing:Mine: importing oneloop.nothing raised"),
+]
+
+
+@pytest.mark.parametrize(("spec", "words"), WRONG)
+def test_a_wrong_name_says_what_is_wrong(spec, words, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = "class Mine:\n    def reset(self, row): ...\n    def step(self, completion): ...\n"
+    (tmp_path / "mine.py").write_text(text + "class Lacks:\n    def reset(self, row): ...\nSEVEN = 7\n")
+    assert load_environment("mine.py:Mine").name == "Mine"
+    with pytest.raises(ConfigError) as caught:
+        load_environment(spec)
+    assert words in str(caught.value)
