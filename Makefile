@@ -7,7 +7,7 @@ VLLM := .venv-vllm
 # one thread: a model this small gains nothing from a second one, and everyone gets the same numbers
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test lint mutants soak attacks chaos golden bench bench-quick bench-step bench-lab bench-peers papers \
+.PHONY: demo test lint mutants soak attacks chaos golden bench bench-quick bench-step bench-lab bench-peers papers conformance \
 	web web-test vllm test-vllm recorded clean
 
 demo: $(VENV)/installed
@@ -110,6 +110,11 @@ recorded: $(VENV)/installed
 
 papers: $(VENV)/installed
 	$(BIN)/python -c "from oneloop.recipes.explain import papers_page; print(papers_page(), end='')" > docs/papers.md
+
+# who computes what, and the value here that gives the same number
+conformance: $(VENV)/installed
+	$(BIN)/python -c "from oneloop.recipes.conformance import conformance_page; print(conformance_page(), end='')" \
+		> docs/conformance.md
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
