@@ -8,7 +8,7 @@ VLLM := .venv-vllm
 export OMP_NUM_THREADS ?= 1
 
 .PHONY: demo test lint mutants soak attacks chaos golden bench bench-quick bench-step bench-lab bench-peers papers \
-	web web-test vllm test-vllm recorded clean
+	conformance studies study-pages web web-test vllm test-vllm recorded clean
 
 demo: $(VENV)/installed
 	$(BIN)/oneloop demo
@@ -110,6 +110,20 @@ recorded: $(VENV)/installed
 
 papers: $(VENV)/installed
 	$(BIN)/python -c "from oneloop.recipes.explain import papers_page; print(papers_page(), end='')" > docs/papers.md
+
+# who computes what, and the value here that gives the same number
+conformance: $(VENV)/installed
+	$(BIN)/python -c "from oneloop.recipes.conformance import conformance_page; print(conformance_page(), end='')" \
+		> docs/conformance.md
+
+# every study in full, a quarter of an hour; then docs/studies from their numbers
+studies: $(VENV)/installed
+	$(BIN)/oneloop study $$($(BIN)/oneloop study | cut -d' ' -f1) --out docs/studies
+	$(MAKE) study-pages
+
+study-pages: $(VENV)/installed
+	$(BIN)/python -c "from pathlib import Path; from oneloop.studies import STUDIES; \
+		from oneloop.studies.pages import rebuild; rebuild(STUDIES, Path('docs/studies'))"
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

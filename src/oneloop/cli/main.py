@@ -22,6 +22,7 @@ COMMANDS = {
     "sample": "print completions of a prompt",
     "explain": "the exact objective of an algorithm or a recipe",
     "diff": "what one algorithm deletes from or changes in another",
+    "study": "test claims about the methods: measure, draw, and say what holds; alone, the list",
     "lab": "a page in the browser: how the methods work, live, and everything about your runs",
     "report": "write RUN/report.html: curves and samples of a run",
 }

@@ -51,7 +51,7 @@ MORE = {
 }
 """The same, folded away."""
 
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#9a6700", "#56b4e9", "#1c1e21")
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#9a6700", "#56b4e9", "#1c1e21")
 """Told apart with every kind of colour vision (Okabe and Ito)."""
 _DASHES = ("", "6 3", "2 2", "8 2 2 2")
 
@@ -68,11 +68,11 @@ class Line:
 
     @property
     def colour(self) -> str:
-        return _COLOURS[self.place % len(_COLOURS)]
+        return COLOURS[self.place % len(COLOURS)]
 
     @property
     def dashes(self) -> str:
-        return _DASHES[self.place // len(_COLOURS) % len(_DASHES)]
+        return _DASHES[self.place // len(COLOURS) % len(_DASHES)]
 
 
 def metric_lines(records: Sequence[tuple[str, RunRecord]], metric: str) -> list[Line]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from math import fsum, isfinite, sqrt
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import NamedTuple
 
 Z = 1.959963984540054
@@ -51,6 +51,21 @@ def mean_interval(values: Sequence[float], clusters: Sequence[Hashable] | None =
     for key, value in zip(keys, values, strict=True):
         totals[key] += value
     return ratio_interval(list(totals.values()), [counts[key] for key in totals])
+
+
+def student_interval(values: Sequence[float]) -> Interval:
+    """mean ± t·s/√n with Student's t of n − 1 degrees of freedom: for a few values, such as one a seed.
+
+    Raises: ValueError for fewer than two values, and for values that are not finite.
+    """
+    if len(values) < 2:
+        raise ValueError(f"{len(values)} value has no spread; an interval needs at least two")
+    if bad := [value for value in values if not isfinite(value)]:
+        raise ValueError(f"{len(bad)} of {len(values)} values are not finite (the first is {bad[0]})")
+    from scipy.special import stdtrit  # noqa: PLC0415  # slow to load
+
+    half = float(stdtrit(len(values) - 1, 0.975)) * stdev(values) / sqrt(len(values))
+    return Interval(fmean(values) - half, fmean(values) + half)
 
 
 def ratio_interval(totals: Sequence[float], counts: Sequence[int]) -> Interval:
