@@ -26,7 +26,7 @@ ALONE = Alone()
 
 @runtime_checkable
 class Learner(Protocol):
-    """A trainer whose state can be kept. Its moments are those of `named_parameters`."""
+    """A trainer whose state can be kept."""
 
     updates: int
     skipped_in_a_row: int
@@ -41,7 +41,13 @@ class Learner(Protocol):
     @property
     def optimizer(self) -> torch.optim.Optimizer: ...
 
-    def named_parameters(self) -> Mapping[str, Tensor]: ...
+    def named_parameters(self) -> Mapping[str, Tensor]:
+        """Everything that is trained."""
+        ...
+
+    def optimized_parameters(self) -> Mapping[str, Tensor]:
+        """Of those, what the optimizer moves, and has moments of."""
+        ...
 
 
 def write_state(folder: Path, learner: Learner, extra: Mapping[str, Any], world: Crew = ALONE) -> None:
