@@ -117,7 +117,7 @@ NONSENSE = [
 ]
 
 
-@pytest.mark.parametrize(("answer", "words"), NONSENSE, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(("answer", "words"), NONSENSE, ids=lambda value: value[:40] if isinstance(value, str) else "")
 def test_nonsense_is_no_step(answer, words) -> None:
     made = answering(answer)
     with pytest.raises(EnvironmentFailed, match=words):
