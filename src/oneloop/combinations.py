@@ -10,6 +10,9 @@ from oneloop.errors import ConfigError
 if TYPE_CHECKING:  # it asks this module
     from oneloop.config import Run
 
+MAX_TURNS = 8
+"""Of the model in an episode, where nobody says."""
+
 
 def check_combinations(run: Run) -> None:
     """Raises: ConfigError."""
@@ -48,13 +51,23 @@ def _check_agent(run: Run) -> None:
         raise ConfigError(f"--hidden {' '.join(map(str, run.hidden))}: wanted sizes of layers, such as --hidden 64 64")
 
 
-def _check_environment(run: Run) -> None:
-    if not run.environment:
-        if run.max_episode_tokens:
+def check_turns(environment: str, turns: int, tokens: int) -> None:
+    """Raises: ConfigError for budgets of episodes that are none, or that nothing would heed."""
+    if tokens < 0:
+        raise ConfigError(f"--max-episode-tokens is {tokens}; wanted a number of tokens, or 0 for the model's context")
+    if environment:
+        return
+    for flag, value, unset in (("--max-turns", turns, MAX_TURNS), ("--max-episode-tokens", tokens, 0)):
+        if value != unset:
             raise ConfigError(
-                f"--max-episode-tokens {run.max_episode_tokens} without --environment: a completion is one turn, which "
-                "--max-new-tokens bounds. Fix: leave it out"
+                f"{flag} {value} without --environment: a completion is one turn, which --max-new-tokens bounds. "
+                "Fix: leave it out, or name the --environment"
             )
+
+
+def _check_environment(run: Run) -> None:
+    check_turns(run.environment, run.max_turns, run.max_episode_tokens)
+    if not run.environment:
         return
     asked = f"--environment {run.environment}"
     if run.staleness:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict, dataclass, fields, replace
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal
@@ -10,7 +11,7 @@ import tomli_w
 from tyro.conf import Positional
 
 from oneloop.classic import presets
-from oneloop.combinations import check_combinations
+from oneloop.combinations import MAX_TURNS, check_combinations
 from oneloop.errors import ConfigError
 from oneloop.finite import check_finite
 
@@ -72,7 +73,7 @@ class Run:
     environment: str = ""
     """Environment that answers the model in several turns and gives rewards: file.py:Class, package.module:Class, or
     one that comes with oneloop, such as calculator: docs/environments.md. --reward is then optional."""
-    max_turns: int = 8
+    max_turns: int = MAX_TURNS
     """With --environment: most turns of the model in an episode, each of at most --max-new-tokens."""
     max_episode_tokens: int = 0
     """With --environment: most tokens of an episode, its prompt and what the environment says included; 0: as many as
@@ -294,8 +295,9 @@ class Run:
 
     @property
     def groups_per_update(self) -> int:
-        whole = self.envs * self.steps_per_env if self.env else self.prompts_per_step
-        return min(self.minibatch or whole, whole)
+        if self.env:  # 0 is the whole batch, however long its last episodes are
+            return self.minibatch or sys.maxsize
+        return min(self.minibatch or self.prompts_per_step, self.prompts_per_step)
 
     def to_toml(self) -> str:
         values = asdict(

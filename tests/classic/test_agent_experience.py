@@ -9,6 +9,7 @@ import torch
 from toy_environments import Corridor, Vector
 
 from oneloop.algorithms import PPO, REINFORCE, Critic, PolicyGradient
+from oneloop.classic import environments
 from oneloop.classic.environments import Environments
 from oneloop.classic.experience import Interaction, Steps, pieces
 from oneloop.classic.learner import AgentLearner
@@ -216,6 +217,22 @@ def test_a_reward_that_is_no_number_ends_the_run() -> None:
     experience, _ = setup("Broken-v0", count=1)
     with pytest.raises(RewardError, match="--env Broken-v0 gave the reward nan"):
         experience.batch(0)
+
+
+def test_an_observation_that_is_no_number_ends_the_run() -> None:
+    """Before it is in the moments that observations are normalised by, which nothing would take it out of again."""
+    experience, _ = setup("Blind-v0", count=1)
+    with pytest.raises(RewardError, match="--env Blind-v0 gave the observation nan"):
+        experience.batch(0)
+
+
+def test_an_episode_without_a_limit_is_given_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An evaluation waits for whole episodes."""
+    monkeypatch.setattr(environments, "LONGEST", 7)
+    assert environments.endless("Endless-v0") and not environments.endless("Corridor-v0")
+    one = Environments("Endless-v0", 1, 0, "training")
+    cuts = [bool(one.step(np.zeros(1, np.int64)).truncated[0]) for _ in range(15)]
+    assert cuts == [number in (6, 13) for number in range(15)]
 
 
 def test_a_replayed_experience_goes_on_as_if_nobody_had_stopped() -> None:

@@ -1,5 +1,6 @@
 """The optimizer step over one tensor, against the same step over the parameters one by one; and what is no number."""
 
+import math
 from copy import deepcopy
 from math import isnan
 
@@ -137,3 +138,14 @@ def test_the_fisher_of_a_policy_is_the_spread_of_its_scores(head: Gaussian | Cat
     pushed = torch.autograd.grad(flat(slope) @ v, dummy)[0]
     score = torch.autograd.grad(agent.judge(rows, tokens, actions)[0], parameters, weights * pushed)
     assert torch.allclose(found, flat(score), rtol=0.05, atol=0.02)
+
+
+def test_what_a_distribution_was_does_not_move_with_the_policy() -> None:
+    """A region measures from before a step: also how far σ went, which is a parameter and no output."""
+    agent = Agent(3, Gaussian(2), (4,), critic=False, seed=0)
+    with torch.no_grad():
+        before = agent.distribution(torch.ones(1, 3))
+        agent.head.log_std -= 0.5
+        moved = before.kl(agent.distribution(torch.ones(1, 3)))
+    # two numbers: log σ′ − log σ + σ²/2σ′² − ½ = −0.5 + e/2 − 0.5 each
+    assert moved.item() == pytest.approx(2 * (-0.5 + math.exp(1) / 2 - 0.5), rel=1e-5)

@@ -73,6 +73,13 @@ def test_cartpole_is_learned(tmp_path: Path) -> None:
     assert all(row["environment_steps"] == 1024 for row in rows)
 
 
+def test_a_method_without_a_critic_makes_one_update_of_whole_episodes(tmp_path: Path) -> None:
+    asked = ("--steps", "3", "--envs", "2", "--steps-per-env", "10", "--hidden", "8", "--eval-size", "2")
+    assert train("reinforce", "--env", "CartPole-v1", *asked, "--out", str(tmp_path / "run")) == 0
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert all(row["environment_steps"] > 20 and row["optimizer_steps"] == 1 for row in rows)
+
+
 def test_a_trust_region_holds_in_every_step_of_an_agent(tmp_path: Path) -> None:
     asked = ("trpo", "--env", "CartPole-v1", "--steps", "12", "--eval-size", "2")
     assert train(*asked, "--out", str(tmp_path / "run")) == 0
@@ -109,6 +116,10 @@ def test_what_a_run_leaves_can_act(tmp_path: Path) -> None:
         (("grpo", "--env", "CartPole-v1"), "grpo compares several answers"),
         (("dpo", "--env", "CartPole-v1"), "dpo learns from preferences"),
         (("ppo", "--env", "CartPole-v1", "--hidden", "0"), "--hidden 0"),
+        (
+            ("reinforce", "--env", "CartPole-v1", "--minibatch", "8", "--schedule", "linear"),
+            "--minibatch 8 --schedule linear",
+        ),
         (("ppo", "--env", "CartPole-v1", "--set", "kl.coef=0.1"), "--set kl.coef=0.1"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",

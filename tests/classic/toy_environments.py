@@ -63,6 +63,23 @@ class Broken(Corridor):
         return shown, float("nan"), *rest
 
 
-for kind in (Corridor, Vector, Restless, Broken):
+class Endless(Corridor):
+    """Does not end."""
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        shown, reward, *_ = super().step(action)
+        return shown, reward, False, False, {}
+
+
+class Blind(Corridor):
+    """Shows what is no number."""
+
+    def _shown(self) -> np.ndarray:
+        return super()._shown() * (np.nan if self.taken == 1 else 1)
+
+
+for kind in (Corridor, Vector, Restless, Broken, Blind):
     if f"{kind.__name__}-v0" not in gymnasium.registry:
         gymnasium.register(f"{kind.__name__}-v0", entry_point=kind, max_episode_steps=10)
+if "Endless-v0" not in gymnasium.registry:
+    gymnasium.register("Endless-v0", entry_point=Endless)

@@ -124,6 +124,58 @@ def test_nonsense_is_no_step(answer, words) -> None:
         made.step("x")()
 
 
+def test_what_would_end_the_process_in_a_coroutine_ends_that_call_alone() -> None:
+    """`asyncio` lets SystemExit out of its loop, which would then answer nobody."""
+
+    class Leaves(Echo):
+        async def step(self, completion):
+            await asyncio.sleep(0)
+            if completion == "exit":
+                raise SystemExit(3)
+            if completion == "_exit":
+                os._exit(3)
+            return Step(reward=1.0, terminated=True)
+
+    place = Stage(NamedEnvironment("mine", Leaves), 20.0)
+    for said, words in (
+        ("exit", r"step raised RuntimeError: SystemExit: 3 at .*test_stage.py"),
+        ("_exit", "SharedProcess"),
+    ):
+        made = place.scene()
+        made.reset({}, 0)()
+        with pytest.raises(EnvironmentFailed, match=words):
+            made.step(said)()
+    made = place.scene()
+    made.reset({}, 0)()
+    assert made.step("x")().reward == 1.0
+    place.close()
+
+
+def test_episodes_of_one_row_share_nothing() -> None:
+    class Deals(Echo):
+        def reset(self, row):
+            self.deck = row["deck"]
+            return HELLO
+
+        def step(self, completion):
+            return Step(reward=self.deck.pop(), terminated=True)
+
+    row = {"deck": [1, 2, 3]}
+    scenes = [scene(Deals) for _ in range(2)]
+    for one in scenes:
+        one.reset(row, 0)()
+    assert [one.step("x")().reward for one in scenes] == [3, 3] and row == {"deck": [1, 2, 3]}
+
+
+def test_an_environment_may_say_that_it_has_no_tools() -> None:
+    class Bare(Echo):
+        tools = None
+
+    made = scene(Bare)
+    made.reset({}, 0)()
+    assert made.tools is None
+
+
 @pytest.mark.parametrize(("opening", "words"), [(None, "reset returned None"), ([], "reset returned no messages")])
 def test_an_episode_begins_with_messages(opening, words) -> None:
     class Silent(Echo):
@@ -152,7 +204,7 @@ async def sleeping(completion):
 def test_a_hang_ends_after_its_time_and_leaves_no_thread(answer) -> None:
     made = answering(answer)
     made._stage.timeout = 0.1
-    with pytest.raises(EnvironmentFailed, match=r"step was not done after 0.1 s.*--reward-timeout"):
+    with pytest.raises(EnvironmentFailed, match=r"^step was not done after 0.1 s.*--reward-timeout"):
         made.step("x")()
     assert not made._caller._thread.is_alive()
 

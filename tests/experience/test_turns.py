@@ -197,6 +197,21 @@ def test_functions_see_the_whole_text_and_lengths_of_actions() -> None:
     assert rewards[[4, 8, 14]].tolist() == pytest.approx([0.25, -0.5, 1.9])
 
 
+def test_a_sample_that_no_function_could_score_is_unscored() -> None:
+    """The environment's own rewards, often 0, are no answer to a judge that gave none."""
+    judge = RewardScorer((NamedReward("judge", lambda completions: [None] * len(completions)),))
+    item = scored(drawn(THREE), functions=judge)[0]
+    assert item.reward.value is None and item.reward.parts == {"game": 0.75, "judge": None}
+    assert not _row(item).trained
+
+
+def test_what_is_paid_stays_with_its_turn_where_a_later_one_is_cut() -> None:
+    item = drawn(THREE)[0]
+    cut = replace(item, turns=(*item.turns[:-1], replace(item.turns[-1], reward=None)))
+    rewards = collate([_row(scored([cut])[0])]).rewards[0]
+    assert rewards[[4, 8, 14]].tolist() == [0.25, -0.5, 0.0]
+
+
 def test_turns_may_run_out() -> None:
     """Truncated, with what was said last behind the last action: the state that a critic's value is asked of."""
     item = scored(drawn(THREE, turns=2))[0]

@@ -178,7 +178,12 @@ def test_what_does_not_go_together_is_refused(words, said, capsys, tmp_path) -> 
 
 def test_what_belongs_to_environments_is_refused_without_one(capsys, tmp_path) -> None:
     out = ["--out", str(tmp_path / "out")]
-    assert "without --environment" in refusal(["train", "grpo", "--max-episode-tokens", "100", *out], capsys)
+    for flag in ("--max-episode-tokens", "--max-turns"):
+        assert f"{flag} 100 without --environment" in refusal(["train", "grpo", flag, "100", *out], capsys)
+        asked = ["eval", "--model", "scratch:tiny", "--data", "task:addition", flag, "100"]
+        assert f"{flag} 100 without --environment" in refusal(asked, capsys)
+    negative = ["train", "grpo", "--environment", "guess", "--max-episode-tokens", "-5", *out]
+    assert "--max-episode-tokens is -5" in refusal(negative, capsys)
     assert "Fix: --environment guess" in refusal(["train", "grpo", "--data", "task:guess", *out], capsys)
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from difflib import get_close_matches
+from functools import partial
+from importlib import import_module
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +17,9 @@ import numpy as np
 from oneloop.classic.spaces import Spaces, spaces_of
 from oneloop.errors import ConfigError, RewardError
 from oneloop.seeds import named_seed
+
+LONGEST = 10_000
+"""Steps after which an episode is cut where its environment has no limit: a policy may walk into a wall for ever."""
 
 
 class Step(NamedTuple):
@@ -46,7 +51,7 @@ class Environments:
     def step(self, actions: np.ndarray) -> Step:
         """One action each. `observations` is then what the next actions are chosen in.
 
-        Raises: RewardError for a reward that is no finite number.
+        Raises: RewardError for a reward or an observation that is no finite number.
         """
         given = self.spaces.taken(actions)
         for taken, action in zip(self._taken, given.tolist(), strict=True):
@@ -55,7 +60,7 @@ class Environments:
         if not np.isfinite(rewards).all():
             odd = rewards[~np.isfinite(rewards)][0]
             raise RewardError(f"--env {self._env} gave the reward {odd}. Fix: in the environment, a finite number")
-        after = self.spaces.observed(seen).copy()
+        after = self._seen(seen)
         ended = terminated | cut
         self.observations = self._begun(ended) if ended.any() else after
         return Step(after, rewards, terminated, cut & ~terminated)
@@ -113,8 +118,9 @@ class Environments:
         return self._reset(last) if last.any() else self.spaces.observed(seen).copy()
 
     def _anything(self) -> Any:
-        space = self._vector.single_action_space
-        return self.spaces.first[1] if self.spaces.choices else np.zeros(space.shape).tolist()
+        if self.spaces.choices:
+            return self.spaces.first[1]
+        return self.spaces.taken(np.zeros((1, self.spaces.numbers), np.float32))[0].tolist()
 
     def _begun(self, ended: np.ndarray) -> np.ndarray:
         """The next episode of those."""
@@ -129,7 +135,14 @@ class Environments:
             for place, (number, chosen) in enumerate(zip(self._episodes, which, strict=True))
         ]
         seen, _ = self._vector.reset(seed=seeds, options={"reset_mask": which})
-        return self.spaces.observed(seen).copy()
+        return self._seen(seen)
+
+    def _seen(self, given: Any) -> np.ndarray:
+        seen = self.spaces.observed(given).copy()
+        if not np.isfinite(seen).all():
+            odd = seen[~np.isfinite(seen)][0]
+            raise RewardError(f"--env {self._env} gave the observation {odd}. Fix: in the environment, finite numbers")
+        return seen
 
 
 def made(env: str, count: int) -> Any:
@@ -142,12 +155,14 @@ def made(env: str, count: int) -> Any:
     except ImportError as error:
         raise ConfigError(f'--env {env} needs gymnasium. Fix: pip install "oneloop[classic]"') from error
     try:
+        limit = [partial(gymnasium.wrappers.TimeLimit, max_episode_steps=LONGEST)] if endless(env) else None
         return gymnasium.make_vec(
             env,
             count,
             vectorization_mode="sync",
             # a step that only resets is no transition, and nobody may be trained on one
             vector_kwargs={"autoreset_mode": gymnasium.vector.AutoresetMode.DISABLED, "copy": False},
+            wrappers=limit,
             disable_env_checker=True,
         )
     except gymnasium.error.DependencyNotInstalled as error:
@@ -156,3 +171,13 @@ def made(env: str, count: int) -> Any:
         near = get_close_matches(env, list(gymnasium.registry), 3, 0.5)
         hint = f" Did you mean {' or '.join(near)}?" if near else ""
         raise ConfigError(f"--env {env}: {str(error).strip()}.{hint}") from error
+
+
+def endless(env: str) -> bool:
+    """Whether it has no time limit. Raises: what Gymnasium raises for a name that there is not."""
+    import gymnasium  # noqa: PLC0415  # an extra
+
+    module, _, name = env.rpartition(":")
+    if module:
+        import_module(module)
+    return gymnasium.spec(name).max_episode_steps is None

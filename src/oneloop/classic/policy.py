@@ -120,7 +120,8 @@ class Gaussian(nn.Module):
         return logprobs, (spread + self.outputs * (0.5 + HALF_LOG_2PI)).expand(len(outputs))
 
     def distribution(self, outputs: Float[Tensor, "N O"]) -> Distribution:
-        return distributions.DiagonalGaussian(outputs, self.log_std.expand_as(outputs))
+        # a copy: what was measured stays as it was when the parameter moves
+        return distributions.DiagonalGaussian(outputs, self.log_std.expand_as(outputs).clone())
 
     def noise(self, rng: np.random.Generator, *shape: int) -> np.ndarray:
         return rng.standard_normal((*shape, self.outputs), dtype=np.float32)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from oneloop.cli.parse import parse
+from oneloop.combinations import MAX_TURNS
 from oneloop.errors import ConfigError, GateError
 
 
@@ -36,7 +37,7 @@ class Eval:
     """Reward functions, file.py:function, package.module:function or a shipped name; a task has its own grader."""
     environment: str = ""
     """Environment that answers the model in several turns and gives rewards, as of `oneloop train`."""
-    max_turns: int = 8
+    max_turns: int = MAX_TURNS
     """With --environment: most turns of the model in an episode, each of at most --max-new-tokens."""
     max_episode_tokens: int = 0
     """With --environment: most tokens of an episode with its prompt; 0: as many as the model's context holds."""

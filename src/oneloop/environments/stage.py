@@ -10,8 +10,8 @@ import asyncio
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from functools import cached_property
-from threading import BoundedSemaphore, Thread, get_ident
+from copy import deepcopy
+from threading import BoundedSemaphore, Lock, Thread, get_ident
 from time import monotonic
 from typing import Any
 
@@ -41,16 +41,22 @@ class Stage:
         self.name, self.make, self.timeout = environment.name, environment.make, timeout
         self.free = BoundedSemaphore(AT_ONCE)
         self._abandoned = 0
+        self._lock = Lock()
+        self._loop: tuple[asyncio.AbstractEventLoop, int] | None = None
 
     def scene(self) -> Scene:
         return Scene(self)
 
-    @cached_property
-    def loop(self) -> asyncio.AbstractEventLoop:
-        """Of all that is async, in a thread of its own: a connection that `reset` opens is there for `step`."""
-        loop = asyncio.new_event_loop()
-        Thread(target=loop.run_forever, name="environments", daemon=True).start()
-        return loop
+    def loop(self) -> tuple[asyncio.AbstractEventLoop, int]:
+        """Of all that is async, with its own thread: a connection that `reset` opens is there for `step`."""
+        with self._lock:
+            if self._loop is None:
+                loop = asyncio.new_event_loop()
+                thread = Thread(target=loop.run_forever, name="environments", daemon=True)
+                thread.start()
+                assert thread.ident is not None, "it was started"
+                self._loop = loop, thread.ident
+            return self._loop
 
     def abandon(self, failure: str) -> None:
         """A thread that cannot be ended stays. Raises: EnvironmentFailed, hopeless, where there are too many."""
@@ -64,8 +70,8 @@ class Stage:
             raise error
 
     def close(self) -> None:
-        if "loop" in vars(self):
-            self.loop.call_soon_threadsafe(self.loop.stop)
+        if self._loop is not None:
+            self._loop[0].call_soon_threadsafe(self._loop[0].stop)
 
 
 class Scene:
@@ -85,7 +91,8 @@ class Scene:
         def begun() -> Any:
             self._environment = self._stage.make()
             seeded = "seed" in inspect.signature(self._environment.reset).parameters
-            return self._environment.reset(dict(row), **({"seed": seed} if seeded else {}))
+            # episodes of a group are of one row, whose lists and dicts each may use up
+            return self._environment.reset(deepcopy(dict(row)), **({"seed": seed} if seeded else {}))
 
         call = _Call(self._stage, begun)
         given = self._caller.give(call)
@@ -100,7 +107,7 @@ class Scene:
     @property
     def tools(self) -> Sequence[Any] | None:
         """Schemas of functions, for the chat template."""
-        return list(getattr(self._environment, "tools", ())) or None
+        return list(getattr(self._environment, "tools", None) or ()) or None
 
     def leave(self) -> None:
         """The episode is over. What closing it raises concerns nobody."""
@@ -117,8 +124,10 @@ class Scene:
             while not given.finished(call.left(timeout)):
                 if call.over(timeout):
                     self._overdue(f"{what} was not done after {timeout:g} s", call)
+        except EnvironmentFailed:  # over its time
+            raise
         except BaseException as error:
-            if not call.raised:  # Ctrl-C of the user, or what is said of a call that is over its time
+            if not call.raised:  # Ctrl-C of the user
                 raise
             raise EnvironmentFailed(f"{what} raised {described(error)}") from error
         return given.value
@@ -148,8 +157,10 @@ class _Call:
             try:
                 with undisturbed(get_ident()):
                     value = self._work()
-                    if inspect.isawaitable(value):
-                        self._awaited = asyncio.run_coroutine_threadsafe(_waited(value), self._stage.loop)
+                if inspect.isawaitable(value):
+                    loop, thread = self._stage.loop()
+                    with undisturbed(thread):
+                        self._awaited = asyncio.run_coroutine_threadsafe(_waited(value), loop)
                         value = self._awaited.result()
             except BaseException:
                 self.raised = True
@@ -170,7 +181,10 @@ class _Call:
 
 
 async def _waited(value: Any) -> Any:
-    return await value
+    try:
+        return await value
+    except (SystemExit, KeyboardInterrupt) as error:  # asyncio would end the loop, and with it everybody's calls
+        raise RuntimeError(described(error)) from None
 
 
 def _opening(value: Any) -> tuple[Mapping[str, Any], ...]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import hypot, sqrt
 from statistics import fmean
 
-from oneloop.types import Completion, Prompt, Reward, Trajectory
+from oneloop.types import Completion, Prompt, Reward, StopReason, Trajectory
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,13 @@ def _std(values: Sequence[float]) -> float:
 
 
 def length_scalars(items: Sequence[Trajectory]) -> dict[str, float]:
-    """Lengths in tokens that the policy chose, whatever is trained on; the truncated share under TRL's name."""
+    """Lengths in tokens that the policy chose, whatever is trained on; the truncated share under TRL's name.
+
+    Episodes whose environment failed have no length; of those alone there is nothing to say.
+    """
+    items = [item for item in items if item.completion.stop is not StopReason.ERROR]
+    if not items:
+        return {}
     lengths = [len(item.completion.actions) for item in items]
     ended = [length for item, length in zip(items, lengths, strict=True) if not item.completion.stop.truncated]
     scalars = {

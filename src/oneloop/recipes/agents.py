@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from oneloop.algorithms import PolicyGradient
-from oneloop.classic.environments import Environments
+from oneloop.classic.environments import LONGEST, Environments, endless
 from oneloop.classic.evaluation import evaluation_scalars
 from oneloop.classic.experience import Interaction
 from oneloop.classic.learner import AgentLearner
@@ -107,6 +107,16 @@ def check_agent_algorithm(run: Run, algorithm: Algorithm) -> PolicyGradient:
             f"--env {run.env}: {algorithm.name} judges completions by their length (shape, drop), and a row here is a "
             "piece of an episode. Fix: --set shape=none drop=none"
         )
+    if algorithm.critic is None and algorithm.region is not None:
+        raise ConfigError(
+            f"--env {run.env}: {algorithm.name} has a trust region and no critic, which was not tried with agents. "
+            f"Fix: oneloop train trpo --env {run.env}"
+        )
+    if algorithm.critic is None and run.minibatch and run.schedule != "constant":
+        raise ConfigError(
+            f"--minibatch {run.minibatch} --schedule {run.schedule}: {algorithm.name} plays episodes to their end, so "
+            "that nobody knows how many updates there will be. Fix: --minibatch 0, or --schedule constant"
+        )
     return algorithm
 
 
@@ -126,6 +136,8 @@ def _optimization(run: Run, algorithm: PolicyGradient) -> Optimization:
 def _note(run: Run, learner: AgentLearner) -> str:
     sizes = {name: flat.numel() for name, flat in learner.named_parameters().items()}
     seen = f"; normalised: {', '.join(run.normalize)}" if run.normalize else ""
+    if endless(run.env):
+        seen += f"; it has no time limit: episodes are cut after {LONGEST:,} steps"
     return f"{run.env}: {', '.join(f'{name} of {size:,} parameters' for name, size in sizes.items())}{seen}"
 
 
@@ -139,7 +151,7 @@ def agent_arithmetic(run: Run, algorithm: Algorithm) -> list[str]:
         rate = f"learning rate of the critic {run.critic_learning_rate:g} ({run.schedule})"
     return [
         f"{algorithm.name}: {run.envs} environments × {run.steps_per_env} = {whole:,} environment steps a step → "
-        f"{updates} optimizer step{plural} of {run.groups_per_update} × {epochs}; {run.steps} steps, "
+        f"{updates} optimizer step{plural} of {min(run.groups_per_update, whole)} × {epochs}; {run.steps} steps, "
         f"{run.steps * whole:,} environment steps",
         f"settings of {run.env}: {rate}, {' '.join(run.set) or 'no --set'}",
     ]

@@ -47,7 +47,7 @@ from oneloop.recipes.inputs import Inputs
 from oneloop.recipes.meter import settle_malloc
 from oneloop.recipes.models import compiler_of, dtype_of, frozen, recompute_of, trained
 from oneloop.recipes.parts import Parts
-from oneloop.recipes.playing import draw_of, play_of, scorer_of, spoken
+from oneloop.recipes.playing import draw_of, play_of, scorer_of, shortest, spoken
 from oneloop.recipes.reference_cache import Kept
 from oneloop.recipes.region import bounded, check_second_derivative, critic_steps
 from oneloop.recipes.resolve import Algorithm, ReferenceFrom, entropy_of, reference_from, scores
@@ -225,6 +225,7 @@ class _Builder:
         self.run, self.algorithm, self.inputs, self.recorder = run, algorithm, inputs, recorder
         self.text, self.learner, self.copied, self.device = text, learner, copied, device
         self.context = getattr(learner.model.config, "max_position_embeddings", None)
+        self._most = shortest(self.context, run.max_episode_tokens)
         self.notes: list[str] = []
         self.long_skipped = self.long_truncated = 0
 
@@ -258,7 +259,7 @@ class _Builder:
         scorer = scorer_of(rewards, run.on_reward_error, play, run.steps) if rewards or play else unjudged
         rollouts = Rollouts(
             engine=self.engine,
-            prompts=self._kept(items.prompts(rows, self.text, self.context, run.max_new_tokens, run.long_prompts)),
+            prompts=self._kept(items.prompts(rows, self.text, self._most, run.max_new_tokens, run.long_prompts)),
             draw=draw_of(self.engine, self.text, self.context, play),
             scorer=InTurn(scorer) if run.staleness else scorer,
             sampling=Sampling(
@@ -303,7 +304,7 @@ class _Builder:
             play = play_of(run, self.inputs.stage)
             generation = Generation(
                 draw=draw_of(self.engine, self.text, self.context, play),
-                prompts=self._kept(items.prompts(rows, self.text, self.context, run.eval_limit, run.long_prompts)),
+                prompts=self._kept(items.prompts(rows, self.text, self._most, run.eval_limit, run.long_prompts)),
                 scorer=scorer_of(self.inputs.eval_rewards, run.on_reward_error, play, run.steps),
                 sampling=Sampling(
                     max_new_tokens=run.eval_limit,

@@ -11,6 +11,7 @@ import torch
 from transformers import PreTrainedModel
 
 from oneloop.batch import Batch
+from oneloop.combinations import MAX_TURNS, check_turns
 from oneloop.config import Run
 from oneloop.data import Kind, Loaded, Reading, columns_of, open_data
 from oneloop.environments import Stage, load_environment
@@ -32,12 +33,12 @@ from oneloop.recipes.graders import Graders, check_columns, form_of
 from oneloop.recipes.inputs import check_parts
 from oneloop.recipes.measured import Difference, Measured, Score, Value, perplexity
 from oneloop.recipes.models import dtype_of
-from oneloop.recipes.playing import Play, draw_of, scorer_of, spoken
+from oneloop.recipes.playing import Play, draw_of, scorer_of, shortest, spoken
 from oneloop.rewards import Limits, NamedReward
 from oneloop.rewards.score import OnError
 from oneloop.rollout.engine import Engine
 from oneloop.tasks.named import is_task
-from oneloop.types import Sampling, Trajectory
+from oneloop.types import Sampling, StopReason, Trajectory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +52,7 @@ class Exam:
     on_bad_row: Literal["error", "skip"] = "error"
     reward: tuple[str, ...] = ()
     environment: str = ""
-    max_turns: int = 8
+    max_turns: int = MAX_TURNS
     max_episode_tokens: int = 0
     reward_timeout: float = 60.0
     reward_workers: int = 1
@@ -89,6 +90,7 @@ class Exam:
                     f"--pass-at {k} with --samples {self.samples}: wanted 1 to {self.samples}; pass@k needs at least k "
                     f"samples of each prompt. Fix: --samples {max(k, 1)} --temperature 1"
                 )
+        check_turns(self.environment, self.max_turns, self.max_episode_tokens)
         _ = self.sampling  # its own checks
 
     @property
@@ -205,7 +207,9 @@ def _answered(model: str, exam: Exam, data: Loaded, named: Sequence[NamedReward]
         on_error=exam.on_reward_error,
     )
     policy, text = _loaded(load_policy, model, exam, data)
-    prompts, long = items.prompts(data.rows, text, _context(policy), exam.max_new_tokens, "skip")
+    prompts, long = items.prompts(
+        data.rows, text, shortest(_context(policy), exam.max_episode_tokens), exam.max_new_tokens, "skip"
+    )
     answers = Generation(
         draw=draw_of(Engine(policy, text.end_ids, dtype=dtype_of(exam.run)), text, _context(policy), play),
         prompts=prompts,
@@ -219,10 +223,16 @@ def _answered(model: str, exam: Exam, data: Loaded, named: Sequence[NamedReward]
     if len(parts) > 1:
         measured += [_values(name, [(item, item.reward.parts.get(name)) for item in answers]) for name in parts]
     measured += [_passed(answers, k) for k in exam.pass_at]
-    measured.append(_values("finished", [(item, float(not item.completion.stop.truncated)) for item in answers]))
+    measured.append(_values("finished", [(item, _finished(item)) for item in answers]))
     notes = [*data.notes, *filter(None, map(form_of, named)), *text.notes, *([str(long)] if long else [])]
     notes += [note for name in parts if (note := _failures(name, answers))]
     return Evaluation(model, "prompts", tuple(measured), tuple(answers), tuple(notes))
+
+
+def _finished(item: Trajectory) -> float | None:
+    """None where its environment failed: nobody knows how it would have ended."""
+    stop = item.completion.stop
+    return None if stop is StopReason.ERROR else float(not stop.truncated)
 
 
 def _failures(name: str, items: Sequence[Trajectory]) -> str:

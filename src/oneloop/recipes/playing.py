@@ -39,8 +39,8 @@ class Play:
 
     def draw(self, engine: RolloutEngine, text: Text, context: int | None) -> Episodes:
         """Raises: ConfigError where nothing bounds an episode."""
-        bounds = [bound for bound in (self.max_episode_tokens, context) if bound]
-        if not bounds:
+        most = shortest(context, self.max_episode_tokens)
+        if most is None:
             raise ConfigError(
                 "the model does not say how long its context is, so that an episode would have no end. "
                 "Fix: --max-episode-tokens 4096"
@@ -50,12 +50,17 @@ class Play:
             scene=self.stage.scene,
             opened=partial(_opened, engine),
             language=text,
-            budget=Budget(turns=self.max_turns, tokens=min(bounds)),
+            budget=Budget(turns=self.max_turns, tokens=most),
             on_error=self.on_error,
         )
 
     def scorer(self, functions: RewardScorer | None) -> PlayedScorer:
         return PlayedScorer(self.stage.name, self.weight, functions)
+
+
+def shortest(*bounds: int | None) -> int | None:
+    """Of limits, where 0 and None are none."""
+    return min(filter(None, bounds), default=None)
 
 
 def play_of(run: Run, stage: Stage | None, weights: Sequence[float] = ()) -> Play | None:

@@ -41,8 +41,8 @@ def check_region(run: Run, algorithm: Algorithm) -> None:
                 f"{flag}: {algorithm.name} differentiates the policy twice, which has not been tried with it. "
                 f"Fix: {fix}, or ppo"
             )
-    default = default_run(run.algorithm).learning_rate
-    if run.learning_rate != default:
+    # a value of one's own has its name's defaults, or with --env the environment's
+    if run.learning_rate not in {default_run(run.algorithm, env).learning_rate for env in {"", run.env}}:
         raise ConfigError(
             f"--learning-rate {run.learning_rate:g}: {algorithm.name} has none for the policy, whose steps end at the "
             "edge of the trust region. Fix: --set region.max_kl=0.02 for longer ones; the critic's is "

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from queue import SimpleQueue
@@ -195,8 +196,8 @@ class SharedProcess(RuntimeError):
 
 
 _REFUSED = {"os": ("_exit", "abort"), "torch": ("set_default_dtype", "set_default_device", "set_default_tensor_type")}
-_guarded: set[int] = set()
-"""Threads that run a user's function."""
+_guarded: Counter[int] = Counter()
+"""Threads that run a user's function, and how many at once: a thread of coroutines runs several."""
 _kept: list[tuple[ModuleType, str, Any]] = []
 _home: list[Any] = []
 """Streams and working folder of the trainer."""
@@ -211,12 +212,14 @@ def undisturbed(thread: int) -> Iterator[None]:
             _refuse()
             _home[:] = sys.stdout, sys.stderr, os.getcwd()
             sys.stdout, sys.stderr = (stream and _Lent(stream) for stream in _home[:2])
-        _guarded.add(thread)
+        _guarded[thread] += 1
     try:
         yield
     finally:
         with _lock:
-            _guarded.discard(thread)
+            _guarded[thread] -= 1
+            if not _guarded[thread]:
+                del _guarded[thread]
             if not _guarded:
                 sys.stdout, sys.stderr, folder = _home
                 os.chdir(folder)

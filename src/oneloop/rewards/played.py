@@ -20,7 +20,8 @@ class PlayedScorer:
     """Implements `oneloop.ports.Scorer`: the weighted sum of the environment's rewards and of those of functions.
 
     What the environment gives for a turn stands on that turn's last action; what functions give on the last of all. A
-    sample whose environment failed cannot be scored, and functions do not see it.
+    sample whose environment failed cannot be scored, and functions do not see it; nor can one that functions were
+    asked about and none could score.
 
     Args:
         name: of the environment.
@@ -46,11 +47,13 @@ class PlayedScorer:
     def _joined(self, item: Trajectory) -> Trajectory:
         given = [(turn.end - 1, turn.reward) for turn in item.turns if turn.end and turn.reward is not None]
         total, said = sum(reward for _, reward in given), item.reward
+        if self.functions is not None and said.value is None:
+            return replace(item, reward=replace(said, parts={self.name: total, **said.parts}))
         value = self.weight * total + (said.value or 0.0)
         if not abs(value) <= LARGEST:
             raise RewardError(
                 f"the weighted sum of rewards is {value} in row {item.prompt.id}; wanted a finite number of float32. "
                 "Fix: smaller --reward-weights"
             )
-        placed = tuple((place, self.weight * reward) for place, reward in given[:-1] if reward)
+        placed = tuple((place, self.weight * reward) for place, reward in given if reward)
         return replace(item, reward=replace(said, value=value, parts={self.name: total, **said.parts}, placed=placed))

@@ -59,14 +59,16 @@ def _measured(bandit: Bandit, advantage: AdvantageEstimator, size: int) -> tuple
 
 
 def _leave_one_out(table: Table) -> Judged:
-    points = table["length"].of(RLOO)
-    verdict = every(inside(point.interval, 1 - 1e-6, 1 + 1e-6) for point in points)
+    points, angles = table["length"].of(RLOO), table["angle"].of(RLOO)
+    lengths = (inside(point.interval, 1 - 1e-6, 1 + 1e-6) for point in points)
+    verdict = every([*lengths, *(inside(angle.interval, -1e-5, 1e-5) for angle in angles)])
     return Judged(verdict, f"its mean has {said(points[0])} times the true length at K = {points[0].x:g}")
 
 
 def _own_reward(table: Table) -> Judged:
     points = table["length"].of(DR_GRPO)
-    verdict = every(inside(p.interval, 1 - 1 / float(p.x) - 1e-6, 1 - 1 / float(p.x) + 1e-6) for p in points)
+    right = (inside(p.interval, 1 - 1 / float(p.x) - 1e-6, 1 - 1 / float(p.x) + 1e-6) for p in points)
+    verdict = every([*right, *(inside(angle.interval, -1e-5, 1e-5) for angle in table["angle"].of(DR_GRPO))])
     angles = [angle.mean for angle in table["angle"].of(DR_GRPO)]
     lengths = ", ".join(f"{short(point.mean)} at K = {point.x:g}" for point in points)
     told = f"(K − 1)/K of the true length: {lengths}; its direction is the true one ({short(max(angles))}° aside)"

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from oneloop.batch import Batch, PolicyOutput
@@ -80,6 +80,8 @@ class Draws:
         self.rewards = drawn if rewards is None else rewards
         self.steps: list[Float[Tensor, "C A"]] = []
         """The policy's logits before the first update and after each step."""
+        self.drawn: list[Int[Tensor, "B 2"]] = []
+        """Context and action of each answer that a step was trained on."""
         self._models, self._seed, self._group_size = models, seed, group_size
         self._noise = noise
         self._past = deque([models.table()], maxlen=staleness + 1)
@@ -95,8 +97,9 @@ class Draws:
         rollout = torch.cat([blank, drawn[contexts, actions][:, None]], 1)
         if not self.steps:
             self.steps.append(self._models.table())
+        self.drawn.append(torch.stack([contexts, actions], 1))
         return Batch(
-            tokens=torch.stack([contexts, actions], 1),
+            tokens=self.drawn[-1],
             mask=torch.tensor([False, True]).repeat(len(contexts), 1),
             group=contexts,
             rewards=torch.cat([blank, rewards[:, None]], 1),
