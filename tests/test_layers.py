@@ -54,6 +54,7 @@ MAY_IMPORT = {
         "sound",
         "together",
         "experience",
+        "combinations",
         "config",
         "toml",
         "health",
@@ -78,6 +79,7 @@ MAY_IMPORT = {
     "cli": {
         "algorithms",
         "classic",
+        "combinations",
         "config",
         "toml",
         "health",
