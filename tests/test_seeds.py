@@ -23,8 +23,8 @@ def test_different_names_give_different_seeds() -> None:
     assert named_seed(0, "order", 1) == named_seed(0, "order", 1)
 
 
-def test_only_the_length_limit_truncates() -> None:
-    assert [stop for stop in StopReason if stop.truncated] == [StopReason.LENGTH]
+def test_only_limits_truncate() -> None:
+    assert [stop for stop in StopReason if stop.truncated] == [StopReason.LENGTH, StopReason.TURNS]
 
 
 @pytest.mark.parametrize("logprobs", [(), (-1.0,), (-1.0, NAN), (-1.0, -INF), (-1.0, 0.1)])

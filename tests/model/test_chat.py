@@ -416,7 +416,7 @@ def test_flags_that_do_not_fit() -> None:
 
     with pytest.raises(ValueError, match="3 flags for 2 tokens"):
         Tokens((1, 2), (True, True, True))
-    for chosen in ([True], [True, False]):
+    for chosen in ([True], [False, False]):
         with pytest.raises(ValueError, match="flags for 2 actions"):
             collate([Row(prompt=[1], actions=[2, 3], chosen=chosen, group=0, reward=1.0)])
 

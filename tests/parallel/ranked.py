@@ -57,6 +57,8 @@ def small(name: str, folder: Path, out: Path, **changes) -> Run:
     )  # fmt: skip
     if LEARNS_FROM[name] == "prompts" and name != "distill":
         run = replace(run, reward=(REWARD,), eval_reward=(REWARD,), group_size=max(run.group_size // 2, 1))
+    if name in ("trpo", "npg"):  # their steps have no learning rate
+        run = replace(run, learning_rate=default_run(name).learning_rate)
     if name == "distill":
         run = replace(run, teacher=str(folder / "teacher"))
     return replace(run, **changes)

@@ -11,7 +11,7 @@ import pytest
 
 from oneloop.config import Run, default_run
 from oneloop.errors import CheckpointError, ConfigError, DiskError
-from oneloop.recipes import saver
+from oneloop.recipes import parts, saver
 from oneloop.recipes.execute import execute
 from oneloop.record import checkpoints
 from oneloop.record.atomic import verify
@@ -37,7 +37,7 @@ def free(monkeypatch, size: float) -> None:
 
 def refusing(monkeypatch, calls: set[int], error: Exception) -> list[int]:
     """Saves of those numbers fail when half of their files are there."""
-    write, seen = saver.save_policy, []
+    write, seen = parts.save_policy, []
 
     def save(folder: Path, *rest) -> None:
         seen.append(len(seen))
@@ -45,7 +45,7 @@ def refusing(monkeypatch, calls: set[int], error: Exception) -> list[int]:
         if seen[-1] in calls:
             raise error
 
-    monkeypatch.setattr(saver, "save_policy", save)
+    monkeypatch.setattr(parts, "save_policy", save)
     return seen
 
 
@@ -189,14 +189,12 @@ def test_metrics_that_are_taken_away_end_the_run(tmp_path, when) -> None:
 
 
 def test_the_model_at_the_end_does_not_fit(tmp_path, monkeypatch) -> None:
-    from oneloop.recipes import execute as module
-
-    def full(parts, folder) -> None:
+    def full(self, folder) -> None:
         (folder / "half").write_text("x")
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "_write_model", full)
+        patch.setattr(parts.Parts, "write_model", full)
         with pytest.raises(DiskError, match=r"final could not be saved: .*All 5 steps are in a checkpoint\. Fix: make"):
             execute(small(tmp_path / "run"), Silent())
     assert "final" not in names(tmp_path / "run") and not list((tmp_path / "run").glob(".tmp-*"))
@@ -205,17 +203,15 @@ def test_the_model_at_the_end_does_not_fit(tmp_path, monkeypatch) -> None:
 
 
 def test_the_best_model_does_not_fit(tmp_path, monkeypatch) -> None:
-    from oneloop.recipes import execute as module
+    write, calls = parts.Parts.write_model, []
 
-    write, calls = module._write_model, []
-
-    def full(parts, folder) -> None:
+    def full(self, folder) -> None:
         calls.append(folder)
         if len(calls) == 2:
             raise OSError(28, "No space left on device")
-        write(parts, folder)
+        write(self, folder)
 
-    monkeypatch.setattr(module, "_write_model", full)
+    monkeypatch.setattr(parts.Parts, "write_model", full)
     out = tmp_path / "run"
     execute(small(out, keep_best=True, eval_every=1, learning_rate=1e-2), Silent())
     record = read_run(out)

@@ -135,7 +135,7 @@ def test_what_failed_first_is_told_when_saving_fails_too(tmp_path, monkeypatch) 
     def full(*_):
         raise OSError("no space left")
 
-    monkeypatch.setattr("oneloop.recipes.saver.save_policy", full)
+    monkeypatch.setattr("oneloop.recipes.parts.save_policy", full)
     with pytest.raises(RewardError, match="server is down") as failure:
         execute(small(out, reward=(grader(tmp_path, out, 2),)), Silent())
     assert "could not be saved either: OSError: no space left" in failure.value.__notes__[0]

@@ -5,6 +5,7 @@ One table for `docs/conformance.md` (`make conformance`) and for the test that c
 
 from __future__ import annotations
 
+import ast
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -32,6 +33,21 @@ KNOWN = {
 """What a setting may name."""
 
 
+def _made(node: ast.expr) -> Any:
+    """The value of an expression of names, their attributes, calls, constants and quotients of them."""
+    match node:
+        case ast.Name(id=name):
+            return KNOWN[name]
+        case ast.Attribute(value=owner, attr=name):
+            return getattr(_made(owner), name)
+        case ast.Call(func=function, args=given, keywords=named):
+            return _made(function)(*map(_made, given), **{str(one.arg): _made(one.value) for one in named})
+        case ast.BinOp(left=left, op=ast.FloorDiv(), right=right):
+            return _made(left) // _made(right)
+        case _:
+            return ast.literal_eval(node)
+
+
 @dataclass(frozen=True)
 class Line:
     """One library's definition of a piece, and the value here that gives its number."""
@@ -51,7 +67,7 @@ class Line:
         """Raises: ValueError for a line without a setting."""
         if not self.setting:
             raise ValueError(f"{self.who}: no setting of oneloop gives this number ({self.note})")
-        return eval(self.setting, {"__builtins__": {}}, KNOWN)
+        return _made(ast.parse(self.setting, mode="eval").body)
 
     @property
     def words(self) -> str:
