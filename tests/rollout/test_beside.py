@@ -22,7 +22,7 @@ from oneloop.model.learner import Learner, Optimization
 from oneloop.objective.correction import TruncatedImportance
 from oneloop.rollout.beside import weights
 from oneloop.rollout.beside.arrivals import Arrivals, arrivals_file, script
-from oneloop.rollout.beside.engine import OneThread, SecondProcess
+from oneloop.rollout.beside.engine import SecondProcess
 from oneloop.rollout.beside.process import Sampler
 from oneloop.rollout.engine import Engine
 from oneloop.types import Prompt, Reward, Sampling
@@ -296,34 +296,3 @@ def alive(pid):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
-
-
-class Elsewhere(Engine):
-    """An engine with weights of its own."""
-
-    closed = False
-
-    def close(self):
-        self.closed = True
-
-
-def test_a_server_is_asked_in_one_thread_and_drained_before_an_update() -> None:
-    model = decided(TINY).eval()
-    own = Elsewhere(deepcopy(model), NO_END)
-    engine = OneThread(own)
-    begun = engine.begin(PROMPTS, LONG, SEEDS)
-    engine.update(1)
-    seen = []
-    drawn = begun(lambda place, completion: seen.append(place))
-    assert {completion.version for completion in drawn} == {0} and sorted(seen) == [0, 1, 2, 3]
-    assert drawn == Engine(model, NO_END).generate(PROMPTS, LONG, SEEDS)
-    assert {c.version for c in engine.generate(PROMPTS, Sampling(max_new_tokens=2), SEEDS)} == {1}
-    _, second = (engine.begin(PROMPTS, LONG, SEEDS) for _ in range(2))
-    engine.close()
-    assert own.closed
-    with pytest.raises(EngineError, match="the run ended"):
-        second(lambda place, completion: None)
-    failing = OneThread(own)
-    with pytest.raises(ConfigError, match="no tokens"):
-        failing.begin([[]], LONG, [1])(lambda place, completion: None)
-    failing.close()

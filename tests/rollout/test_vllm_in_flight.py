@@ -33,11 +33,11 @@ def fresh(tmp_path, monkeypatch):
     """A trainer, and its engine on a fake server with faults on order."""
     engines = []
 
-    def make(fault: str = "", patience=QUICK, **more):
+    def make(fault: str = "", patience=QUICK, keeps=True):
         monkeypatch.setenv("FAKE_FAULT", fault)
         (tmp_path / "counts").unlink(missing_ok=True)
         trainer = Trainer()
-        engines.append(InFlight(trainer.engine(server_in(tmp_path, patience), patience, keeps=True, **more)))
+        engines.append(InFlight(trainer.engine(server_in(tmp_path, patience), patience, keeps=keeps)))
         return trainer, engines[-1]
 
     yield make
@@ -150,13 +150,24 @@ def test_weights_that_never_arrive_end_the_run_with_one_error(fresh) -> None:
         ended(begun)
 
 
+def test_an_update_waits_for_what_the_old_weights_have_begun(fresh) -> None:
+    trainer, engine = fresh(f"{GENERATE}:slow:1:8", keeps=False)
+    begun = engine.begin(PROMPTS, SAMPLING, SEEDS)
+    update(trainer, engine, 1)
+    completions = ended(begun)
+    check(completions)
+    assert {c.version for c in completions} == {0}
+    assert {c.version for c in engine.generate(PROMPTS, SAMPLING, SEEDS)} == {1} and trainer.told == []
+
+
+@pytest.mark.parametrize("keeps", [True, False], ids=["continue", "finish"])
 @pytest.mark.parametrize(
     ("kind", "waits"), [("die", True), ("stall", True), ("old", True), ("nan", True), ("die", False), ("old", False)]
 )
-def test_a_server_that_fails_beside_the_training_is_mended_by_who_trains(kind, waits, fresh) -> None:
+def test_a_server_that_fails_beside_the_training_is_mended_by_who_trains(kind, waits, keeps, fresh) -> None:
     """While that thread waits, or at its next update: nothing is lost."""
     last = 3 if kind in ("die", "stall") else 5  # an answer that is wrong is asked for again
-    trainer, engine = fresh(f"{GENERATE}:{kind}:3:{last}", replace(QUICK, silence=1.5))
+    trainer, engine = fresh(f"{GENERATE}:{kind}:3:{last}", replace(QUICK, silence=1.5), keeps)
     if waits:
         completions = until(engine, engine.begin(PROMPTS, SAMPLING, SEEDS))
     else:

@@ -1,5 +1,6 @@
 """Ranks that share one server: each draws its own completions, weights go over once, and what fails, fails on all."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from oneloop.config import Run
 from oneloop.errors import ConfigError, EngineError
 from oneloop.recipes.sampler import _devices, _flags
-from oneloop.rollout.beside.engine import OneThread
+from oneloop.rollout.vllm.in_flight import InFlight
 from oneloop.rollout.vllm.server import Elsewhere, OfRank0
 from toy_models import on_ranks
 from vllm_stand import PROMPTS, SAMPLING, Trainer, fake_python, server_in
@@ -34,14 +35,14 @@ def own(rank, engine, finished=lambda place, completion: None):
     return dict(zip(mine, engine.generate([PROMPTS[n] for n in mine], SAMPLING, mine, finished), strict=True))
 
 
-def together(folder, work, monkeypatch, fault="", **more):
+def together(folder, work, monkeypatch, fault=""):
     """`work(rank, trainer, engine)` on two ranks."""
     monkeypatch.setenv("FAKE_FAULT", fault)
     python = fake_python(folder)
 
     def body(rank, world):
         trainer = Trainer(crew=world)
-        engine = trainer.engine(server_in(folder, python=python), **more)
+        engine = trainer.engine(server_in(folder, python=python))
         try:
             return work(rank, trainer, engine)
         finally:
@@ -53,6 +54,12 @@ def together(folder, work, monkeypatch, fault="", **more):
 def both(found):
     """The completions of both ranks, by prompt."""
     return [(found[0] | found[1])[number] for number in range(len(PROMPTS))]
+
+
+def ended(engine, begun):
+    """Waited for as the thread that trains does."""
+    with ThreadPoolExecutor(1) as pool:
+        return engine.until(pool.submit(begun, lambda place, completion: None))
 
 
 def twice(rank, trainer, engine):
@@ -129,26 +136,26 @@ def test_a_rank_that_fails_by_itself_leaves_nobody_waiting(fault, tmp_path, monk
 
 
 def test_what_fails_beside_the_training_ends_the_step_and_not_the_order_of_calls(tmp_path, wanted, monkeypatch) -> None:
-    """Drawn in a thread, while ranks do something else together: they cannot meet to mend it, but an update can."""
+    """While each rank waits for its own they cannot meet to mend it, but an update can."""
 
     def work(rank, trainer, engine):
-        beside, mine = OneThread(engine), list(range(rank, 8, 2))
+        beside, mine = InFlight(engine), list(range(rank, 8, 2))
         beside.generate([], SAMPLING, [])
         trainer.crew.collect([rank])
         begun = beside.begin([PROMPTS[n] for n in mine], SAMPLING, mine)
         failed = False
         try:  # all of a rank's answers may have come before the server died
-            begun(lambda place, completion: None)
+            ended(beside, begun)
         except EngineError:
             failed = True
         trainer.weight = 0.75
         beside.update(1)
         begun = beside.begin([PROMPTS[n] for n in mine], SAMPLING, mine)
-        drawn = dict(zip(mine, begun(lambda place, completion: None), strict=True))
+        drawn = dict(zip(mine, ended(beside, begun), strict=True))
         trainer.crew.collect([rank])  # whoever is done first must not end the server of the other
         return drawn, trainer.told, failed
 
-    found = together(tmp_path, work, monkeypatch, f"{GENERATE}:die:1:1", beside=True)
+    found = together(tmp_path, work, monkeypatch, f"{GENERATE}:die:1:1")
     assert both([one[0] for one in found]) == wanted[1]
     assert any(one[2] for one in found) and len(found[0][1]) == 1 and found[0][1] == found[1][1]
 

@@ -21,7 +21,7 @@ from oneloop.ports import SingleProcess, World
 from oneloop.recipes.device import vllm_apart
 from oneloop.recipes.preflight import python_of
 from oneloop.rollout.beside.arrivals import Arrivals, arrivals_file, ignored, script
-from oneloop.rollout.beside.engine import OneThread, SecondProcess
+from oneloop.rollout.beside.engine import SecondProcess
 from oneloop.rollout.beside.process import Sampler
 from oneloop.rollout.engine import Engine
 from oneloop.rollout.vllm.engine import VllmEngine
@@ -39,7 +39,7 @@ SAME_WEIGHTS = {"float32": 1e-3, "bfloat16": 0.05}
 """Mean |log π − log μ| of the probe, nats, that two implementations of the same weights may differ by."""
 SHARE = "0.4"
 """Of a GPU's memory that vLLM takes beside the trainer."""
-AnyEngine: TypeAlias = Engine | VllmEngine | SecondProcess | OneThread | InFlight
+AnyEngine: TypeAlias = Engine | VllmEngine | SecondProcess | InFlight
 
 
 def engine_of(
@@ -62,9 +62,7 @@ def engine_of(
     """
     if run.engine != "builtin":
         server = _server(run, learner, text, prompt, say, told, world)
-        if run.in_flight == "continue":
-            return InFlight(server)
-        return OneThread(server) if run.staleness else server
+        return InFlight(server) if run.staleness else server
     model, refresh = learner.model, None
     if copied is not None:
         model, refresh = copied.arrive(learner.device), copied.refresh
@@ -119,7 +117,6 @@ def _server(
         patience=patience,
         told=told,
         crew=world,
-        beside=run.staleness > 0 and run.in_flight == "finish",
         keeps=run.in_flight == "continue",
     )
 

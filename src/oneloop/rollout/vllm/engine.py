@@ -43,8 +43,6 @@ class VllmEngine:
         context: most tokens of a prompt with its completion; None: unknown.
         told: hears what had to be mended.
         crew: the ranks.
-        beside: `generate` is called while the ranks do something else together. Then several cannot meet to start
-            the server again, and what fails on one ends the run.
         keeps: requests that others sent go on across an update. The server goes by priorities: what the trainer waits
             for comes before them.
     """
@@ -62,13 +60,12 @@ class VllmEngine:
         patience: Patience,
         told: Callable[[str], None],
         crew: Crew = ALONE,
-        beside: bool = False,
         keeps: bool = False,
     ) -> None:
         self.version, self.current, self.crew = 0, Current(), crew
         self._server: Server | Elsewhere | OfRank0 = server
         self._source, self._patience, self._told = source, patience, told
-        self._meets, self._keeps = crew.ranks == 1 or not beside, keeps
+        self.keeps = keeps
         self._end_ids, self._vocabulary, self._context = frozenset(end_ids), vocabulary, context
         self._running = False
         self._held: int | None = None  # whose weights the server has; None: nobody's
@@ -95,7 +92,7 @@ class VllmEngine:
         finished: Finished = lambda index, completion: None,
     ) -> list[Completion]:
         """Raises: ConfigError for a prompt that does not fit, EngineError."""
-        left = self.questions(prompts, sampling, seeds, first=self._keeps)
+        left = self.questions(prompts, sampling, seeds, first=self.keeps)
         done: dict[int, Completion] = {}
 
         def came(index: int, completion: Completion) -> None:
@@ -106,14 +103,7 @@ class VllmEngine:
             self.check_version()
             self.draw(prompts, sampling, left, self.link(), came)
 
-        if self._meets:
-            self.surely(partial(each, self.crew, draw))
-        else:
-            self.surely(lambda: None)
-            try:
-                draw()
-            except Fault as fault:
-                raise self.failure(fault) from None
+        self.surely(partial(each, self.crew, draw))
         return [done[index] for index in range(len(prompts))]
 
     def questions(
@@ -201,7 +191,7 @@ class VllmEngine:
             self._start()
             self._running = True
         if self._held != self.version and self._sends:
-            pauses = chain[Pause](["keep"] if self._keeps else [], repeat("abort"))
+            pauses = chain[Pause](["keep"] if self.keeps else [], repeat("abort"))
             tried(lambda: self._send(next(pauses)), self._patience, self._once_more)
         work()
 
@@ -243,7 +233,7 @@ class VllmEngine:
         """The server's answer to the probe, and its log-probs."""
         client, wanted = self._server.client, self._wanted(self._source.sampling)
         self.check_version()
-        asked = question(self._source.probe, self.version, wanted, first=self._keeps)
+        asked = question(self._source.probe, self.version, wanted, first=self.keeps)
         answer = client.json("POST", ROUTE, self._patience.silence, asked)
         completion = completion_of(answer, wanted, [self.version])
         return [list(completion.tokens), list(completion.logprobs)]

@@ -1,4 +1,4 @@
-"""Completions that new weights meet on their way: drawn by a server beside the training, and not ended by an update."""
+"""Completions that a server draws beside the training: new weights wait for them, or meet them on their way."""
 
 from __future__ import annotations
 
@@ -21,15 +21,17 @@ T = TypeVar("T")
 
 
 class InFlight:
-    """Implements `oneloop.ports.BesideEngine` with a server whose weights change while it draws.
+    """Implements `oneloop.ports.BesideEngine` with a server.
 
     What is begun is asked for at once, and waited for in a thread of its own. All else belongs to the thread that
     trains: the server is given weights, and started again, where nobody changes them and the ranks can meet. So a
     failure waits until that thread comes by, in whatever it asks for next. What the server had not answered by then is
-    asked for again. Of several ranks, which cannot meet while each waits for its own, it fails the step.
+    asked for again, of the newest weights. Of several ranks, which cannot meet while each waits for its own, it fails
+    the step.
 
     Args:
-        engine: keeps requests across its updates.
+        engine: where it keeps requests across its updates, they go on with other weights; else an update begins when
+            all that was begun has ended, or has failed.
     """
 
     def __init__(self, engine: VllmEngine) -> None:
@@ -39,6 +41,9 @@ class InFlight:
         self._stirred = Event()
 
     def update(self, version: int) -> None:
+        if not self._engine.keeps:
+            for call in self._calls:
+                call.join()
         self._engine.update(version)
         self.version = self._engine.version
         self._mended()
