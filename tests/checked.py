@@ -1,13 +1,15 @@
 """Shapes and types are checked in tests only: jaxtyping + beartype see every call into oneloop.
 
 jaxtyping binds the arguments of each call anew and checks them twice, for the sake of shapes. Functions without a shape
-are left to beartype alone, which takes less than half the time.
+are left to beartype alone, which takes less than half the time; of those with one, a test checks the first calls and
+then one in so many, since a run calls some of them ten thousand times.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import is_dataclass
-from functools import partial
+from functools import partial, wraps
 from types import FunctionType, SimpleNamespace
 from typing import Any, get_args, get_type_hints
 
@@ -17,6 +19,10 @@ from beartype import BeartypeConf, beartype
 NUMBERS = BeartypeConf(is_pep484_tower=True)
 """An int is a float, as PEP 484 has it."""
 with_shapes = jaxtyping.jaxtyped
+FIRST, THEN = 32, 16
+"""In each test, so many calls of a function with shapes are checked, and then one in so many."""
+calls: Counter[FunctionType] = Counter()
+"""Of each such function, in the test that runs."""
 
 
 def install() -> None:
@@ -31,7 +37,7 @@ def checked(one: Any = None, *, typechecker: Callable[..., Any]) -> Any:
     if isinstance(one, FunctionType):
         hints = dict(found(one.__annotations__, one.__globals__))
         if any(map(has_shape, hints.values())):
-            return with_shapes(one, typechecker=typechecker)
+            return sampled(one, with_shapes(one, typechecker=typechecker))
         one.__annotations__ = hints
         return beartype(conf=NUMBERS)(one) if hints else one
     if isinstance(one, type):
@@ -39,6 +45,15 @@ def checked(one: Any = None, *, typechecker: Callable[..., Any]) -> Any:
             one.__init__ = checked(one.__init__, typechecker=typechecker)
         return one
     return with_shapes(one, typechecker=typechecker)
+
+
+def sampled(plain: FunctionType, strict: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(strict)
+    def call(*arguments: Any, **options: Any) -> Any:
+        calls[plain] = number = calls[plain] + 1
+        return (strict if number <= FIRST or number % THEN == 0 else plain)(*arguments, **options)
+
+    return call
 
 
 def has_shape(hint: Any) -> bool:

@@ -4,10 +4,11 @@ import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-from checked import install
+from checked import calls, install
 
 install()
 
+import pytest  # noqa: E402
 import torch  # noqa: E402
 
 torch.set_num_threads(1)
@@ -17,3 +18,8 @@ from hypothesis import settings  # noqa: E402
 # the same examples every time, however busy the machine is
 settings.register_profile("steady", deadline=None, derandomize=True)
 settings.load_profile("steady")
+
+
+@pytest.fixture(autouse=True)
+def checks_begin_anew() -> None:
+    calls.clear()
