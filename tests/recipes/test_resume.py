@@ -118,7 +118,8 @@ def test_resumed_equals_uninterrupted(policy, tmp_path, monkeypatch, algorithm, 
     whole = small(algorithm, policy, tmp_path / "whole", **changes)
     execute(whole, Silent())
     broken = replace(whole, out=str(tmp_path / "broken"), resume=True, accept_loss=True)
-    for step in (0, 2, 4):  # before the first checkpoint, after one, after the last but one
+    # before the first checkpoint, after one, after the last but one; of most methods once, between two
+    for step in (0, 2, 4) if algorithm == "grpo" else (2,):
         killed_after(broken, step, monkeypatch)
     execute(broken, Silent())
     assert metrics(tmp_path / "broken") == metrics(tmp_path / "whole")
@@ -150,6 +151,8 @@ ADAPTERS = [{}, {"lora": 4}]
 METHODS = ["sft", "reward_model", "ppo", "grpo", "dapo", "dpo"]
 ENDED = 4
 """Steps of the runs that another process goes on with."""
+KEPT = (1, 3)
+"""Steps of the checkpoints that it goes on from."""
 
 
 def place(home: Path, algorithm: str, adapters: dict) -> Path:
@@ -164,7 +167,7 @@ def resumed(home: Path, policy: str) -> None:
         changes = CHANGES.get(algorithm, {}) | adapters
         changes |= {"steps": ENDED, "save_every": 1, "keep_checkpoints": ENDED}
         execute(small(algorithm, policy, whole, **changes), Silent())
-        for kept in range(1, ENDED):
+        for kept in KEPT:
             folders.append(whole.parent / ("a" * 7 * kept) / "run")
             shutil.copytree(whole, folders[-1])
             shutil.rmtree(folders[-1] / "final")
@@ -178,12 +181,12 @@ def resumed(home: Path, policy: str) -> None:
 
 @pytest.mark.parametrize("adapters", ADAPTERS, ids=["all weights", "adapters"])
 @pytest.mark.parametrize("algorithm", METHODS)
-def test_every_checkpoint_resumes_to_the_same_bits_in_another_process(
+def test_a_checkpoint_resumes_to_the_same_bits_in_another_process(
     policy, tmp_path_factory, algorithm, adapters
 ) -> None:
     """Other modules loaded first, one arena of malloc, and a folder at a path of another length."""
     home = place(once(tmp_path_factory, "resumed", lambda home: resumed(home, policy)), algorithm, adapters)
-    for kept in range(1, ENDED):
+    for kept in KEPT:
         folder = home / ("a" * 7 * kept) / "run"
         assert metrics(folder) == metrics(home / "whole")
         assert weights(folder) == weights(home / "whole")
