@@ -17,6 +17,8 @@ from beartype import BeartypeConf, beartype
 NUMBERS = BeartypeConf(is_pep484_tower=True)
 """An int is a float, as PEP 484 has it."""
 with_shapes = jaxtyping.jaxtyped
+UNCHECKED = "ONELOOP_TESTS_UNCHECKED"
+"""Set where mutants are tried: the checks are most of what a test process takes to begin."""
 
 
 def install() -> None:
