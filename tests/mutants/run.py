@@ -16,11 +16,12 @@ import sys
 import tomllib
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from queue import SimpleQueue
 from signal import SIGKILL
 from tempfile import TemporaryDirectory
 from time import monotonic
@@ -31,7 +32,10 @@ WANTED = 0.9
 UNCHECKED = "ONELOOP_TESTS_UNCHECKED"
 """As `tests/checked.py` has it."""
 SET = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-LOADED = ("torch", "transformers", "transformers.models.llama.modeling_llama", "jaxtyping", "beartype", "numpy")
+LOADED = (
+    "torch", "transformers", "transformers.models.llama.modeling_llama", "pyarrow.parquet", "tyro", "jaxtyping", "beartype",
+    "hypothesis", "pytest",
+)  # fmt: skip
 """Modules that most tests need, and that none of them changes."""
 OPTIONS = ("-q", "-p", "no:cacheprovider", "--no-header", "--tb=line", "-W", "ignore::pytest.PytestAssertRewriteWarning")
 FORKED = get_context("forkserver")
@@ -63,11 +67,22 @@ class Mutant:
             return f"{self.file}: {self.old!r} is there {found} times; wanted once"
         return f"{self.file}: nothing would change" if self.old == self.new else ""
 
-    def apply(self, package: Path) -> None:
+    @contextmanager
+    def applied(self, package: Path) -> Iterator[None]:
         file = package / self.file
-        file.write_text(file.read_text(encoding="utf-8").replace(self.old, self.new), encoding="utf-8")
-        for compiled in file.parent.glob(f"__pycache__/{file.stem}.*"):
-            compiled.unlink()
+        before = file.read_text(encoding="utf-8")
+        _write(file, before.replace(self.old, self.new))
+        try:
+            yield
+        finally:
+            _write(file, before)
+
+
+def _write(file: Path, text: str) -> None:
+    """A source file, without what Python had compiled of it: two texts of one second look alike."""
+    file.write_text(text, encoding="utf-8")
+    for compiled in file.parent.glob(f"__pycache__/{file.stem}.*"):
+        compiled.unlink()
 
 
 class Tested(NamedTuple):
@@ -125,7 +140,7 @@ def tested(copy: Path, tests: Sequence[str], timeout: float, *, checked: bool, a
 def _pytest(copy: Path, arguments: Sequence[str], output: Path, sender: Any, checked: bool) -> None:
     """In a process of its own, and a group that ends with it."""
     os.setsid()
-    told = os.open(output, os.O_CREAT | os.O_WRONLY)
+    told = os.open(output, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
     os.dup2(told, 1)
     os.dup2(told, 2)
     os.chdir(ROOT)
@@ -154,12 +169,11 @@ class Failures:
             self.tests.append(report.nodeid)
 
 
-def outcome(mutant: Mutant, timeout: float) -> Found:
+def outcome(mutant: Mutant, copy: Path, timeout: float) -> Found:
     tests = [f"tests/{test}" for test in mutant.tests]
-    with source() as copy:
-        if fault := mutant.fault(copy / "oneloop"):
-            return Found(mutant, "error", fault)
-        mutant.apply(copy / "oneloop")
+    if fault := mutant.fault(copy / "oneloop"):
+        return Found(mutant, "error", fault)
+    with mutant.applied(copy / "oneloop"):
         for checked in (False, True):
             code, failed, said = tested(copy, tests, timeout, checked=checked)
             if code == 1:
@@ -228,11 +242,18 @@ def main() -> int:
     begin = monotonic()
 
     def one(mutant: Mutant) -> Found:
-        found = outcome(mutant, options.timeout)
+        copy = copies.get()
+        try:
+            found = outcome(mutant, copy, options.timeout)
+        finally:
+            copies.put(copy)
         print(f"{found.end:<9}{mutant.room}: {mutant.name}", flush=True)
         return found
 
-    with ThreadPoolExecutor(options.jobs) as pool:
+    with ExitStack() as stack, ThreadPoolExecutor(options.jobs) as pool:
+        copies = SimpleQueue[Path]()
+        for _ in range(options.jobs):
+            copies.put(stack.enter_context(source()))
         found = list(pool.map(one, chosen))
     enough = report(confirmed(found, options.jobs, options.timeout))
     print(f"{monotonic() - begin:.0f} s")
