@@ -130,6 +130,18 @@ def test_each_completion_keeps_its_own_row() -> None:
     assert notes.codes == []
 
 
+def test_what_is_full_is_not_filled() -> None:
+    """It would be told, and on ranks agreed on, for nothing."""
+    told: dict[bool, list[str]] = {True: [], False: []}
+    for keeps, names in told.items():
+        keep = MixedOutcome() if keeps else None
+        source, _ = rollouts(
+            {"a": [0.1, 0.2]}, keep=keep, max_refills=9, phase=lambda name, note, names=names: names.append(name)
+        )
+        source.batch(0)
+    assert told[True] == told[False] != []
+
+
 def test_the_refill_is_bounded() -> None:
     rewards = {"a": [0.0, 0.0], "b": [0.1, 0.2], "c": [0.0, 0.0], "d": [1.0, 1.0]}
     source, _ = rollouts(rewards, keep=MixedOutcome(), prompts_per_step=3, max_refills=1)

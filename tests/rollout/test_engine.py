@@ -70,6 +70,15 @@ def test_samples_do_not_depend_on_the_batch(model) -> None:
         assert [c.tokens for c in other] == [c.tokens for c in together]
 
 
+def test_whoever_ends_first_stays_in_its_place(model) -> None:
+    ends = tuple(range(0, 128, 4))
+    together = generate(model, ends=ends)
+    lengths = [len(one.tokens) for one in together]
+    assert lengths != sorted(lengths), "some end before those in front of them"
+    alone = [generate(model, [prompt], [seed], ends=ends)[0] for seed, prompt in enumerate(PROMPTS)]
+    assert [one.tokens for one in together] == [one.tokens for one in alone]
+
+
 def test_eight_samples_over_any_number_of_ranks(model) -> None:
     """8 distinct completions of one prompt, the same set again however the samples are dealt out."""
     from oneloop.seeds import named_seed
