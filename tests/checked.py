@@ -18,8 +18,8 @@ NUMBERS = BeartypeConf(is_pep484_tower=True)
 """An int is a float, as PEP 484 has it."""
 with_shapes = jaxtyping.jaxtyped
 UNCHECKED = "ONELOOP_TESTS_UNCHECKED"
-"""Set where mutants are tried. The checks are most of what a test process takes to begin, and that a test fails is enough,
-without the smallest example that it fails for."""
+"""Set where mutants are tried. The checks are most of what a test process takes to begin; and that a test fails is
+enough, without the smallest example that it fails for."""
 
 
 def install() -> None:

@@ -9,11 +9,11 @@ from checked import UNCHECKED, install
 if UNCHECKED not in os.environ:
     install()
 
-import torch  # noqa: E402
+import torch
 
 torch.set_num_threads(1)
 
-from hypothesis import Phase, settings  # noqa: E402
+from hypothesis import Phase, settings
 
 # the same examples every time, however busy the machine is
 phases = tuple(phase for phase in Phase if UNCHECKED not in os.environ or phase in (Phase.explicit, Phase.generate))

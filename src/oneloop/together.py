@@ -60,7 +60,7 @@ def together(world: Crew, work: Callable[[], T]) -> T:
 
 
 def everywhere(error: Exception) -> bool:
-    """Whether `together` raised it though oneloop does not explain it: the other ranks were told, and wait for nothing."""
+    """Whether `together` raised what oneloop does not explain: the other ranks were told, and wait for nothing."""
     return getattr(error, _EVERYWHERE, False)
 
 

@@ -201,6 +201,15 @@ def test_a_refill_draws_a_dropped_prompt_anew() -> None:
     assert len(engine.seeds) == len(set(engine.seeds)) == 8, "the same answers would be dropped again"
 
 
+def test_a_refill_takes_the_prompts_that_come_next() -> None:
+    source, _ = rollouts({name: [0.0, 0.0] for name in "abcdef"}, keep=MixedOutcome(), max_refills=1)
+    steps = [source.report(source.batch(step)).trajectories for step in range(3)]
+    asked = [[item.prompt.id for item in items if item.sample == 0] for items in steps]
+    assert list(map(len, asked)) == [4, 4, 4] and sorted(name for names in asked for name in names) == sorted(
+        "abcdef" * 2
+    )
+
+
 def test_metrics_by_hand() -> None:
     """Rewards 0, 1, 1, 1: mean .75, std √(.1875); one of two groups is dead; two tokens each."""
     source, _ = rollouts({"a": [0.0, 1.0], "b": [1.0, 1.0]})

@@ -37,7 +37,15 @@ LOADED = (
     "hypothesis", "pytest",
 )  # fmt: skip
 """Modules that most tests need, and that none of them changes."""
-OPTIONS = ("-q", "-p", "no:cacheprovider", "--no-header", "--tb=line", "-W", "ignore::pytest.PytestAssertRewriteWarning")
+OPTIONS = (
+    "-q",
+    "-p",
+    "no:cacheprovider",
+    "--no-header",
+    "--tb=line",
+    "-W",
+    "ignore::pytest.PytestAssertRewriteWarning",
+)
 FORKED = get_context("forkserver")
 FORKED.set_forkserver_preload(list(LOADED))
 Outcome = Literal["killed", "survived", "error"]
