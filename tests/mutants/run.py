@@ -3,8 +3,8 @@
 Each runs the tests named beside it in `list.toml`, over a copy of `src`. Killed: a test fails that passes without the
 change. Tests that are not done in time say nothing, and count as an error.
 
-What a test process needs to begin is loaded once, and each mutant gets a fork of that. Shapes and types are checked only
-where a mutant survives without: they are most of the time, and what is killed by its results alone is killed.
+What a test process needs to begin is loaded once, and each mutant gets a fork of that. Shapes and types are checked
+only where a mutant survives without: they are most of the time, and what is killed by its results alone is killed.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ UNCHECKED = "ONELOOP_TESTS_UNCHECKED"
 """As `tests/checked.py` has it."""
 SET = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 LOADED = (
-    "torch", "transformers", "transformers.models.llama.modeling_llama", "pyarrow.parquet", "tyro", "jaxtyping", "beartype",
-    "hypothesis", "pytest",
+    "torch", "transformers", "transformers.models.llama.modeling_llama", "pyarrow.parquet", "tyro", "jaxtyping",
+    "beartype", "hypothesis", "pytest",
 )  # fmt: skip
 """Modules that most tests need, and that none of them changes."""
 OPTIONS = (
