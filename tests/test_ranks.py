@@ -229,7 +229,7 @@ def test_what_all_ranks_saw_is_what_one_process_sees() -> None:
 
 
 def test_a_failed_evaluation_waits_for_the_save_on_every_rank() -> None:
-    """Also where one rank alone failed, and oneloop cannot explain it. A failure that no rank was told of cannot wait."""
+    """Also where one rank alone failed, unexplained. A failure that no rank was told of cannot wait."""
 
     def work(rank, world):
         def fail():

@@ -37,15 +37,8 @@ LOADED = (
     "beartype", "hypothesis", "pytest",
 )  # fmt: skip
 """Modules that most tests need, and that none of them changes."""
-OPTIONS = (
-    "-q",
-    "-p",
-    "no:cacheprovider",
-    "--no-header",
-    "--tb=line",
-    "-W",
-    "ignore::pytest.PytestAssertRewriteWarning",
-)
+OPTIONS = ["-qp", "no:cacheprovider", "--no-header", "--tb=line", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
+"""Of pytest. It would like to rewrite asserts of plugins that are loaded."""
 FORKED = get_context("forkserver")
 FORKED.set_forkserver_preload(list(LOADED))
 Outcome = Literal["killed", "survived", "error"]
@@ -131,7 +124,7 @@ def tested(copy: Path, tests: Sequence[str], timeout: float, *, checked: bool, a
     """Tests over that copy of `src`, up to the first that fails or all of them."""
     receiver, sender = FORKED.Pipe(duplex=False)
     output = copy.with_name("output")
-    options = OPTIONS if all_of_them else (*OPTIONS, "-x")
+    options = OPTIONS if all_of_them else [*OPTIONS, "-x"]
     process = FORKED.Process(target=_pytest, args=(copy, [*options, *tests], output, sender, checked))
     process.start()
     sender.close()

@@ -1,6 +1,7 @@
 """The engine samples what the trainer scores: same weights, same log-probs, whatever the batch."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -104,8 +105,10 @@ def test_new_weights_are_used_at_once(model) -> None:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(1.3)
+    engine.update(3)
     after = engine.generate(PROMPTS, options, range(5))
-    assert after == Engine(model, [EOS]).generate(PROMPTS, options, range(5))
+    fresh = Engine(model, [EOS]).generate(PROMPTS, options, range(5))
+    assert after == [replace(one, version=3) for one in fresh] and {one.version for one in before} == {0}
     assert [c.logprobs for c in after] != [c.logprobs for c in before]
     batch = rows(PROMPTS, after)
     with torch.no_grad():
