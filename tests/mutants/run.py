@@ -32,6 +32,8 @@ WANTED = 0.9
 UNCHECKED = "ONELOOP_TESTS_UNCHECKED"
 """As `tests/checked.py` has it."""
 SET = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+LEAVES = 5.0
+"""Seconds in which a process whose tests are done may put away what it has."""
 LOADED = (
     "torch", "transformers", "transformers.models.llama.modeling_llama", "pyarrow.parquet", "tyro", "jaxtyping",
     "beartype", "hypothesis", "pytest",
@@ -132,6 +134,7 @@ def tested(copy: Path, tests: Sequence[str], timeout: float, *, checked: bool, a
         code, failed = receiver.recv() if receiver.poll(timeout) else (None, ())
     except EOFError:
         code, failed = None, ()
+    process.join(0 if code is None else LEAVES)
     with suppress(ProcessLookupError):
         os.killpg(process.pid or 0, SIGKILL)
     process.join()

@@ -6,7 +6,8 @@ the language model of the folder instead, read by transformers.
 FAKE_FAULT is route:kind:first:last, several with commas: requests of the route with these numbers go wrong, counted
 from 0 over all servers that share the file FAKE_COUNTS; without a last one, all from the first on. hold1 is none: the
 request waits after its first token for the next version of the weights; after hold2 once more after its second. So do
-those whose seed ends as one of FAKE_HOLD, with commas, does; as hold1. FAKE_HELPER: it starts a process that it does not end, as a server does that is killed.
+those whose seed ends as one of FAKE_HOLD, with commas, does; as hold1.
+FAKE_HELPER: it starts a process that it does not end, as a server does that is killed.
 """
 
 import json
