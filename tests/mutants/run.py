@@ -10,6 +10,7 @@ only where a mutant survives without: they are most of the time, and what is kil
 from __future__ import annotations
 
 import argparse
+import ast
 import os
 import shutil
 import sys
@@ -65,9 +66,13 @@ class Mutant:
     def fault(self, package: Path) -> str:
         """Why it cannot be applied to `package`; empty if it can."""
         file = package / self.file
-        found = file.read_text(encoding="utf-8").count(self.old) if file.is_file() else 0
-        if found != 1:
+        text = file.read_text(encoding="utf-8") if file.is_file() else ""
+        if (found := text.count(self.old)) != 1:
             return f"{self.file}: {self.old!r} is there {found} times; wanted once"
+        try:
+            ast.parse(text.replace(self.old, self.new))
+        except SyntaxError as error:
+            return f"{self.file}: would be no Python any more: {error}"
         return f"{self.file}: nothing would change" if self.old == self.new else ""
 
     @contextmanager
