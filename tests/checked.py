@@ -23,6 +23,9 @@ FIRST, THEN = 32, 16
 """In each test, so many calls of a function with shapes are checked, and then one in so many."""
 calls: Counter[FunctionType] = Counter()
 """Of each such function, in the test that runs."""
+UNCHECKED = "ONELOOP_TESTS_UNCHECKED"
+"""Set where mutants are tried. The checks are most of what a test process takes to begin; and that a test fails is
+enough, without the smallest example that it fails for."""
 
 
 def install() -> None:

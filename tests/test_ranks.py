@@ -14,6 +14,7 @@ from oneloop.experience.rollouts import Rollouts
 from oneloop.loop import Tally, train
 from oneloop.objective.divergence import KL, AdaptiveKL
 from oneloop.objective.select import MixedOutcome
+from oneloop.recipes.held import Held
 from oneloop.together import by_first, together
 from oneloop.trace.passes import Passes, Saw, everyones
 from oneloop.types import Completion, Prompt, Reward, Sampling, StopReason
@@ -225,3 +226,42 @@ def test_what_all_ranks_saw_is_what_one_process_sees() -> None:
         assert torch.equal(found.update, wanted.update)
         torch.testing.assert_close(found.logprobs, wanted.logprobs, rtol=0, atol=0, equal_nan=True)
         torch.testing.assert_close(found.scores, wanted.scores, rtol=0, atol=0, equal_nan=True)
+
+
+def test_a_failed_evaluation_waits_for_the_save_on_every_rank() -> None:
+    """Also where one rank alone failed, unexplained. A failure that no rank was told of cannot wait."""
+
+    def work(rank, world):
+        def fail():
+            if rank == 1:
+                raise KeyError("a bug")
+            return {}
+
+        saved = []
+        held = Held(lambda step, algorithm: saved.append(world.collect([rank])), alone=False)
+        assert held.measure(lambda step: together(world, fail), 4) == {}
+        with pytest.raises(KeyError if rank == 1 else OneloopError, match="a bug") as failure:
+            held(4, None)
+        with pytest.raises(KeyError):
+            held.measure(lambda step: {}[step], 5)
+        return saved, failure.value.__notes__[-1]
+
+    said = "the evaluation after 5 steps has no result; the steps are complete without it"
+    assert on_ranks(3, work) == [([[0, 1, 2]], said)] * 3
+
+
+def test_a_failed_evaluation_is_told_with_what_ends_its_step() -> None:
+    def stopped(step, algorithm):
+        raise errors.Stopped("stopped by signal 15", 15)
+
+    def fail(step):
+        raise RewardError("the judge is down")
+
+    held = Held(stopped, alone=True)
+    held.measure(fail, 1)
+    with pytest.raises(errors.Stopped) as stop:
+        held(1, None)
+    assert stop.value.__notes__ == [
+        "RewardError: the judge is down",
+        "the evaluation after 2 steps has no result; the steps are complete without it",
+    ]

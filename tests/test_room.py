@@ -101,8 +101,11 @@ def test_half_once() -> None:
     again: list[None] = []
     room = Room(100)
     assert room(passes, lambda: again.append(None)) == 50 == room(passes) and asked == [100, 50, 50] and len(again) == 1
-    with pytest.raises(RuntimeError):
-        Room(400)(passes)
+    room = Room(400)
+    for tokens in (200, 200):  # the second time it is no smaller
+        with pytest.raises(RuntimeError):
+            room(passes)
+        assert room.tokens == asked[-1] == tokens
     with pytest.raises(RuntimeError):
         Room(100, halves=False)(passes)
 

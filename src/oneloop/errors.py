@@ -12,6 +12,11 @@ class OneloopError(Exception):
     """Of several ranks that end with it, another one says it."""
 
 
+def with_notes(error: BaseException) -> str:
+    """Its message, and a line for each note that was added on its way."""
+    return "\n".join([str(error), *getattr(error, "__notes__", ())])
+
+
 class ConfigError(OneloopError, ValueError):
     """A flag, recipe or combination of pieces that cannot work; found before anything is trained."""
 

@@ -16,7 +16,7 @@ from oneloop.cli.terminal import terminal
 from oneloop.cli.train import advised
 from oneloop.config import Run, default_run
 from oneloop.data import Table, python_table
-from oneloop.errors import ConfigError, Stopped
+from oneloop.errors import ConfigError, Stopped, with_notes
 from oneloop.model.lora import has_adapters
 from oneloop.notebook import in_notebook, progress
 from oneloop.parallel.launch import joined
@@ -114,7 +114,7 @@ def fit(
         except Stopped as stop:
             if not in_notebook():
                 raise
-            watcher.say(str(stop))
+            watcher.say(with_notes(stop))
             return FinishedRun(Path(run.out))
         finally:
             release_malloc()

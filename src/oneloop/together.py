@@ -9,6 +9,7 @@ from oneloop import errors
 from oneloop.errors import OneloopError
 
 T = TypeVar("T")
+_EVERYWHERE = "raised_on_every_rank"
 
 
 @runtime_checkable
@@ -50,11 +51,17 @@ def together(world: Crew, work: Callable[[], T]) -> T:
         failure = error
     told = world.collect([None if failure is None else _words(failure)])
     if failure is not None and not isinstance(failure, OneloopError):
+        setattr(failure, _EVERYWHERE, True)
         raise failure
     for rank, words in enumerate(told):
         if words is not None:
             raise failure if rank == world.rank and failure is not None else _error(rank, words)
     return result  # pyright: ignore[reportReturnType]  # nothing failed, so it is there
+
+
+def everywhere(error: Exception) -> bool:
+    """Whether `together` raised what oneloop does not explain: the other ranks were told, and wait for nothing."""
+    return getattr(error, _EVERYWHERE, False)
 
 
 def by_first(world: Crew, work: Callable[[], T]) -> T:

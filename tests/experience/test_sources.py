@@ -130,6 +130,18 @@ def test_each_completion_keeps_its_own_row() -> None:
     assert notes.codes == []
 
 
+def test_what_is_full_is_not_filled() -> None:
+    """It would be told, and on ranks agreed on, for nothing."""
+    told: dict[bool, list[str]] = {True: [], False: []}
+    for keeps, names in told.items():
+        keep = MixedOutcome() if keeps else None
+        source, _ = rollouts(
+            {"a": [0.1, 0.2]}, keep=keep, max_refills=9, phase=lambda name, note, names=names: names.append(name)
+        )
+        source.batch(0)
+    assert told[True] == told[False] != []
+
+
 def test_the_refill_is_bounded() -> None:
     rewards = {"a": [0.0, 0.0], "b": [0.1, 0.2], "c": [0.0, 0.0], "d": [1.0, 1.0]}
     source, _ = rollouts(rewards, keep=MixedOutcome(), prompts_per_step=3, max_refills=1)
@@ -187,6 +199,15 @@ def test_a_refill_draws_a_dropped_prompt_anew() -> None:
     source, _ = rollouts({"a": [0.0, 0.0]}, engine=engine, keep=MixedOutcome(), prompts_per_step=1, max_refills=3)
     source.batch(0)
     assert len(engine.seeds) == len(set(engine.seeds)) == 8, "the same answers would be dropped again"
+
+
+def test_a_refill_takes_the_prompts_that_come_next() -> None:
+    source, _ = rollouts({name: [0.0, 0.0] for name in "abcdef"}, keep=MixedOutcome(), max_refills=1)
+    steps = [source.report(source.batch(step)).trajectories for step in range(3)]
+    asked = [[item.prompt.id for item in items if item.sample == 0] for items in steps]
+    assert list(map(len, asked)) == [4, 4, 4] and sorted(name for names in asked for name in names) == sorted(
+        "abcdef" * 2
+    )
 
 
 def test_metrics_by_hand() -> None:

@@ -266,3 +266,5 @@ def test_without_save_every_a_run_saves_by_the_clock(tmp_path, monkeypatch) -> N
     monkeypatch.setattr(saver.Saver, "_remember", slow)
     execute(replace(small(tmp_path / "run", steps=7, keep_checkpoints=9), save_every=0), Silent())
     assert names(tmp_path / "run" / "checkpoints") == ["step_000002", "step_000005", "step_000007"]
+    told = read_run(tmp_path / "run").info["saving"]
+    assert (told["tries"], told["seconds"]) == (3, 3.0) and told["of"] > 0

@@ -13,7 +13,8 @@ import pytest
 from oneloop.cli import train
 from oneloop.cli.main import run as command
 from oneloop.config import Run, default_run
-from oneloop.errors import Stopped
+from oneloop.errors import RewardError, Stopped
+from oneloop.experience.evaluation import Every
 from oneloop.recipes import signals
 from oneloop.recipes.execute import execute
 from oneloop.recipes.signals import Interrupted, StopRequest, stop_request
@@ -157,3 +158,20 @@ def _sleeping_fork() -> int:
     os.close(reading)
     os.close(writing)
     return child
+
+
+def test_a_signal_does_not_hide_that_the_evaluation_failed(tmp_path: Path, monkeypatch) -> None:
+    out = tmp_path / "run"
+    monkeypatch.setattr(Every, "__call__", _fails)
+    with pytest.raises(Stopped, match=f"after step {AT + 1}") as caught:
+        execute(small(out), Sends("evaluation", signal.SIGTERM))
+    assert caught.value.__notes__[0] == "RewardError: the judge is down"
+    info = json.loads((out / "run.json").read_text())
+    assert (info["status"], info["exit_code"], info["checkpoint"]) == ("stopped", 143, AT + 1)
+    assert "the judge is down" in info["failure"]
+
+
+def _fails(measure: Every, step: int) -> dict[str, float]:
+    if step == AT:
+        raise RewardError("the judge is down")
+    return {}

@@ -65,6 +65,14 @@ def test_the_tolerance_of_a_float(wanted: float, near: float, far: float) -> Non
     assert not compare.same_output(f"x {far!r}".encode(), f"x {wanted!r}")
 
 
+def test_what_is_not_finite_equals_itself() -> None:
+    inf, nan = float("inf"), float("nan")
+    for value in (inf, -inf, nan):
+        assert compare.same_value(value, value)
+    for value, wanted in [(-inf, inf), (1e308, inf), (inf, 1e308), (inf, nan), (nan, inf), (nan, 0.0), (10**400, inf)]:
+        assert not compare.same_value(value, wanted), (value, wanted)
+
+
 @pytest.mark.parametrize(
     ("output", "wanted", "same"),
     [

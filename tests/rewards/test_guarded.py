@@ -62,11 +62,10 @@ def aborts(completions):
     os.abort()
 
 
-def doubles(completions):
+def moves(completions):
     import torch
 
-    torch.set_default_dtype(torch.float64)
-    return [1.0] * len(completions)
+    torch.set_default_device("meta")
 
 
 @pytest.mark.parametrize(
@@ -76,18 +75,42 @@ def doubles(completions):
         (leaves, "raised SystemExit: 0 at"),
         (ends_the_process, "os._exit would hold for the trainer too"),
         (aborts, "os.abort would hold for the trainer too"),
-        (doubles, "torch.set_default_dtype would hold for the trainer too"),
+        (moves, "torch.set_default_device would hold for the trainer too"),
     ],
 )
 def test_what_would_end_or_bend_the_trainer_is_a_failure(function, said: str) -> None:
     import torch
 
-    real = os._exit, os.abort, torch.set_default_dtype
+    real = os._exit, os.abort, torch.set_default_device
     items = scored(function)
     assert values(items) == [None, None] and all(said in text and f"{__file__}:" in text for text in failures(items))
-    assert (os._exit, os.abort, torch.set_default_dtype) == real and torch.get_default_dtype() == torch.float32
+    assert (os._exit, os.abort, torch.set_default_device) == real and torch.get_default_device().type == "cpu"
     with pytest.raises(RewardError, match=re.escape(said)):
         scored(function, on_error="stop")
+
+
+def doubles(completions):
+    """As loading a model does, but it never puts back what was."""
+    import torch
+
+    torch.set_default_dtype(torch.float32)
+    torch.set_default_dtype(torch.float64)
+    return [float(torch.tensor(0.1).double() == 0.1)] * len(completions)
+
+
+def test_another_dtype_holds_while_nothing_else_is_computed() -> None:
+    import torch
+
+    real = torch.set_default_dtype
+    assert values(scored(doubles)) == [1.0, 1.0]
+    assert torch.get_default_dtype() == torch.float32 and torch.set_default_dtype is real
+    found: list = []
+    beside = threading.Thread(target=lambda: found.extend(scored(doubles)))
+    beside.start()
+    beside.join()
+    (said,) = failures(found)
+    assert "torch.set_default_dtype would hold for the trainer too" in said and "before training begins" in said
+    assert torch.get_default_dtype() == torch.float32 and torch.set_default_dtype is real
 
 
 def test_streams_and_folder_are_as_they_were(tmp_path: Path, capfd) -> None:

@@ -1,6 +1,7 @@
 """The engine samples what the trainer scores: same weights, same log-probs, whatever the batch."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -70,6 +71,15 @@ def test_samples_do_not_depend_on_the_batch(model) -> None:
         assert [c.tokens for c in other] == [c.tokens for c in together]
 
 
+def test_whoever_ends_first_stays_in_its_place(model) -> None:
+    ends = tuple(range(0, 128, 4))
+    together = generate(model, ends=ends)
+    lengths = [len(one.tokens) for one in together]
+    assert lengths != sorted(lengths), "some end before those in front of them"
+    alone = [generate(model, [prompt], [seed], ends=ends)[0] for seed, prompt in enumerate(PROMPTS)]
+    assert [one.tokens for one in together] == [one.tokens for one in alone]
+
+
 def test_eight_samples_over_any_number_of_ranks(model) -> None:
     """8 distinct completions of one prompt, the same set again however the samples are dealt out."""
     from oneloop.seeds import named_seed
@@ -95,8 +105,10 @@ def test_new_weights_are_used_at_once(model) -> None:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(1.3)
+    engine.update(3)
     after = engine.generate(PROMPTS, options, range(5))
-    assert after == Engine(model, [EOS]).generate(PROMPTS, options, range(5))
+    fresh = Engine(model, [EOS]).generate(PROMPTS, options, range(5))
+    assert after == [replace(one, version=3) for one in fresh] and {one.version for one in before} == {0}
     assert [c.logprobs for c in after] != [c.logprobs for c in before]
     batch = rows(PROMPTS, after)
     with torch.no_grad():

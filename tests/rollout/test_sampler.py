@@ -1,5 +1,7 @@
 """A draw from blocks of sums is the inversion of the whole distribution function, token by token."""
 
+from itertools import islice
+
 import pytest
 import torch
 from scipy.stats import chisquare
@@ -81,6 +83,24 @@ def test_extreme_numbers_stay_inside_the_support(monkeypatch):
         tokens, logprobs = draw(logits, Sampling(), torch.arange(2), 0)
         assert tokens.tolist() == [first, last]
         assert logprobs.tolist() == pytest.approx([0.0 if first == last else -0.6931472] * 2, abs=1e-6)
+
+
+def splitmix64(state):
+    """The generator as its paper has it, one number after the other."""
+    while True:
+        state = (state + 0x9E3779B97F4A7C15) % 2**64
+        z = (state ^ (state >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+        z = (z ^ (z >> 27)) * 0x94D049BB133111EB % 2**64
+        yield z ^ (z >> 31)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 1234567, 2**63 - 1])
+def test_the_numbers_of_a_row_are_those_of_its_generator(seed):
+    wanted = list(islice(splitmix64(seed), 8))
+    assert seed != 1234567 or wanted[0] == 6457827717110365317, "as everybody's"
+    seeds = torch.full((8,), seed)
+    assert uniform(seeds, torch.arange(8)).tolist() == [(number >> 11) * 2.0**-53 for number in wanted]
+    assert uniform(seeds[:1], 5).tolist() == [(wanted[5] >> 11) * 2.0**-53]
 
 
 def test_positions_may_differ_by_row():

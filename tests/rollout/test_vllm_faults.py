@@ -202,23 +202,31 @@ def alive(pid: int) -> bool:
         return False
 
 
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes in /proc")
 def test_the_server_dies_with_a_run_that_is_killed(tmp_path) -> None:
-    """kill -9 of the run: nobody is left to end the server, and yet it ends, with its weights in memory."""
+    """kill -9 of the run: nobody is left to end the server, and yet it ends, with its weights in memory, and whom it
+    started.
+    """
     code = (
         "import time; from pathlib import Path; from vllm_stand import *\n"
         f"engine = Trainer().engine(server_in(Path({str(tmp_path)!r})))\n"
         "engine.generate(PROMPTS, SAMPLING, list(range(8)))\n"
         "print(engine._server._process.pid, engine._server.folder, flush=True); time.sleep(60)\n"
     )
-    run = Forked(["-c", code], tmp_path)
+    run = Forked(["-c", code], tmp_path, {"FAKE_HELPER": "1"})
     pid, folder = run.stdout.readline().split()
-    (child,) = [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    assert alive(int(pid)) and alive(child) and Path(folder).exists()
+    (server,) = children(int(pid))
+    (helper,) = children(server)
+    started = [int(pid), server, helper]
+    assert all(map(alive, started)) and Path(folder).exists()
     run.kill()
     run.communicate(timeout=15)
     for _ in range(200):
-        if not (alive(int(pid)) or alive(child) or Path(folder).exists()):
+        if not (any(map(alive, started)) or Path(folder).exists()):
             return
         time.sleep(0.05)
     raise AssertionError("the server outlived the run")

@@ -11,7 +11,7 @@ from importlib import import_module
 
 from oneloop import __version__
 from oneloop.cli.output import flush_output, forget_output, safe
-from oneloop.errors import OneloopError
+from oneloop.errors import OneloopError, with_notes
 
 COMMANDS = {
     "demo": "the main job end to end on the built-in task: no network, no GPU, a few minutes on a laptop",
@@ -79,7 +79,7 @@ def run(arguments: list[str]) -> int:
         if os.environ.get("ONELOOP_TRACEBACK") == "1":
             raise
         if not error.told:
-            print(safe("\n".join([f"oneloop {name}: {error}", *getattr(error, "__notes__", ())])), file=sys.stderr)
+            print(safe(f"oneloop {name}: {with_notes(error)}"), file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt as interrupt:
         print(f"oneloop {name}: interrupted", file=sys.stderr)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from oneloop.config import Run, not_default
-from oneloop.errors import CheckpointError, DiskError, OneloopError, OutOfMemory, RankError, Stopped
+from oneloop.errors import CheckpointError, DiskError, OneloopError, OutOfMemory, RankError, Stopped, with_notes
 from oneloop.loop import train
 from oneloop.model.spelling import Spelling
 from oneloop.parallel.launch import ALONE, Ranks
@@ -92,7 +92,7 @@ def execute(
             try:
                 _train(run, given, algorithm, inputs, folder, watched, observer, request, record, ranks, ends)
             except Stopped as stop:
-                folder.finish("stopped", str(stop), stop.exit_code)
+                folder.finish("stopped", with_notes(stop), stop.exit_code)
                 raise
             except Interrupted as second:
                 folder.finish("stopped", _amid(second.signum), 128 + second.signum)
@@ -134,7 +134,7 @@ def _explained(ranks: Ranks, error: BaseException) -> BaseException:
 
 
 def _told_of(error: BaseException) -> str:
-    return "\n".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", ())])
+    return f"{type(error).__name__}: {with_notes(error)}"
 
 
 def _amid(signum: int) -> str:
@@ -191,7 +191,7 @@ def _train(
         # what leaves the device as a phase begins is in the peak of the one before
         phase = partial(_told, (parts.learner.phase, meter.phase, watched.phase))
         watch = watch_of(run, algorithm, len(inputs.eval_rows or ()), _before(start, record))
-        held = Held(alone=world.ranks == 1)
+        held = Held(partial(_in_phase, phase, "saving", saver), alone=world.ranks == 1)
         try:
             train(
                 algorithm,
@@ -211,7 +211,7 @@ def _train(
                     *parts.counts,
                 ),
                 # a step's line stands before its checkpoint, which says how far the files reach
-                hooks=(meter, *best, partial(_in_phase, phase, "saving", saver), held),
+                hooks=(meter, *best, held),
                 phase=phase,
             )
         except Stopped:

@@ -152,6 +152,7 @@ class Saver:
         refused = refused_by_disk(self._parts.learner.writers, self._save)
         self._at = monotonic()
         self._took = self._at - began
+        self._folder.spent_saving(self._took)
         if refused is None:
             self._refused = 0
             return

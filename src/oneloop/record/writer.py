@@ -66,7 +66,7 @@ class RunFolder:
         self._tables = {name: StepTables(path / name, budget) for name, budget in TABLES.items()}
         self.evaluated: tuple[int, dict[str, float]] | None = None
         self._last_step = self._metrics.last_step()
-        self._beat = self._stepped = monotonic()
+        self._beat = self._stepped = self._opened_at = monotonic()
         (path / RESERVE).write_bytes(os.urandom(RESERVED))  # no zeros: some disks keep no room for them
         self._write_info()
 
@@ -236,6 +236,12 @@ class RunFolder:
         """Note that a checkpoint of so many finished steps stands."""
         self._info["checkpoint"] = done
         self._try_info(done)
+
+    def spent_saving(self, seconds: float) -> None:
+        """Note how long a try to save took; said with what is written of the run next."""
+        before = self._info.get("saving", {"tries": 0, "seconds": 0.0})
+        since = monotonic() - self._opened_at
+        self._info["saving"] = {"tries": before["tries"] + 1, "seconds": before["seconds"] + seconds, "of": since}
 
     def fingerprint(self) -> Any:
         """What names the data that the run is trained on."""

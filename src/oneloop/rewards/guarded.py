@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from queue import SimpleQueue
-from threading import Event, Lock, Thread, get_ident
+from threading import Event, Lock, Thread, current_thread, get_ident, main_thread
 from traceback import walk_stack
 from types import ModuleType
 from typing import Any
@@ -195,12 +195,15 @@ class SharedProcess(RuntimeError):
     """A function did what it may not do in a process that is not its own."""
 
 
-_REFUSED = {"os": ("_exit", "abort"), "torch": ("set_default_dtype", "set_default_device", "set_default_tensor_type")}
+_REFUSED = {"os": ("_exit", "abort"), "torch": ("set_default_device", "set_default_tensor_type")}
+_DTYPE = ("torch", "set_default_dtype")
+"""Loading a model sets it for a while. Where nothing is computed meanwhile it may, and the trainer's is put back."""
+_BEFORE = "Or load models before training begins"
 _guarded: Counter[int] = Counter()
 """Threads that run a user's function, and how many at once: a thread of coroutines runs several."""
 _kept: list[tuple[ModuleType, str, Any]] = []
 _home: list[Any] = []
-"""Streams and working folder of the trainer."""
+"""Streams, working folder and torch's default dtype of the trainer."""
 _lock = Lock()
 
 
@@ -209,8 +212,8 @@ def undisturbed(thread: int) -> Iterator[None]:
     """In that thread, what would end or bend the process for everybody is refused; the rest is put back afterwards."""
     with _lock:
         if not _guarded:  # of several at once, the first finds what the last puts back
-            _refuse()
-            _home[:] = sys.stdout, sys.stderr, os.getcwd()
+            _refuse(waited_for=current_thread() is main_thread())
+            _home[:] = sys.stdout, sys.stderr, os.getcwd(), _default_dtype()
             sys.stdout, sys.stderr = (stream and _Lent(stream) for stream in _home[:2])
         _guarded[thread] += 1
     try:
@@ -221,30 +224,47 @@ def undisturbed(thread: int) -> Iterator[None]:
             if not _guarded[thread]:
                 del _guarded[thread]
             if not _guarded:
-                sys.stdout, sys.stderr, folder = _home
+                sys.stdout, sys.stderr, folder, dtype = _home
                 os.chdir(folder)
                 for module, name, real in _kept:
                     setattr(module, name, real)
                 _kept.clear()
+                if dtype not in (None, _default_dtype()):
+                    sys.modules["torch"].set_default_dtype(dtype)
 
 
-def _refuse() -> None:
+def _refuse(waited_for: bool) -> None:
+    """What the functions that run now may not do.
+
+    Args:
+        waited_for: the trainer does nothing meanwhile.
+    """
     for module, names in _REFUSED.items():
         for name in names:
-            if (found := sys.modules.get(module)) and (real := getattr(found, name, None)):
-                _kept.append((found, name, real))
-                setattr(found, name, _only_elsewhere(f"{module}.{name}", real))
+            _replace(module, name, lambda *_: _FIX)
+    if not waited_for:
+        _replace(*_DTYPE, lambda d: "" if d is _default_dtype() else f"{_FIX}. {_BEFORE}")
 
 
-def _only_elsewhere(what: str, real: Callable[..., Any]) -> Callable[..., Any]:
-    process = os.getpid()
+def _replace(module: str, name: str, fix: Callable[..., str]) -> None:
+    """Have a guarded thread's calls fail where there is a fix for their argument."""
+    found, process = sys.modules.get(module), os.getpid()
+    real = getattr(found, name, None)
+    if found is None or real is None:
+        return
 
     def called(*arguments: Any, **options: Any) -> Any:
-        if os.getpid() == process and get_ident() in _guarded:
-            raise SharedProcess(f"{what} would hold for the trainer too, whose process it is. {_FIX}")
+        if os.getpid() == process and get_ident() in _guarded and (instead := fix(*arguments, **options)):
+            raise SharedProcess(f"{module}.{name} would hold for the trainer too, whose process it is. {instead}")
         return real(*arguments, **options)
 
-    return called
+    _kept.append((found, name, real))
+    setattr(found, name, called)
+
+
+def _default_dtype() -> Any:
+    torch = sys.modules.get("torch")
+    return torch and torch.get_default_dtype()
 
 
 class _Lent:

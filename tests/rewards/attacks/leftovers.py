@@ -38,11 +38,12 @@ def descendants(pid: int) -> dict[int, str]:
 
 def state() -> dict[str, int]:
     """Counts that must be the same before and after."""
+    temporary = Path(tempfile.gettempdir())
     return {
         "processes": len(descendants(os.getpid())),
         "mounts": len(Path("/proc/self/mountinfo").read_text().splitlines()),
         "descriptors": len(os.listdir("/proc/self/fd")),
-        "folders": len(list(Path(tempfile.gettempdir()).glob("oneloop-*"))),
+        "folders": sum(1 for kind in ("sandbox", "probe") for _ in temporary.glob(f"oneloop-{kind}-*")),
         "threads": len(os.listdir("/proc/self/task")),
     }
 

@@ -7,11 +7,13 @@ FAKE_FAULT is route:kind:first:last, several with commas: requests of the route 
 from 0 over all servers that share the file FAKE_COUNTS; without a last one, all from the first on. hold1 is none: the
 request waits after its first token for the next version of the weights; after hold2 once more after its second. So do
 those whose seed ends as one of FAKE_HOLD, with commas, does; as hold1.
+FAKE_HELPER: it starts a process that it does not end, as a server does that is killed.
 """
 
 import json
 import os
 import struct
+import subprocess
 import sys
 import time
 from argparse import ArgumentParser
@@ -259,6 +261,8 @@ def main():
         parser.add_argument(f"--{name}")
     args, _ = parser.parse_known_args()
     time.sleep(float(os.environ.get("FAKE_START", "0")))
+    if os.environ.get("FAKE_HELPER"):
+        subprocess.Popen(["sleep", "60"])
     Fake(args.host, int(args.port), args.model).serve_forever()
 
 
