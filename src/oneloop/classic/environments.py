@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from oneloop.classic.episodes import Played
 from oneloop.classic.spaces import Spaces, spaces_of
 from oneloop.errors import ConfigError, RewardError
 from oneloop.seeds import named_seed
@@ -30,6 +31,7 @@ class Step(NamedTuple):
     rewards: np.ndarray
     terminated: np.ndarray
     truncated: np.ndarray
+    ended: tuple[Played, ...] = ()
 
 
 class Environments:
@@ -40,9 +42,9 @@ class Environments:
     """
 
     def __init__(self, env: str, count: int, seed: int, stream: str) -> None:
-        self._env, self._seed, self._stream = env, seed, stream
+        self.env, self._seed, self._stream = env, seed, stream
         self._vector = made(env, count)
-        self.spaces: Spaces = spaces_of(self._vector.single_observation_space, self._vector.single_action_space, env)
+        self.spaces = _spaces(self._vector, env)
         self.count = count
         self._episodes = [0] * count
         self._taken: list[list[Any]] = [[] for _ in range(count)]
@@ -59,11 +61,15 @@ class Environments:
         seen, rewards, terminated, cut, _ = self._vector.step(given)
         if not np.isfinite(rewards).all():
             odd = rewards[~np.isfinite(rewards)][0]
-            raise RewardError(f"--env {self._env} gave the reward {odd}. Fix: in the environment, a finite number")
+            raise RewardError(f"--env {self.env} gave the reward {odd}. Fix: in the environment, a finite number")
         after = self._seen(seen)
         ended = terminated | cut
-        self.observations = self._begun(ended) if ended.any() else after
-        return Step(after, rewards, terminated, cut & ~terminated)
+        if not ended.any():
+            self.observations = after
+            return Step(after, rewards, terminated, cut)
+        played = tuple(self._played(place, bool(terminated[place])) for place in ended.nonzero()[0].tolist())
+        self.observations = self._begun(ended)
+        return Step(after, rewards, terminated, cut & ~terminated, played)
 
     def begin(self) -> None:
         """The next episode of all, whatever is running."""
@@ -122,6 +128,12 @@ class Environments:
             return self.spaces.first[1]
         return self.spaces.taken(np.zeros((1, self.spaces.numbers), np.float32))[0].tolist()
 
+    def _played(self, place: int, terminated: bool) -> Played:
+        return Played(place, self._episodes[place], self._seed_of(place), self._taken[place], terminated)
+
+    def _seed_of(self, place: int) -> int:
+        return named_seed(self._seed, self._stream, place, self._episodes[place])
+
     def _begun(self, ended: np.ndarray) -> np.ndarray:
         """The next episode of those."""
         for place in ended.nonzero()[0]:
@@ -130,10 +142,7 @@ class Environments:
         return self._reset(ended)
 
     def _reset(self, which: np.ndarray) -> np.ndarray:
-        seeds = [
-            named_seed(self._seed, self._stream, place, number) if chosen else None
-            for place, (number, chosen) in enumerate(zip(self._episodes, which, strict=True))
-        ]
+        seeds = [self._seed_of(place) if chosen else None for place, chosen in enumerate(which)]
         seen, _ = self._vector.reset(seed=seeds, options={"reset_mask": which})
         return self._seen(seen)
 
@@ -141,7 +150,7 @@ class Environments:
         seen = self.spaces.observed(given).copy()
         if not np.isfinite(seen).all():
             odd = seen[~np.isfinite(seen)][0]
-            raise RewardError(f"--env {self._env} gave the observation {odd}. Fix: in the environment, finite numbers")
+            raise RewardError(f"--env {self.env} gave the observation {odd}. Fix: in the environment, finite numbers")
         return seen
 
 
@@ -171,6 +180,22 @@ def made(env: str, count: int) -> Any:
         near = get_close_matches(env, list(gymnasium.registry), 3, 0.5)
         hint = f" Did you mean {' or '.join(near)}?" if near else ""
         raise ConfigError(f"--env {env}: {str(error).strip()}.{hint}") from error
+
+
+def spaces_in(env: str) -> Spaces:
+    """What an environment shows and takes.
+
+    Raises: ConfigError as `made`, and for spaces that no policy here has.
+    """
+    vector = made(env, 1)
+    try:
+        return _spaces(vector, env)
+    finally:
+        vector.close()
+
+
+def _spaces(vector: Any, env: str) -> Spaces:
+    return spaces_of(vector.single_observation_space, vector.single_action_space, env)
 
 
 def endless(env: str) -> bool:
