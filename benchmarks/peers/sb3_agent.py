@@ -17,6 +17,8 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 EPISODES = 100
+CRITIC = {"CartPole-v1": (512, 20), "Pendulum-v1": (128, 15)}
+"""Minibatch and epochs of TRPO's critic."""
 
 
 class Region(BaseCallback):
@@ -67,8 +69,9 @@ def new_ppo(given: dict, envs: VecEnv) -> PPO:
 
 
 def new_trpo(given: dict, envs: VecEnv) -> TRPO:
-    """The critic's updates stay sb3-contrib's own: epochs over minibatches of 128."""
+    """The critic's updates are those of rl-baselines3-zoo: epochs over minibatches, which oneloop has not."""
     region = given["region"]
+    batch_size, epochs = CRITIC.get(given["env"], (128, 10))
     return TRPO(
         "MlpPolicy",
         envs,
@@ -81,6 +84,8 @@ def new_trpo(given: dict, envs: VecEnv) -> TRPO:
         cg_damping=region["damping"],
         line_search_max_iter=region["backtracks"] + 1,
         line_search_shrinking_factor=region["shrink"],
+        batch_size=batch_size,
+        n_critic_updates=epochs,
         seed=given["seed"],
         device="cpu",
     )

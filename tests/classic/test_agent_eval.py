@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import toy_environments  # noqa: F401  # registers them
 from pyarrow import parquet
 
-import toy_environments  # noqa: F401  # registers them
 from oneloop.classic.evaluation import evaluation_scalars, played
 from oneloop.classic.normalize import Observations
 from oneloop.classic.save import Player, load_player, new_agent, save_player
@@ -50,7 +50,18 @@ def test_two_agents_are_compared_episode_by_episode(tmp_path: Path, capsys: pyte
     """The same seed, the same corridor: whoever plays, the difference is 0 in each."""
     one, other = corridor_agent(tmp_path / "one"), corridor_agent(tmp_path / "other", seed=1)
     out = tmp_path / "out"
-    words = ["--model", str(one), "--against", str(other), "--env", "Corridor-v0", "--episodes", "12", "--out", str(out)]
+    words = [
+        "--model",
+        str(one),
+        "--against",
+        str(other),
+        "--env",
+        "Corridor-v0",
+        "--episodes",
+        "12",
+        "--out",
+        str(out),
+    ]
     assert command(["eval", *words]) == 0
     assert "higher on 0, equal on 12, lower on 0" in capsys.readouterr().out
     kept = json.loads((out / "results.json").read_text())

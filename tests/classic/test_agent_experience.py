@@ -16,7 +16,7 @@ from oneloop.classic.learner import AgentLearner
 from oneloop.classic.normalize import Observations, Rewards
 from oneloop.classic.save import new_agent
 from oneloop.classic.transitions import Pieces
-from oneloop.errors import RewardError
+from oneloop.errors import EnvironmentFailed
 from oneloop.model.optimizer import Optimization
 from oneloop.objective.advantage import GAE
 
@@ -215,14 +215,14 @@ def test_actions_beyond_the_bounds_are_cut_off_for_the_environment_alone() -> No
 
 def test_a_reward_that_is_no_number_ends_the_run() -> None:
     experience, _ = setup("Broken-v0", count=1)
-    with pytest.raises(RewardError, match="--env Broken-v0 gave the reward nan"):
+    with pytest.raises(EnvironmentFailed, match="--env Broken-v0 gave the reward nan"):
         experience.batch(0)
 
 
 def test_an_observation_that_is_no_number_ends_the_run() -> None:
     """Before it is in the moments that observations are normalised by, which nothing would take it out of again."""
     experience, _ = setup("Blind-v0", count=1)
-    with pytest.raises(RewardError, match="--env Blind-v0 gave the observation nan"):
+    with pytest.raises(EnvironmentFailed, match="--env Blind-v0 showed nan"):
         experience.batch(0)
 
 

@@ -6,17 +6,19 @@ actions taken in it. That is what a checkpoint keeps.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import partial
 from importlib import import_module
+from traceback import extract_tb
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from oneloop.classic.episodes import Played
 from oneloop.classic.spaces import Spaces, spaces_of
-from oneloop.errors import ConfigError, RewardError
+from oneloop.errors import ConfigError, EnvironmentFailed
 from oneloop.seeds import named_seed
 
 LONGEST = 10_000
@@ -53,15 +55,16 @@ class Environments:
     def step(self, actions: np.ndarray) -> Step:
         """One action each. `observations` is then what the next actions are chosen in.
 
-        Raises: RewardError for a reward or an observation that is no finite number.
+        Raises: EnvironmentFailed for one that raises, and for a reward or an observation that is no finite number.
         """
         given = self.spaces.taken(actions)
         for taken, action in zip(self._taken, given.tolist(), strict=True):
             taken.append(action)
-        seen, rewards, terminated, cut, _ = self._vector.step(given)
+        with _named(self.env, "step"):
+            seen, rewards, terminated, cut, _ = self._vector.step(given)
         if not np.isfinite(rewards).all():
             odd = rewards[~np.isfinite(rewards)][0]
-            raise RewardError(f"--env {self.env} gave the reward {odd}. Fix: in the environment, a finite number")
+            raise EnvironmentFailed(f"--env {self.env} gave the reward {odd}. Fix: in the environment, a finite number")
         after = self._seen(seen)
         ended = terminated | cut
         if not ended.any():
@@ -118,7 +121,8 @@ class Environments:
                 for taken, start in zip(self._taken, starts, strict=True)
             ]
             actions = np.array(given, dtype=self._vector.action_space.dtype)
-            seen, _, terminated, truncated, _ = self._vector.step(actions)
+            with _named(self.env, "step"):
+                seen, _, terminated, truncated, _ = self._vector.step(actions)
             done = terminated | truncated
         last = starts == longest
         return self._reset(last) if last.any() else self.spaces.observed(seen).copy()
@@ -143,14 +147,15 @@ class Environments:
 
     def _reset(self, which: np.ndarray) -> np.ndarray:
         seeds = [self._seed_of(place) if chosen else None for place, chosen in enumerate(which)]
-        seen, _ = self._vector.reset(seed=seeds, options={"reset_mask": which})
+        with _named(self.env, "reset"):
+            seen, _ = self._vector.reset(seed=seeds, options={"reset_mask": which})
         return self._seen(seen)
 
     def _seen(self, given: Any) -> np.ndarray:
         seen = self.spaces.observed(given).copy()
         if not np.isfinite(seen).all():
             odd = seen[~np.isfinite(seen)][0]
-            raise RewardError(f"--env {self.env} gave the observation {odd}. Fix: in the environment, finite numbers")
+            raise EnvironmentFailed(f"--env {self.env} showed {odd}. Fix: in the environment, finite numbers")
         return seen
 
 
@@ -177,9 +182,26 @@ def made(env: str, count: int) -> Any:
     except gymnasium.error.DependencyNotInstalled as error:
         raise ConfigError(f"--env {env}: {error}") from error
     except (gymnasium.error.Error, ModuleNotFoundError) as error:
-        near = get_close_matches(env, list(gymnasium.registry), 3, 0.5)
-        hint = f" Did you mean {' or '.join(near)}?" if near else ""
-        raise ConfigError(f"--env {env}: {str(error).strip()}.{hint}") from error
+        near = get_close_matches(env, list(gymnasium.registry), 3, 0.6)
+        hint = f"Did you mean {' or '.join(near)}?" if near else "Fix: a name that is registered, or module:NAME"
+        raise ConfigError(f"--env {env}: {str(error).strip().rstrip('.?')}. {hint}") from error
+    except Exception as error:
+        raise ConfigError(_told(env, "its constructor", error)) from error
+
+
+@contextmanager
+def _named(env: str, call: str) -> Iterator[None]:
+    """Raises: EnvironmentFailed in the place of whatever an environment raises."""
+    try:
+        yield
+    except Exception as error:
+        raise EnvironmentFailed(_told(env, call, error)) from error
+
+
+def _told(env: str, call: str, error: Exception) -> str:
+    last = extract_tb(error.__traceback__)[-1]
+    what = f"{type(error).__name__}: {error}"
+    return f"--env {env} failed in {call} ({last.filename}:{last.lineno}): {what}. Fix: in the environment"
 
 
 def spaces_in(env: str) -> Spaces:
