@@ -97,7 +97,9 @@ def main(text: str) -> None:
     seed, normal = given["seed"], given["normalize"]
     envs = make_vec_env(given["env"], n_envs=given["envs"], seed=seed)
     if normal:
-        envs = VecNormalize(envs, "observations" in normal, "rewards" in normal, gamma=given["gamma"])
+        envs = VecNormalize(
+            envs, norm_obs="observations" in normal, norm_reward="rewards" in normal, gamma=given["gamma"]
+        )
     bounded = "region" in given
     model = new_trpo(given, envs) if bounded else new_ppo(given, envs)
     region = Region()
@@ -106,7 +108,7 @@ def main(text: str) -> None:
     wall, used = perf_counter() - wall, process_time() - used
     held_out = make_vec_env(given["env"], n_envs=10, seed=seed + 10_000)
     if normal:
-        held_out = VecNormalize(held_out, "observations" in normal, False, training=False)
+        held_out = VecNormalize(held_out, training=False, norm_obs="observations" in normal, norm_reward=False)
         held_out.obs_rms = envs.obs_rms
     found: dict = {"wall": wall, "cpu": used}
     if bounded:
