@@ -287,7 +287,5 @@ def test_the_text_of_a_long_episode_says_how_much_is_left_out() -> None:
 
 def test_what_an_environment_raises_is_named() -> None:
     experience, _ = setup("Stuck-v0", count=1)
-    with pytest.raises(
-        EnvironmentFailed, match=r"failed in step \(.*toy_environments.py:\d+\): KeyError"
-    ):
+    with pytest.raises(EnvironmentFailed, match=r"failed in step \(.*toy_environments.py:\d+\): KeyError"):
         experience.batch(0)
