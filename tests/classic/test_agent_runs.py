@@ -118,11 +118,7 @@ def test_rollouts_are_the_episodes_that_ended_and_can_be_played_again(tmp_path: 
             assert all(later - place == 40 for place, later in pairwise(places)) and all(
                 0 < at < 41 for at in places[:1]
             )
-    assert count > 6 and any(row["length"] for row in rows_of(record))
-
-
-def rows_of(record: RunRecord) -> list[dict[str, Any]]:
-    return [row for step in record.tables("rollouts").steps() for row in record.rows("rollouts", step)]
+    assert count > 6
 
 
 def test_the_lab_shows_an_agents_run(tmp_path: Path) -> None:
