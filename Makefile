@@ -7,7 +7,7 @@ VLLM := .venv-vllm
 # one thread: a model this small gains nothing from a second one, and everyone gets the same numbers
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test lint mutants soak attacks chaos golden bench bench-quick bench-step bench-lab bench-peers papers \
+.PHONY: demo test lint mutants soak attacks chaos golden bench bench-quick bench-step bench-lab bench-agents bench-peers papers \
 	conformance studies study-pages web web-test vllm test-vllm recorded clean
 
 demo: $(VENV)/installed
@@ -89,6 +89,19 @@ bench-step: $(VENV)/installed
 # the lab's server: charts of a million steps, fifty readers, training beside it
 bench-lab: $(VENV)/installed
 	$(BIN)/python benchmarks/single/lab.py all
+
+# agents beside Stable-Baselines3 and sb3-contrib, five seeds of each; ALGORITHM:ENVIRONMENT:STEPS, 0 for the preset's;
+# hours on a busy core, and goes on where it was stopped
+AGENTS := trpo:CartPole-v1:50 trpo:Pendulum-v1:50 ppo:CartPole-v1:0 ppo:Acrobot-v1:25 ppo:Pendulum-v1:25 \
+	ppo:InvertedPendulum-v5:50 ppo:LunarLander-v3:20
+AGENTS_OUT := benchmarks/.cache/agents
+bench-agents: $(VENV)/installed $(PEERS)/sb3/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check "gymnasium[box2d,mujoco]"
+	mkdir -p $(AGENTS_OUT)
+	set -e; for case in $(AGENTS); do set -- $$(echo $$case | tr : ' '); \
+		$(BIN)/python benchmarks/classic.py --peer $(PEERS)/sb3/bin/python --algorithm $$1 --env $$2 --steps $$3 \
+			--out $(AGENTS_OUT)/$$1-$$2.json; \
+	done
 
 bench-peers: $(PEERS)/trl/installed $(PEERS)/vllm/installed
 

@@ -14,7 +14,7 @@ import torch
 
 torch.set_num_threads(1)
 
-from hypothesis import Phase, settings
+from hypothesis import Phase, settings  # noqa: E402
 
 # the same examples every time, however busy the machine is
 phases = tuple(phase for phase in Phase if UNCHECKED not in os.environ or phase in (Phase.explicit, Phase.generate))

@@ -32,7 +32,8 @@ SMALL = {
     "eval": "--size 4 --max-new-tokens 4",
     "sample": "--max-new-tokens 4",
     "plan": "--prompts-per-step 2 --max-new-tokens 4",
-    "agent": "--steps 1 --envs 2 --steps-per-env 20 --minibatch 20 --eval-size 2",
+    "train --env": "--steps 1 --envs 2 --steps-per-env 20 --minibatch 20 --eval-size 2",
+    "eval --env": "--episodes 2",
 }
 """Flags behind those that a page has; of a flag that is given twice the last one counts."""
 AGENT_LIMITS = {"steps": 1, "envs": 2, "steps_per_env": 20, "eval_size": 2}
@@ -173,7 +174,7 @@ def _command(verb: str, words: list[str], made: set[str]) -> None:
     folder = out or f"runs/{words[0]}{f'-{env}' if env else ''}"
     if verb == "train":
         shutil.rmtree(folder, ignore_errors=True)  # the page makes it itself; commands without --out are alternatives
-    assert run([verb, *words, *SMALL.get("agent" if env else verb, "").split()]) == 0, words
+    assert run([verb, *words, *SMALL.get(f"{verb} --env" if env else verb, "").split()]) == 0, words
     if verb == "train" and "--recipe" not in words:
         assert (Path(folder) / "final").is_dir()
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter, process_time
+from typing import Any
 
 import torch
 
@@ -23,7 +24,7 @@ class Clock:
     def __init__(self) -> None:
         self._begin: tuple[float, float] | None = None
         self.wall = self.cpu = 0.0
-        self.last: dict[str, float] = {}
+        self.every: list[dict[str, float]] = []
 
     def say(self, text: str) -> None: ...
 
@@ -34,7 +35,7 @@ class Clock:
             self.wall, self.cpu = perf_counter() - self._begin[0], process_time() - self._begin[1]
 
     def step(self, step: int, values: Mapping[str, float]) -> None:
-        self.last = dict(values)
+        self.every.append(dict(values))
 
 
 def main(text: str) -> None:
@@ -42,10 +43,19 @@ def main(text: str) -> None:
     torch.set_num_threads(1)
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
-        run = default_run("ppo", given["env"])
+        run = default_run(given["algorithm"], given["env"])
         execute(replace(run, seed=given["seed"], steps=given["steps"], out=str(Path(folder) / "run")), clock)
-    found = {"wall": clock.wall, "cpu": clock.cpu}
-    found |= {"greedy": clock.last["eval/reward"], "sampled": clock.last["eval/sampled/reward"]}
+    last = clock.every[-1]
+    found: dict[str, Any] = {"wall": clock.wall, "cpu": clock.cpu}
+    found |= {"greedy": last["eval/reward"], "sampled": last["eval/sampled/reward"]}
+    if "region" in given:
+        kls, bound = [values["trust/kl"] for values in clock.every], given["region"]["max_kl"]
+        found["region"] = {
+            "steps": len(kls),
+            "rejected": sum(not values["trust/accepted"] for values in clock.every),
+            "beyond": sum(kl > bound for kl in kls),
+            "largest": max(kls),
+        }
     names = ("oneloop", "gymnasium", "torch", "numpy")
     print(json.dumps(found | {"versions": {name: version(name) for name in names}}))
 

@@ -11,14 +11,16 @@ from toy_environments import Corridor, Vector
 from oneloop.algorithms import PPO, REINFORCE, Critic, PolicyGradient
 from oneloop.classic import environments
 from oneloop.classic.environments import Environments
+from oneloop.classic.episodes import SHOWN, spelled
 from oneloop.classic.experience import Interaction, Steps, pieces
 from oneloop.classic.learner import AgentLearner
 from oneloop.classic.normalize import Observations, Rewards
 from oneloop.classic.save import new_agent
 from oneloop.classic.transitions import Pieces
-from oneloop.errors import RewardError
+from oneloop.errors import EnvironmentFailed
 from oneloop.model.optimizer import Optimization
 from oneloop.objective.advantage import GAE
+from oneloop.seeds import named_seed
 
 PLAIN = replace(PPO, kl=None, critic=Critic(1.0, None), target_kl=None, advantage=GAE(0.9, 0.8, whiten=False))
 
@@ -215,14 +217,14 @@ def test_actions_beyond_the_bounds_are_cut_off_for_the_environment_alone() -> No
 
 def test_a_reward_that_is_no_number_ends_the_run() -> None:
     experience, _ = setup("Broken-v0", count=1)
-    with pytest.raises(RewardError, match="--env Broken-v0 gave the reward nan"):
+    with pytest.raises(EnvironmentFailed, match="--env Broken-v0 gave the reward nan"):
         experience.batch(0)
 
 
 def test_an_observation_that_is_no_number_ends_the_run() -> None:
     """Before it is in the moments that observations are normalised by, which nothing would take it out of again."""
     experience, _ = setup("Blind-v0", count=1)
-    with pytest.raises(RewardError, match="--env Blind-v0 gave the observation nan"):
+    with pytest.raises(EnvironmentFailed, match="--env Blind-v0 showed nan"):
         experience.batch(0)
 
 
@@ -257,3 +259,33 @@ def test_episodes_that_do_not_follow_their_seeds_begin_anew_and_are_told_of() ->
     again.restore(state)
     assert "3 of 3 episodes came out otherwise" in again.lost[0]
     assert {row[0][1] for row in rows_of(again.batch(1))} == {0}
+
+
+def test_episodes_are_told_with_their_seed_and_the_steps_whose_policies_played_them() -> None:
+    """An oracle beside: which step of the loop each action of an environment was taken in, in order."""
+    experience, _ = setup("Corridor-v0", count=2, steps=7)
+    told = [trajectory for step in range(4) for trajectory in experience.report(experience.batch(step)).trajectories]
+    assert len(told) > 4 and any(item.completion.changes for item in told)
+    for place in range(2):
+        steps = iter([step for step in range(4) for _ in range(7)])
+        mine = [item for item in told if item.prompt.text.startswith(f"Corridor-v0: environment {place}, ")]
+        for number, item in enumerate(mine):
+            assert item.prompt.text.endswith(f"episode {number}, seed {named_seed(0, 'training', place, number)}")
+            length = len(item.completion.tokens)
+            assert item.reward.value == pytest.approx(sum(1 + taken / 10 for taken in range(length)))
+            acted = [next(steps) for _ in range(length)]
+            policies = [version for version, count in item.completion.versions for _ in range(count)]
+            assert policies == acted
+
+
+def test_the_text_of_a_long_episode_says_how_much_is_left_out() -> None:
+    assert spelled([1, 0]) == "1 0" and spelled([]) == ""
+    assert spelled([3] * (SHOWN + 5)) == "3 " * SHOWN + "… and 5 more"
+    wide = spelled([[[0.123456], [1.0]]] * (SHOWN // 2 + 1))
+    assert wide.startswith("[0.123,1] [0.123,1] ") and wide.endswith("[0.123,1] … and 1 more")
+
+
+def test_what_an_environment_raises_is_named() -> None:
+    experience, _ = setup("Stuck-v0", count=1)
+    with pytest.raises(EnvironmentFailed, match=r"failed in step \(.*toy_environments.py:\d+\): KeyError"):
+        experience.batch(0)

@@ -5,11 +5,13 @@ import shutil
 import sys
 import tomllib
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import gymnasium
 import numpy as np
 import pytest
+import toy_environments  # noqa: F401  # registers them
 
 import oneloop
 from oneloop.algorithms import PPO, Critic
@@ -18,8 +20,13 @@ from oneloop.classic.save import load_player
 from oneloop.cli.main import run as command
 from oneloop.config import default_run
 from oneloop.errors import CheckpointError, ConfigError
+from oneloop.lab.folders import Folder
+from oneloop.lab.lights import health
+from oneloop.lab.own import OwnRun
+from oneloop.lab.tables import rollout, rollouts
 from oneloop.objective.advantage import GAE
 from oneloop.recipes.resolve import resolved
+from oneloop.record.reader import read_run
 from same_run import differs
 
 SMALL = ("--steps", "6", "--envs", "2", "--steps-per-env", "40", "--minibatch", "20", "--epochs", "2", "--hidden", "8")
@@ -88,6 +95,47 @@ def test_a_trust_region_holds_in_every_step_of_an_agent(tmp_path: Path) -> None:
     assert sum(row["trust/accepted"] for row in rows) > 6 and rows[-1]["reward"] > 1.2 * rows[0]["reward"]
 
 
+def test_rollouts_are_the_episodes_that_ended_and_can_be_played_again(tmp_path: Path) -> None:
+    """The seed and the actions of a row give its length, its return and its end once more."""
+    out = tmp_path / "run"
+    assert train("ppo", "--env", "CartPole-v1", *SMALL, "--out", str(out)) == 0
+    record, env, count = read_run(out), gymnasium.make("CartPole-v1"), 0
+    for step, row in enumerate(record.metrics):
+        rows = record.rows("rollouts", step) if row.get("episodes") else []
+        assert len(rows) == row.get("episodes", 0)
+        count += len(rows)
+        for number, one in enumerate(rows):
+            env.reset(seed=int(one["prompt"].rpartition(" ")[2]))
+            *before, last = [env.step(int(action)) for action in one["completion"].split()]
+            assert one["reward"] == one["length"] == len(before) + 1
+            assert not any(over or cut for _, _, over, cut, _ in before) and (last[2] or last[3])
+            assert one["stop"] == ("environment" if last[2] else "turns")
+            assert (one["group"], one["sample"], one["kept"]) == (number, 0, True)
+            changes = [tuple(map(int, change.split(":"))) for change in one["changes"].split()]
+            versions = [one["version"], *(version for _, version in changes)]
+            assert versions == list(range(one["version"], step + 1)), "each step of the loop has a policy of its own"
+            places = [place for place, _ in changes]
+            assert all(later - place == 40 for place, later in pairwise(places)) and all(
+                0 < at < 41 for at in places[:1]
+            )
+    assert count > 6
+
+
+def test_the_lab_shows_an_agents_run(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    asked = ("trpo", "--env", "Pendulum-v1", *SMALL[2:], "--steps", "6", "--minibatch", "0", "--epochs", "1")
+    assert train(*asked, "--steps-per-env", "100", "--out", str(out)) == 0
+    run = OwnRun(Folder(out))
+    assert run.line().model == "Pendulum-v1"
+    lights = {light["name"]: light for light in health(run)["lights"]}
+    assert 0 < lights["step size"]["value"] <= 0.01
+    step = run.steps("rollouts")[0]
+    (first, second) = rollouts(run, step)["rows"]
+    assert first["length"] == second["length"] == 200 and first["stop"] == "turns"
+    assert first["completion"].startswith("[") and first["prompt"].startswith("Pendulum-v1: environment 0, episode 0, ")
+    assert rollout(run, step, 0)["completion"].count("[") == 200
+
+
 def test_what_a_run_leaves_can_act(tmp_path: Path) -> None:
     """`final/` has the normalisation in it: a policy is worth nothing without what it sees."""
     out = tmp_path / "run"
@@ -130,6 +178,27 @@ def test_what_cannot_be_is_refused_with_a_way_out(
     assert train(*words, "--out", str(tmp_path / "run")) == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "run" / "metrics.jsonl").exists() or not (tmp_path / "run" / "metrics.jsonl").read_text()
+
+
+@pytest.mark.parametrize(
+    ("env", "code", "said"),
+    [
+        ("Torn-v0", 2, "--env Torn-v0 failed in its constructor ("),
+        ("Asleep-v0", 2, "--env Asleep-v0 failed in reset ("),
+        ("Broken-v0", 1, "--env Broken-v0 gave the reward nan. Fix: in the environment, a finite number"),
+        ("Stuck-v0", 1, "toy_environments.py"),
+        ("Mixed-v0", 2, "--env Mixed-v0 shows Dict("),
+        ("Pictures-v0", 2, "--env Pictures-v0 shows Box(0, 255, (8, 8, 3), uint8): a perceptron reads vectors"),
+    ],
+)
+def test_an_environment_that_fails_is_one_message(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], env: str, code: int, said: str
+) -> None:
+    """What can be told before training is bad input; what happens in it ends the run."""
+    assert train("ppo", "--env", env, *SMALL, "--out", str(tmp_path / "run")) == code
+    told = capsys.readouterr().err
+    assert said in told and "Traceback" not in told and "Fix: " in told
+    assert not (tmp_path / "run" / "final").exists()
 
 
 def test_without_gymnasium_the_extra_is_named(
@@ -191,4 +260,4 @@ def test_evaluation_plays_as_many_episodes_in_each_environment(tmp_path: Path) -
     player = load_player(out / "final")
     first, again = (played(player, 13, 0, sampled=False) for _ in range(2))
     assert len(first) == 13 and first == again
-    assert np.mean([one.reward for one in played(player, 13, 0, sampled=True)]) > 0
+    assert np.mean([one.reward.value for one in played(player, 13, 0, sampled=True)]) > 0

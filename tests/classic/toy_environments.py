@@ -78,7 +78,40 @@ class Blind(Corridor):
         return super()._shown() * (np.nan if self.taken == 1 else 1)
 
 
-for kind in (Corridor, Vector, Restless, Broken, Blind):
+class Torn(Corridor):
+    """Cannot be made."""
+
+    def __init__(self) -> None:
+        raise OSError("no licence")
+
+
+class Asleep(Corridor):
+    """Does not begin."""
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
+        raise ValueError("no display")
+
+
+class Stuck(Corridor):
+    """Does not go on."""
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        raise KeyError("motor")
+
+
+class Mixed(Corridor):
+    """Shows a dictionary."""
+
+    observation_space = gymnasium.spaces.Dict({"speed": Box(-1, 1, (2,), np.float32), "gear": Discrete(3)})
+
+
+class Pictures(Corridor):
+    """Shows pictures."""
+
+    observation_space = Box(0, 255, (8, 8, 3), np.uint8)
+
+
+for kind in (Corridor, Vector, Restless, Broken, Blind, Torn, Asleep, Stuck, Mixed, Pictures):
     if f"{kind.__name__}-v0" not in gymnasium.registry:
         gymnasium.register(f"{kind.__name__}-v0", entry_point=kind, max_episode_steps=10)
 if "Endless-v0" not in gymnasium.registry:

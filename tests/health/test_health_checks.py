@@ -5,21 +5,23 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from oneloop.algorithms import DAPO, GRPO, PPO, PolicyGradient
+from oneloop.algorithms import DAPO, GRPO, PPO, TRPO, PolicyGradient
 from oneloop.errors import ConfigError
 from oneloop.health import CODES, Setting, Watch, described
 from oneloop.health.checks import CHECKS, Look, dead_share, held_out, held_out_loss
 from oneloop.health.codes import codes_table
 from oneloop.health.history import History
 from oneloop.health.limits import Limits
+from oneloop.health.region import REGION
 from oneloop.recipes.overrides import overridden
 
 ROOT = Path(__file__).parents[2]
-SETTING = Setting(max_new_tokens=256, group_size=8, eval_answers=128)
+SETTING = Setting(max_new_tokens=256, group_size=8, eval_answers=128, max_kl=0.01)
 HEALTHY = {
     "reward": 0.4, "reward_std": 0.49, "rewards/unscored": 0.0, "completions/mean_length": 100.0,
     "completions/clipped_ratio": 0.05, "completions/max_terminated_length": 244.0, "num_groups": 8.0,
@@ -77,6 +79,8 @@ ILL = [
     ("A_KL", 10, steps(11, kl=[0.01] * 4 + [0.4] + [0.01] * 5 + [2.0])),
     ("A_RATIO", 2, steps(3, approx_kl=[0.01, 0.02, 0.9])),
     ("A_RATIO", 2, steps(3, ratio__max=[3.0, 2.0, 4e5])),
+    ("A_REGION", 1, steps(2, trust__kl=[0.01, 0.0101])),
+    ("A_REJECTED", 6, steps(7, trust__accepted=[0.0, 1.0] + [0.0] * 5, trust__kl=0.0)),
     ("A_MISMATCH", 0, steps(1, rollout__logprob_gap=0.2)),
     ("A_MISMATCH", 2, steps(3, rollout__logprob_gap=[0.0, 0.2, 0.5], rollout__staleness=[0.0, 1.0, 1.0])),
     ("A_LENGTH_UP", 12, steps(15, completions__mean_length=[100.0] * 10 + [230.0] * 5)),
@@ -104,6 +108,8 @@ WELL = [
     ("KL grows from 0 as it should", steps(20, kl=[step / 100 for step in range(20)])),
     ("an early KL", steps(3, kl=[0.0, 0.0, 0.9])),
     ("single tokens of a large ratio", steps(5, ratio__max=60.0)),
+    ("a trust region's step at its edge", steps(3, trust__kl=0.01, trust__accepted=1.0)),
+    ("a step that was rejected now and then", steps(9, trust__accepted=[0.0, 0.0, 0.0, 0.0, 1.0] + [0.0] * 4)),
     ("bfloat16", steps(5, rollout__logprob_gap=0.01)),
     ("longer answers that are better", steps(15, completions__mean_length=[100.0] * 10 + [230.0] * 5, reward=RISING)),
     ("short answers twice as long", steps(15, completions__mean_length=[3.0] * 10 + [9.0] * 5)),
@@ -135,6 +141,13 @@ def test_an_ill_run_is_named(code, step, rows) -> None:
 @pytest.mark.parametrize(("what", "rows"), WELL, ids=[what for what, _ in WELL])
 def test_a_well_run_is_left_in_peace(what, rows) -> None:
     assert said(rows) == []
+
+
+def test_a_natural_step_without_a_line_search_may_pass_the_edge_by_a_little() -> None:
+    whole = replace(SETTING, searches=False)
+    assert said(steps(2, trust__kl=0.0199), whole) == []
+    assert said(steps(1, trust__kl=0.0201), whole) == [(0, "A_REGION")]
+    assert said(steps(2, trust__kl=0.5), replace(SETTING, max_kl=0.0)) == []
 
 
 def test_every_check_has_an_ill_run() -> None:
@@ -277,7 +290,7 @@ def test_checks_are_pure() -> None:
     """The same look gives the same alert, and a look at nothing gives none."""
     assert held_out in CHECKS and held_out_loss in CHECKS
     empty = Look(History().after(0, {}, 5), SETTING, Limits())
-    assert [check(empty) for check in CHECKS] == [None] * len(CHECKS)
+    assert [check(empty) for check in (*CHECKS, *REGION)] == [None] * len((*CHECKS, *REGION))
 
 
 @pytest.mark.parametrize("algorithm", [PPO, GRPO, DAPO], ids=lambda value: value.name)
@@ -287,7 +300,7 @@ def test_every_change_that_a_fix_proposes_can_be_made(algorithm: PolicyGradient)
     assert {"target_kl=0.05", "aggregate=TokenMean()", "surrogate.high=0.28", "entropy=0.001"} <= changes
     for change in changes:
         if algorithm.kl is not None or not change.startswith("kl."):
-            overridden(algorithm, [change])
+            overridden(TRPO if change.startswith("region.") else algorithm, [change])
 
 
 def test_codes_are_explained() -> None:

@@ -6,16 +6,19 @@ actions taken in it. That is what a checkpoint keeps.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import partial
 from importlib import import_module
+from traceback import extract_tb
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from oneloop.classic.episodes import Played
 from oneloop.classic.spaces import Spaces, spaces_of
-from oneloop.errors import ConfigError, RewardError
+from oneloop.errors import ConfigError, EnvironmentFailed
 from oneloop.seeds import named_seed
 
 LONGEST = 10_000
@@ -30,6 +33,7 @@ class Step(NamedTuple):
     rewards: np.ndarray
     terminated: np.ndarray
     truncated: np.ndarray
+    ended: tuple[Played, ...] = ()
 
 
 class Environments:
@@ -40,9 +44,9 @@ class Environments:
     """
 
     def __init__(self, env: str, count: int, seed: int, stream: str) -> None:
-        self._env, self._seed, self._stream = env, seed, stream
+        self.env, self._seed, self._stream = env, seed, stream
         self._vector = made(env, count)
-        self.spaces: Spaces = spaces_of(self._vector.single_observation_space, self._vector.single_action_space, env)
+        self.spaces = _spaces(self._vector, env)
         self.count = count
         self._episodes = [0] * count
         self._taken: list[list[Any]] = [[] for _ in range(count)]
@@ -51,19 +55,24 @@ class Environments:
     def step(self, actions: np.ndarray) -> Step:
         """One action each. `observations` is then what the next actions are chosen in.
 
-        Raises: RewardError for a reward or an observation that is no finite number.
+        Raises: EnvironmentFailed for one that raises, and for a reward or an observation that is no finite number.
         """
         given = self.spaces.taken(actions)
         for taken, action in zip(self._taken, given.tolist(), strict=True):
             taken.append(action)
-        seen, rewards, terminated, cut, _ = self._vector.step(given)
+        with _named(self.env, "step"):
+            seen, rewards, terminated, cut, _ = self._vector.step(given)
         if not np.isfinite(rewards).all():
             odd = rewards[~np.isfinite(rewards)][0]
-            raise RewardError(f"--env {self._env} gave the reward {odd}. Fix: in the environment, a finite number")
+            raise EnvironmentFailed(f"--env {self.env} gave the reward {odd}. Fix: in the environment, a finite number")
         after = self._seen(seen)
         ended = terminated | cut
-        self.observations = self._begun(ended) if ended.any() else after
-        return Step(after, rewards, terminated, cut & ~terminated)
+        if not ended.any():
+            self.observations = after
+            return Step(after, rewards, terminated, cut)
+        played = tuple(self._played(place, bool(terminated[place])) for place in ended.nonzero()[0].tolist())
+        self.observations = self._begun(ended)
+        return Step(after, rewards, terminated, cut & ~terminated, played)
 
     def begin(self) -> None:
         """The next episode of all, whatever is running."""
@@ -112,7 +121,8 @@ class Environments:
                 for taken, start in zip(self._taken, starts, strict=True)
             ]
             actions = np.array(given, dtype=self._vector.action_space.dtype)
-            seen, _, terminated, truncated, _ = self._vector.step(actions)
+            with _named(self.env, "step"):
+                seen, _, terminated, truncated, _ = self._vector.step(actions)
             done = terminated | truncated
         last = starts == longest
         return self._reset(last) if last.any() else self.spaces.observed(seen).copy()
@@ -122,6 +132,12 @@ class Environments:
             return self.spaces.first[1]
         return self.spaces.taken(np.zeros((1, self.spaces.numbers), np.float32))[0].tolist()
 
+    def _played(self, place: int, terminated: bool) -> Played:
+        return Played(place, self._episodes[place], self._seed_of(place), self._taken[place], terminated)
+
+    def _seed_of(self, place: int) -> int:
+        return named_seed(self._seed, self._stream, place, self._episodes[place])
+
     def _begun(self, ended: np.ndarray) -> np.ndarray:
         """The next episode of those."""
         for place in ended.nonzero()[0]:
@@ -130,18 +146,16 @@ class Environments:
         return self._reset(ended)
 
     def _reset(self, which: np.ndarray) -> np.ndarray:
-        seeds = [
-            named_seed(self._seed, self._stream, place, number) if chosen else None
-            for place, (number, chosen) in enumerate(zip(self._episodes, which, strict=True))
-        ]
-        seen, _ = self._vector.reset(seed=seeds, options={"reset_mask": which})
+        seeds = [self._seed_of(place) if chosen else None for place, chosen in enumerate(which)]
+        with _named(self.env, "reset"):
+            seen, _ = self._vector.reset(seed=seeds, options={"reset_mask": which})
         return self._seen(seen)
 
     def _seen(self, given: Any) -> np.ndarray:
         seen = self.spaces.observed(given).copy()
         if not np.isfinite(seen).all():
             odd = seen[~np.isfinite(seen)][0]
-            raise RewardError(f"--env {self._env} gave the observation {odd}. Fix: in the environment, finite numbers")
+            raise EnvironmentFailed(f"--env {self.env} showed {odd}. Fix: in the environment, finite numbers")
         return seen
 
 
@@ -168,9 +182,42 @@ def made(env: str, count: int) -> Any:
     except gymnasium.error.DependencyNotInstalled as error:
         raise ConfigError(f"--env {env}: {error}") from error
     except (gymnasium.error.Error, ModuleNotFoundError) as error:
-        near = get_close_matches(env, list(gymnasium.registry), 3, 0.5)
-        hint = f" Did you mean {' or '.join(near)}?" if near else ""
-        raise ConfigError(f"--env {env}: {str(error).strip()}.{hint}") from error
+        near = get_close_matches(env, list(gymnasium.registry), 3, 0.6)
+        hint = f"Did you mean {' or '.join(near)}?" if near else "Fix: a name that is registered, or module:NAME"
+        raise ConfigError(f"--env {env}: {str(error).strip().rstrip('.?')}. {hint}") from error
+    except Exception as error:
+        raise ConfigError(_told(env, "its constructor", error)) from error
+
+
+@contextmanager
+def _named(env: str, call: str) -> Iterator[None]:
+    """Raises: EnvironmentFailed in the place of whatever an environment raises."""
+    try:
+        yield
+    except Exception as error:
+        raise EnvironmentFailed(_told(env, call, error)) from error
+
+
+def _told(env: str, call: str, error: Exception) -> str:
+    last = extract_tb(error.__traceback__)[-1]
+    what = f"{type(error).__name__}: {error}"
+    return f"--env {env} failed in {call} ({last.filename}:{last.lineno}): {what}. Fix: in the environment"
+
+
+def spaces_in(env: str) -> Spaces:
+    """What an environment shows and takes.
+
+    Raises: ConfigError as `made`, and for spaces that no policy here has.
+    """
+    vector = made(env, 1)
+    try:
+        return _spaces(vector, env)
+    finally:
+        vector.close()
+
+
+def _spaces(vector: Any, env: str) -> Spaces:
+    return spaces_of(vector.single_observation_space, vector.single_action_space, env)
 
 
 def endless(env: str) -> bool:

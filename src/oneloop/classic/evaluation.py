@@ -2,45 +2,50 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import numpy as np
 
 from oneloop.classic.environments import Environments
-from oneloop.classic.experience import Episode
+from oneloop.classic.episodes import Played, episodes_of, trajectory
 from oneloop.classic.save import Player
 from oneloop.seeds import named_seed
+from oneloop.types import Trajectory
 
 SIDE_BY_SIDE = 10
 """Environments of an evaluation."""
 
 
-def played(player: Player, episodes: int, seed: int, *, sampled: bool) -> list[Episode]:
+def played(player: Player, episodes: int, seed: int, *, sampled: bool) -> list[Trajectory]:
     """Whole episodes, as many in one environment as in another: the first ones to end would be the short ones.
+
+    They come in the order of their environments: two agents' episodes from the same seed stand at the same place.
 
     Args:
         sampled: actions are drawn from the policy; else they are the most likely ones.
     """
     environments = Environments(player.env, min(episodes, SIDE_BY_SIDE), seed, "evaluation")
-    try:
-        return _played(player, environments, episodes, named_seed(seed, "evaluation"), sampled)
-    finally:
-        environments.close()
+    with closing(environments):
+        ended = _played(player, environments, episodes, named_seed(seed, "evaluation"), sampled)
+    ended.sort(key=lambda one: (one[0].place, one[0].number))
+    return [trajectory(player.env, group, episode, reward, [(0, 0)]) for group, (episode, reward) in enumerate(ended)]
 
 
-def _played(player: Player, environments: Environments, episodes: int, seed: int, sampled: bool) -> list[Episode]:
+def _played(
+    player: Player, environments: Environments, episodes: int, seed: int, sampled: bool
+) -> list[tuple[Played, float]]:
     wanted = np.array([len(range(place, episodes, environments.count)) for place in range(environments.count)])
-    rng = np.random.default_rng(seed)
-    returns, lengths = np.zeros(environments.count), np.zeros(environments.count, dtype=np.int64)
-    found: list[Episode] = []
+    rng, returns = np.random.default_rng(seed), np.zeros(environments.count)
+    found: list[tuple[Played, float]] = []
     while wanted.any():
         noise = player.agent.head.noise(rng, environments.count) if sampled else None
         result = environments.step(player.agent.act(player.sees(environments.observations), noise))
         returns += result.rewards
-        lengths += 1
-        for place in (result.terminated | result.truncated).nonzero()[0]:
-            if wanted[place]:
-                wanted[place] -= 1
-                found.append(Episode(float(returns[place]), int(lengths[place])))
-            returns[place] = lengths[place] = 0
+        for episode in result.ended:
+            if wanted[episode.place]:
+                wanted[episode.place] -= 1
+                found.append((episode, float(returns[episode.place])))
+            returns[episode.place] = 0
     return found
 
 
@@ -48,7 +53,7 @@ def evaluation_scalars(player: Player, episodes: int, seed: int) -> dict[str, fl
     """`eval/reward`: the mean return with the most likely actions; `eval/sampled/reward` with drawn ones."""
     scalars: dict[str, float] = {}
     for name, sampled in (("eval", False), ("eval/sampled", True)):
-        every = played(player, episodes, seed, sampled=sampled)
+        every = episodes_of(played(player, episodes, seed, sampled=sampled))
         returns = np.array([episode.reward for episode in every])
         scalars |= {
             f"{name}/reward": float(returns.mean()),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from statistics import fmean, pstdev
+from statistics import fmean
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,24 +12,19 @@ import torch
 from torch import Tensor
 
 from oneloop.batch import Batch
-from oneloop.classic.environments import Environments
+from oneloop.classic.environments import Environments, Step
+from oneloop.classic.episodes import episode_scalars, episodes_of, trajectory
 from oneloop.classic.normalize import Observations, Rewards
 from oneloop.classic.policy import Agent
 from oneloop.classic.transitions import Pieces
 from oneloop.ports import Models, Report
 from oneloop.seeds import named_seed
+from oneloop.types import Trajectory
 
 RECENT = 100
 """Episodes of the mean return that says whether a task is solved."""
 MORE = 32
 """Steps of all environments at a time, while some episodes have yet to be finished."""
-
-
-class Episode(NamedTuple):
-    """One that ended, by the environment's own rewards."""
-
-    reward: float
-    length: int
 
 
 class Steps(NamedTuple):
@@ -76,7 +71,9 @@ class Interaction:
         self._environments, self._agent, self._steps, self._seed = environments, agent, steps, seed
         self._normalized, self._scaled, self._whole = normalized, scaled, whole
         self._returns, self._lengths = np.zeros(environments.count), np.zeros(environments.count, dtype=np.int64)
-        self._ended: list[Episode] = []
+        self._ended: list[Trajectory] = []
+        # of each running episode: actions before, and the step of the loop whose policy acts from there on
+        self._marks: list[list[tuple[int, int]]] = [[] for _ in range(environments.count)]
         self._recent: deque[float] = deque(maxlen=RECENT)
         self.lost: list[str] = []
         """What `restore` could not put back, in words."""
@@ -84,26 +81,33 @@ class Interaction:
     def batch(self, step: int) -> Pieces:
         rng = np.random.default_rng(named_seed(self._seed, "actions", step))
         self._ended = []
+        self._marks = [
+            [*(marks if length else ()), (length, step)]
+            for marks, length in zip(self._marks, self._lengths.tolist(), strict=True)
+        ]
         live = np.ones(self._environments.count, dtype=bool)
-        parts = [self._acted(rng, self._steps, live)]
+        parts = [self._acted(rng, step, self._steps, live)]
         if self._whole:
             live &= ~(parts[0].terminated[-1] | parts[0].truncated[-1])
             while live.any():
-                parts.append(self._acted(rng, MORE, live, until_over=True))
+                parts.append(self._acted(rng, step, MORE, live, until_over=True))
             self._environments.begin()
             self._forget(list(range(self._environments.count)))
         steps = Steps(
             torch.cat([part.observations for part in parts]),
             *map(np.concatenate, zip(*(part[1:] for part in parts), strict=True)),
         )
-        self._recent.extend(episode.reward for episode in self._ended)
+        self._recent.extend(episode.reward for episode in episodes_of(self._ended))
         scaled = self._scaled.scaled(steps.rewards, steps.terminated | steps.truncated)
         return pieces(steps._replace(rewards=scaled), continuous=not self._environments.spaces.choices)
 
-    def _acted(self, rng: np.random.Generator, count: int, live: np.ndarray, until_over: bool = False) -> Steps:
+    def _acted(
+        self, rng: np.random.Generator, step: int, count: int, live: np.ndarray, until_over: bool = False
+    ) -> Steps:
         """So many steps of all environments.
 
         Args:
+            step: of the loop.
             live: environments whose steps count; with `until_over`, those that are over are taken out of it.
         """
         steps = self._empty(count)
@@ -112,11 +116,11 @@ class Interaction:
             seen[t] = self._normalized.seen(self._environments.observations)
             steps.actions[t] = self._agent.act(steps.observations[t], noise[t])
             result = self._environments.step(steps.actions[t])
-            steps.rewards[t], steps.terminated[t], steps.truncated[t] = result[1:]
+            steps.rewards[t], steps.terminated[t], steps.truncated[t] = result[1:4]
             steps.live[t] = live
             if t == count - 1 or steps.truncated[t].any():
                 steps.after[t] = self._normalized(result.observations)
-            self._count(result.rewards, result.terminated | result.truncated, live)
+            self._count(step, result, live)
             if until_over:
                 live &= ~(result.terminated | result.truncated)
         return steps
@@ -134,14 +138,16 @@ class Interaction:
             np.ones(shape, dtype=bool),
         )
 
-    def _count(self, rewards: np.ndarray, ended: np.ndarray, live: np.ndarray) -> None:
-        self._returns += rewards
+    def _count(self, step: int, result: Step, live: np.ndarray) -> None:
+        self._returns += result.rewards
         self._lengths += 1
-        if ended.any():
-            counts = ended & live
-            self._ended += map(Episode, self._returns[counts].tolist(), self._lengths[counts].tolist())
-            self._returns[ended] = 0.0
-            self._lengths[ended] = 0
+        for played in result.ended:
+            place = played.place
+            if live[place]:
+                told = (len(self._ended), played, float(self._returns[place]), self._marks[place])
+                self._ended.append(trajectory(self._environments.env, *told))
+            self._returns[place] = self._lengths[place] = 0
+            self._marks[place] = [(0, step)]
 
     def _forget(self, environments: list[int]) -> None:
         """Their episodes are others."""
@@ -155,16 +161,17 @@ class Interaction:
     def report(self, batch: Batch) -> Report:
         scalars = {"environment_steps": float(batch.lengths.sum())}
         if self._ended:
-            scalars |= episode_scalars(self._ended)
+            scalars |= episode_scalars(episodes_of(self._ended))
         if self._recent:
             scalars["episode_return/last_100"] = fmean(self._recent)
-        return Report(scalars, ())
+        return Report(scalars, self._ended)
 
     def state(self) -> dict[str, Any]:
         return {
             "environments": self._environments.state(),
             "returns": self._returns.tolist(),
             "lengths": self._lengths.tolist(),
+            "marks": self._marks,
             "recent": list(self._recent),
             "observations": self._normalized.state(),
             "rewards": self._scaled.state(),
@@ -173,6 +180,7 @@ class Interaction:
     def restore(self, state: Mapping[str, Any]) -> None:
         self._returns = np.array(state["returns"], dtype=np.float64)
         self._lengths = np.array(state["lengths"], dtype=np.int64)
+        self._marks = [[(before, step) for before, step in marks] for marks in state["marks"]]
         self._recent = deque(state["recent"], RECENT)
         self._normalized.restore(state["observations"])
         self._scaled.restore(state["rewards"])
@@ -182,20 +190,6 @@ class Interaction:
                 f"{len(other)} of {self._environments.count} episodes came out otherwise when they were replayed from "
                 "their seeds and actions, and begin anew: the run goes on, with other numbers than without the stop"
             )
-
-
-def episode_scalars(episodes: list[Episode]) -> dict[str, float]:
-    """Of episodes that ended; `reward` is their mean return, as it is a completion's reward elsewhere."""
-    rewards, lengths = [episode.reward for episode in episodes], [episode.length for episode in episodes]
-    return {
-        "reward": fmean(rewards),
-        "episode_return/mean": fmean(rewards),
-        "episode_return/std": pstdev(rewards),
-        "episode_return/min": min(rewards),
-        "episode_return/max": max(rewards),
-        "episode_length/mean": fmean(lengths),
-        "episodes": float(len(episodes)),
-    }
 
 
 def pieces(steps: Steps, *, continuous: bool) -> Pieces:

@@ -12,13 +12,14 @@ from typing import Any, Literal
 
 @dataclass(frozen=True, kw_only=True)
 class Preset:
-    """What PPO needs to learn an environment.
+    """What an algorithm needs to learn an environment.
 
     Args:
         steps: of the loop.
         steps_per_env: environment steps in each of `envs` environments, for one step of the loop.
         minibatch: environment steps per optimizer step.
         gamma, lam, entropy: γ, λ and the entropy bonus.
+        region: of a trust region, as --set has it.
     """
 
     steps: int = 100
@@ -32,6 +33,7 @@ class Preset:
     lam: float = 0.95
     entropy: float = 0.0
     normalize: tuple[Literal["observations", "rewards"], ...] = ()
+    region: tuple[str, ...] = ()
 
 
 DEFAULT = Preset()
@@ -55,6 +57,14 @@ PRESETS: dict[str, Preset] = {
     "Walker2d-v5": MUJOCO,
     "Swimmer-v5": MUJOCO,
 }
+BOUNDED_PRESETS: dict[str, Preset] = {
+    # the zoo's for sb3-contrib's TRPO; the critic's steps are of the whole batch, where it has minibatches
+    "CartPole-v1": Preset(
+        envs=2, steps_per_env=512, lam=0.98, region=("region.damping=0.001", "region.critic_steps=40")
+    ),
+    "Pendulum-v1": Preset(steps=50, envs=2, steps_per_env=1024, gamma=0.9, region=("region.critic_steps=80",)),
+}
+"""Of trust regions, where they differ from PPO's."""
 ONE_UPDATE = ("reinforce", "reinforce_pp", "vpg", "a2c", "trpo", "npg")
 """Algorithms that make one update of each batch."""
 BOUNDED = ("trpo", "npg")
@@ -64,6 +74,8 @@ BOUNDED = ("trpo", "npg")
 def settings(env: str, algorithm: str) -> dict[str, Any]:
     """Values of `Run` for an environment. Pieces of the algorithm come as --set has them."""
     preset = PRESETS.get(env, DEFAULT)
+    if algorithm in BOUNDED:
+        preset = BOUNDED_PRESETS.get(env, preset)
     found = {
         "steps": preset.steps,
         "envs": preset.envs,
@@ -94,8 +106,8 @@ def _pieces(preset: Preset, algorithm: str) -> tuple[str, ...]:
     return {
         "ppo": (*critic, "target_kl=none", lam, *bonus),
         "a2c": (*critic, lam, *bonus),
-        "trpo": (*critic, lam),
-        "npg": (*critic, lam),
+        "trpo": (*critic, lam, *preset.region),
+        "npg": (*critic, lam, *preset.region),
         "vpg": critic,
         "reinforce": (gamma,),
         "reinforce_pp": ("kl=none", gamma),

@@ -14,15 +14,20 @@ from oneloop.errors import ConfigError, GateError
 @dataclass(frozen=True, kw_only=True)
 class Eval:
     """Measure a model on held-out data, with 95 % intervals: answers by rewards, pairs by who ranks them right,
-    demonstrations by their loss.
+    demonstrations by their loss, and with --env an agent by the returns of whole episodes.
     """
 
     model: str
-    """Folder or hub id of a Hugging Face causal language model, or of a reward model."""
-    data: str
+    """Folder or hub id of a Hugging Face causal language model, or of a reward model; with --env, RUN/final."""
+    data: str = ""
     """Held-out rows in the forms of `oneloop train --data`, or task:NAME (its test split)."""
+    env: str = ""
+    """Gymnasium environment that an agent plays, instead of --data: docs/classic.md."""
+    episodes: int = 100
+    """With --env: whole episodes, played once with the most likely actions and once with drawn ones."""
     against: str = ""
-    """Another model, on the same prompts: what is reported of the two is --model minus this one, prompt by prompt."""
+    """Another model, on the same prompts: what is reported of the two is --model minus this one, prompt by prompt.
+    With --env, episode by episode from the same seed."""
     columns: tuple[str, ...] = ()
     """Rename columns of the data, old=new: question=prompt answer=completion."""
     split: str = ""
@@ -81,15 +86,26 @@ class Eval:
     """cpu, cuda or cuda:N."""
 
 
+OF_AGENTS = ("model", "env", "episodes", "against", "out", "fail_under", "seed")
+"""What means something with --env."""
+
+
 def main(arguments: list[str]) -> int:
     options = parse(Eval, arguments, prog="oneloop eval")
+    _check_world(options)
+    from oneloop.recipes.agent_exam import AgentExam, evaluate_agent
     from oneloop.recipes.evaluate import Exam, evaluate
     from oneloop.recipes.results import check_out, save_evaluation
 
-    exam = Exam(**{field.name: getattr(options, field.name) for field in fields(Exam)})
     if options.out:
         check_out(Path(options.out))
-    found = [evaluate(model, exam) for model in (options.model, options.against) if model]
+    models = [model for model in (options.model, options.against) if model]
+    if options.env:
+        exam = AgentExam(env=options.env, episodes=options.episodes, seed=options.seed)
+        found = [evaluate_agent(model, exam) for model in models]
+    else:
+        exam = Exam(**{field.name: getattr(options, field.name) for field in fields(Exam)})
+        found = [evaluate(model, exam) for model in models]
     for evaluation in found:
         if options.against:
             print(evaluation.model)
@@ -107,6 +123,23 @@ def main(arguments: list[str]) -> int:
         print("nothing was saved; --out DIR keeps the result and the completions")
     _gate(options.fail_under, found[0].kind, found[0].scores[0].mean)
     return 0
+
+
+def _check_world(options: Eval) -> None:
+    """Raises: ConfigError for what belongs to the other kind of model, where nobody would read it."""
+    if not options.env and not options.data:
+        raise ConfigError("on what? Fix: --data eval.jsonl or task:NAME, or for an agent --env CartPole-v1")
+    for field in fields(options):
+        if getattr(options, field.name) == field.default or field.name == "model":
+            continue
+        name = f"--{field.name.replace('_', '-')}"
+        if options.env and field.name not in OF_AGENTS:
+            raise ConfigError(
+                f"{name} is for language models, and --env {options.env} asks an agent, which has none. Fix: leave "
+                f"{name} out, or --env"
+            )
+        if not options.env and field.name == "episodes":
+            raise ConfigError(f"{name} is for agents. Fix: --env CartPole-v1, or leave it out")
 
 
 def _gate(least: float | None, kind: str, mean: float | None) -> None:

@@ -34,6 +34,10 @@ class Setting:
     prompts_per_step: int = 1
     eval_answers: int = 0
     """Completions of one evaluation; 0: unknown."""
+    max_kl: float = 0.0
+    """δ of a trust region, nats per action; 0: there is none."""
+    searches: bool = True
+    """A line search holds δ; without one the natural step is taken whole."""
 
 
 @dataclass(frozen=True)

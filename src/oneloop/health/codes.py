@@ -85,6 +85,16 @@ CODES: dict[str, Entry] = {
         f"`approx_kl` ≥ {_L.approx_kl:g} nats per token, or `ratio/max` ≥ {_L.ratio:g}",
         "a lower `--learning-rate`, fewer `--epochs`, `--set target_kl=0.05`",
     ),
+    "A_REGION": Entry(
+        "with a trust region: one step went beyond it",
+        f"`trust/kl` > `region.max_kl`; without a line search (`npg`), > {_L.region:g} times that",
+        "`trpo`, whose line search holds the bound; a smaller `--set region.max_kl`",
+    ),
+    "A_REJECTED": Entry(
+        "with a trust region: no length of the step kept the bound and improved, and the policy stays as it is",
+        f"`trust/accepted` = 0 in {_L.streak} steps in a row",
+        "`--set region.backtracks=20`, a larger `region.damping`, more samples a step",
+    ),
     "A_MISMATCH": Entry(
         "sampler and trainer give the same tokens other probabilities: every ratio is biased",
         f"`rollout/logprob_gap` ≥ {_L.logprob_gap:g} nats; with `--staleness`, ≥ {_L.stale_gap:g}",

@@ -37,6 +37,8 @@ class Limits:
     """Nats per token between the policy before and after a step. Usual limits for an early stop are 0.01 to 0.1."""
     ratio: float = 1e3
     """Largest π_θ/π_old of a token. Healthy PPO meets single tokens of 60; the clip holds those."""
+    region: float = 2.0
+    """Times δ. A natural step without a line search ends near δ, as far as the KL is quadratic."""
     logprob_gap: float = 0.05
     """Mean |log π − log μ|, nats. float32 gives 1e-7, bfloat16 about 0.01; more means that two models are at work."""
     stale_gap: float = 0.35

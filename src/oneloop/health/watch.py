@@ -8,6 +8,7 @@ from typing import Any
 from oneloop.health.checks import CHECKS, Alert, Look, Setting, still
 from oneloop.health.history import History
 from oneloop.health.limits import Limits
+from oneloop.health.region import REGION
 
 SILENCES = {"A_FLAT": "A_DEAD"}
 """An alert, and the other that would say the same of the step."""
@@ -27,7 +28,7 @@ class Watch:
     def __call__(self, step: int, values: Mapping[str, Any]) -> list[Alert]:
         self._history = self._history.after(step, values, self._limits.window)
         look = Look(self._history, self._setting, self._limits)
-        found = [alert for check in CHECKS if (alert := check(look)) is not None]
+        found = [alert for check in (*CHECKS, *REGION) if (alert := check(look)) is not None]
         if not any(alert.code.startswith("A_") for alert in found) and (alert := still(look)) is not None:
             found.append(alert)
         hidden = {SILENCES.get(alert.code) for alert in found}

@@ -9,7 +9,7 @@ from typing import Any
 from oneloop.classic.environments import Environments
 from oneloop.config import Run
 from oneloop.data import Kind
-from oneloop.errors import ConfigError
+from oneloop.errors import ConfigError, EnvironmentFailed
 
 
 @dataclass(frozen=True)
@@ -39,5 +39,8 @@ def read_agent_inputs(run: Run, kind: Kind) -> AgentInputs:
         raise ConfigError(
             f"--env {run.env}: {run.algorithm} learns from {kind}. Fix: oneloop train ppo --env {run.env}"
         )
-    Environments(run.env, 1, run.seed, "tried").close()
+    try:
+        Environments(run.env, 1, run.seed, "tried").close()
+    except EnvironmentFailed as error:
+        raise ConfigError(str(error)) from error
     return AgentInputs(run.env)

@@ -17,9 +17,9 @@ from oneloop.classic.save import Player, load_weights, new_agent, save_critic, s
 from oneloop.config import Run
 from oneloop.errors import ConfigError
 from oneloop.experience.evaluation import Every
-from oneloop.model.optimizer import Optimization
 from oneloop.ports import Measure
-from oneloop.recipes.region import bounded, critic_steps
+from oneloop.recipes.optimization import optimization
+from oneloop.recipes.region import bounded
 from oneloop.recipes.resolve import Algorithm
 from oneloop.seeds import named_seed
 
@@ -72,7 +72,7 @@ def assemble_agent(run: Run, algorithm: Algorithm, checkpoint: Path | None = Non
     # π_ref is the policy at its start, which the seed gives again
     learner = AgentLearner(
         agent,
-        optimization=_optimization(run, value),
+        optimization=optimization(run, value, run.envs * run.steps_per_env),
         reference="reference" in value.needs,
         natural=bounded(value),
     )
@@ -118,19 +118,6 @@ def check_agent_algorithm(run: Run, algorithm: Algorithm) -> PolicyGradient:
             "that nobody knows how many updates there will be. Fix: --minibatch 0, or --schedule constant"
         )
     return algorithm
-
-
-def _optimization(run: Run, algorithm: PolicyGradient) -> Optimization:
-    per_epoch = -(-run.envs * run.steps_per_env // run.groups_per_update)
-    return Optimization(
-        learning_rate=run.learning_rate,
-        critic_learning_rate=run.critic_learning_rate,
-        total_updates=run.steps * per_epoch * algorithm.epochs * critic_steps(algorithm),
-        warmup_updates=run.warmup,
-        schedule=run.schedule,
-        weight_decay=run.weight_decay,
-        max_grad_norm=run.max_grad_norm,
-    )
 
 
 def _note(run: Run, learner: AgentLearner) -> str:

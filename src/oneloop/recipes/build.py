@@ -30,7 +30,7 @@ from oneloop.experience.scoring import Phase, silent, unwatched
 from oneloop.experience.unjudged import unjudged
 from oneloop.model.chat import templated
 from oneloop.model.idle import Guest
-from oneloop.model.learner import Critic, Learner, Optimization
+from oneloop.model.learner import Critic, Learner
 from oneloop.model.load import load_critic, load_policy, load_reward_model, load_tokenizer
 from oneloop.model.lora import counts
 from oneloop.model.reward import LearnedReward
@@ -46,10 +46,11 @@ from oneloop.recipes.device import device_notes, device_of, offloads, sharding_o
 from oneloop.recipes.inputs import Inputs
 from oneloop.recipes.meter import settle_malloc
 from oneloop.recipes.models import compiler_of, dtype_of, frozen, recompute_of, trained
+from oneloop.recipes.optimization import optimization
 from oneloop.recipes.parts import Parts
 from oneloop.recipes.playing import draw_of, play_of, scorer_of, shortest, spoken
 from oneloop.recipes.reference_cache import Kept
-from oneloop.recipes.region import bounded, check_second_derivative, critic_steps
+from oneloop.recipes.region import bounded, check_second_derivative
 from oneloop.recipes.resolve import Algorithm, ReferenceFrom, entropy_of, reference_from, scores
 from oneloop.recipes.sampler import AnyEngine, engine_of
 from oneloop.recipes.stored import Stored
@@ -99,7 +100,7 @@ def assemble(
     copied = Copied(policy, dtype_of(run)) if copies else None
     learner = Learner(
         policy,
-        optimization=_optimization(run, algorithm),
+        optimization=optimization(run, algorithm, run.prompts_per_step),
         reference=frozen(run, load_policy(run.teacher or run.model, seed=run.seed)) if refers == "model" else None,
         critic=_critic(run, policy, algorithm.needs, checkpoint),
         temperature=run.temperature if inputs.kind == "prompts" else 1.0,
@@ -179,20 +180,6 @@ def _passing_reference(
 
 def _perhaps_kept(run: Run, reference: Reference, learner: Learner, world: World) -> Reference:
     return Kept(reference, learner, Path(run.reference_cache), world) if run.reference_cache else reference
-
-
-def _optimization(run: Run, algorithm: Algorithm) -> Optimization:
-    per_epoch = -(-run.prompts_per_step // run.groups_per_update)
-    return Optimization(
-        learning_rate=run.learning_rate,
-        critic_learning_rate=run.critic_learning_rate,
-        total_updates=run.steps * per_epoch * algorithm.epochs * critic_steps(algorithm),
-        warmup_updates=run.warmup,
-        schedule=run.schedule,
-        weight_decay=run.weight_decay,
-        max_grad_norm=run.max_grad_norm,
-        optimizer=run.optimizer,
-    )
 
 
 def _critic(run: Run, policy: PreTrainedModel, needs: frozenset[Need], checkpoint: Path | None) -> Critic | None:

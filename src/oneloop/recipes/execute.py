@@ -113,7 +113,7 @@ def _opened(run: Run, algorithm: Algorithm, inputs: Inputs | AgentInputs) -> tup
     if run.overwrite:
         remove_run(out)
     record = recorded(run, out, inputs)
-    facts = {"algorithm": algorithm.name, "model": run.model, "seed": run.seed, "steps": run.steps}
+    facts = {"algorithm": algorithm.name, "model": run.env or run.model, "seed": run.seed, "steps": run.steps}
     facts |= {"data": inputs.fingerprint, "machine": machine() | {"ranks": run.ranks}, "changed": not_default(run)}
     facts |= {"explain": objective_facts(algorithm), "isolation": inputs.isolation}
     folder = RunFolder.open(out, resume=run.resume, config_text=run.to_toml(), facts=facts)

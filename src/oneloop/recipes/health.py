@@ -35,6 +35,7 @@ def watch_of(run: Run, algorithm: object, eval_rows: int, before: Iterable[Mappi
     """The checks of this run, with the steps that are done already taken in."""
     # an agent's entropy may fall as far as it likes: that of a Gaussian has no zero, and a solved task needs no chance
     limits = Limits(entropy_floor=-inf, entropy_high=inf) if run.env else Limits()
+    region = algorithm.region if isinstance(algorithm, PolicyGradient) else None
     watch = Watch(
         Setting(
             max_new_tokens=run.max_new_tokens,
@@ -43,6 +44,8 @@ def watch_of(run: Run, algorithm: object, eval_rows: int, before: Iterable[Mappi
             resamples=isinstance(algorithm, PolicyGradient) and algorithm.keep is not None,
             prompts_per_step=run.prompts_per_step,
             eval_answers=run.eval_size if run.env else eval_rows * run.eval_samples,
+            max_kl=region.max_kl if region else 0.0,
+            searches=region is None or region.backtracks is not None,
         ),
         limits,
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from oneloop.errors import ConfigError
+from oneloop.recipes.agent_exam import AgentExam
 from oneloop.recipes.evaluate import Evaluation, Exam
 from oneloop.recipes.measured import Difference, Score
 from oneloop.record.atomic import new_folder
@@ -17,7 +18,7 @@ from oneloop.record.table import rollout_table
 
 
 def save_evaluation(
-    out: Path, exam: Exam, evaluations: Sequence[Evaluation], differences: Sequence[Difference] = ()
+    out: Path, exam: Exam | AgentExam, evaluations: Sequence[Evaluation], differences: Sequence[Difference] = ()
 ) -> None:
     """results.json, and a table of completions for each model, in the layout of a run's rollouts.
 

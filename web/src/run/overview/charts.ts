@@ -13,7 +13,7 @@ function chart(title: string, help: string, ...names: string[]): ChartSpec {
 
 /** In order of what tells most; a run that lacks one shows the next. */
 const WANTED: readonly ChartSpec[] = [
-  chart("reward", "mean reward of a step's completions; band: plus and minus the standard deviation", "reward"),
+  chart("reward", "mean reward of a step's completions, or return of the episodes that ended in it; band: plus and minus the standard deviation", "reward"),
   chart("accuracy", "share of pairs whose chosen answer has the larger implicit reward", "rewards/accuracies"),
   chart("margin", "implicit reward of the chosen answer minus that of the rejected one, mean over pairs", "rewards/margins"),
   chart("log-probs", "log-probability of whole answers, mean over pairs, in nats", "logps/chosen", "logps/rejected"),
@@ -27,7 +27,7 @@ const WANTED: readonly ChartSpec[] = [
   chart("held-out loss", "loss on examples that are not trained on", "eval/loss"),
   chart("gradient norm", "2-norm of the gradient before it is cut", "grad_norm"),
   chart("value loss", "squared error of the critic", "value_loss"),
-  chart("step size", "how far a step moves the policy, in nats per token", "approx_kl"),
+  chart("step size", "how far a step moves the policy, in nats per token; of a trust region, the exact KL", "approx_kl", "trust/kl"),
   chart("learning rate", "of the policy's optimizer", "learning_rate"),
   chart("speed", "tokens per second, of the whole step", "tokens_per_second"),
   chart("update time", "seconds of a step spent on updates", "time/update"),
