@@ -1,4 +1,4 @@
-"""A guessing game: `c-q:` or `40-54:` asks for a letter or a whole number, and each guess is answered with `higher;` or
+"""A guessing game: `C-Q:` or `40-54:` asks for a letter or a whole number, and each guess is answered with `higher;` or
 `lower;`.
 """
 
@@ -11,8 +11,8 @@ from typing import Any
 from oneloop.environments.calls import wanted
 from oneloop.types import Step
 
-_RANGE = re.compile(r"([a-z])-([a-z]):|(\d{1,6})-(\d{1,6}):")
-_GUESS = re.compile(r"\s*([a-z]|\d{1,6})\s*")
+_RANGE = re.compile(r"([A-Z])-([A-Z]):|(\d{1,6})-(\d{1,6}):")
+_GUESS = re.compile(r"\s*([A-Z]|\d{1,6})\s*")
 
 
 class Guess:
@@ -25,7 +25,7 @@ class Guess:
     def reset(self, row: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
         asked = _RANGE.fullmatch(str(row["prompt"]))
         if asked is None:
-            raise ValueError(f"the prompt is {row['prompt']!r}; wanted a range such as c-q: or 40-54:")
+            raise ValueError(f"the prompt is {row['prompt']!r}; wanted a range such as C-Q: or 40-54:")
         least, most = (place(word) for word in asked.groups() if word)
         self._secret, self._left = place(wanted(row)), (most - least + 1).bit_length()
         return [{"role": "user", "content": asked[0]}]

@@ -1,16 +1,16 @@
-"""`c-q:` is answered with letters, until one is right or there are no more guesses."""
+"""`C-Q:` is answered with letters, until one is right or there are no more guesses."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from random import Random
-from string import ascii_lowercase as LETTERS
+from string import ascii_uppercase as LETTERS
 
 from oneloop.environments.guess import Guess
 from oneloop.tasks.played import Played
 from oneloop.tasks.task import Row
 
-WIDTHS = (12, 15)
+WIDTHS = (8, 15)
 """Fewest and most letters of a range: four guesses."""
 
 
