@@ -33,7 +33,7 @@ def test_guessing() -> None:
     """40 to 54 are 15 numbers: whoever halves them needs four guesses at worst."""
     row = {"prompt": "40-54:", "answer": "43"}
     assert played(Guess(), row, "47", "43") == [("lower;", 0.0, False), ("right;", 1.0, True)]
-    lost = played(Guess(), row, "40", "41", "X", "50")
+    lost = played(Guess(), row, "40", "41", "x", "50")
     assert lost == [("higher;", 0, False), ("higher;", 0, False), ("what?;", 0, False), ("lower;", 0, True)]
     for secret in range(40, 55):
         game, least, most = Guess(), 40, 54
@@ -45,7 +45,7 @@ def test_guessing() -> None:
             middle = (least + most) // 2
             least, most = (middle + 1, most) if step.messages[0]["content"] == "higher;" else (least, middle - 1)
         assert step.reward == 1.0, "the middle always wins"
-    assert played(Guess(), {"prompt": "c-q:", "answer": "d"}, "j", "c", "d")[::2] == [
+    assert played(Guess(), {"prompt": "C-Q:", "answer": "D"}, "J", "C", "D")[::2] == [
         ("lower;", 0.0, False), ("right;", 1.0, True),
     ]  # fmt: skip
     with pytest.raises(ValueError, match="wanted a range"):
@@ -99,7 +99,7 @@ def test_what_a_task_of_turns_has_not() -> None:
 
 
 def test_a_conversation_ends_with_the_last_move() -> None:
-    row = {"prompt": "c-q:", "answer": "f"}
+    row = {"prompt": "C-Q:", "answer": "F"}
     for seed in range(20):
         messages = PLAYED["guess"].conversation(row, Random(seed))
         assert messages[-1]["role"] == "assistant" and len(messages) <= 8

@@ -52,7 +52,7 @@ def episodes() -> list[Trajectory]:
     )  # fmt: skip
     half = episode([turn(0, 4, "JJJJ", None, advantage=-0.5)], StopReason.LENGTH, 2)
     failed = episode(
-        [turn(0, 2, "J", None)], StopReason.ERROR, 3, game="at row 0, turn 1: step raised ValueError: no J"
+        [turn(0, 2, "J", None)], StopReason.ERROR, 3, game="turn 1: step raised ValueError: no J"
     )
     return [tools, limit, half, failed]
 
