@@ -51,9 +51,7 @@ def episodes() -> list[Trajectory]:
         1,
     )  # fmt: skip
     half = episode([turn(0, 4, "JJJJ", None, advantage=-0.5)], StopReason.LENGTH, 2)
-    failed = episode(
-        [turn(0, 2, "J", None)], StopReason.ERROR, 3, game="turn 1: step raised ValueError: no J"
-    )
+    failed = episode([turn(0, 2, "J", None)], StopReason.ERROR, 3, game="turn 1: step raised ValueError: no J")
     return [tools, limit, half, failed]
 
 

@@ -84,8 +84,8 @@ def test_damaged_turns_are_shown_as_they_stand(column: str, tmp_path: Path) -> N
 
 
 def test_numbers_that_are_none_and_calls_that_are_none_are_left_out() -> None:
-    numbers = '"reward": 1e999, "advantage": true'
-    said = turns_of('[{"role": "a", "text": "b", "chosen": true, "calls": [3, {}], %s}]' % numbers)
+    turn = '{"role": "a", "text": "b", "chosen": true, "reward": 1e999, "advantage": true, "calls": [3, {}]}'
+    said = turns_of(f"[{turn}]")
     assert said is not None
     (piece,) = episode(said, None)
     assert (piece["reward"], piece["advantage"]) == (None, None)

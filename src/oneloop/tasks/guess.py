@@ -13,6 +13,10 @@ from oneloop.tasks.task import Row
 WIDTHS = (8, 15)
 """Fewest and most letters of a range: four guesses."""
 
+ONE_BY_ONE = 0.7
+"""Share of guesses that try the lowest letter there is, which the answer `higher;` says little about: what there is to
+unlearn."""
+
 
 def row(rng: Random) -> Row:
     width = rng.randint(*WIDTHS)
@@ -22,12 +26,12 @@ def row(rng: Random) -> Row:
 
 
 def move(row: Row, messages: Sequence[dict[str, str]], rng: Random) -> str:
-    """Any letter that can still be it: who always takes the middle one wins, and this one often does not."""
+    """A letter that can still be it: who always takes the middle one wins, and this one often does not."""
     least, most = (LETTERS.index(letter) for letter in messages[0]["content"].rstrip(":").split("-"))
     for said, answer in zip(messages[1::2], messages[2::2], strict=True):
         guess = LETTERS.index(said["content"])
         least, most = (guess + 1, most) if answer["content"] == "higher;" else (least, guess - 1)
-    return LETTERS[rng.randint(least, most)]
+    return LETTERS[least if rng.random() < ONE_BY_ONE else rng.randint(least, most)]
 
 
 GUESS = Played("guess", Guess, row, move)
