@@ -12,10 +12,9 @@ from oneloop.tasks.task import Row
 
 WIDTHS = (8, 15)
 """Fewest and most letters of a range: four guesses."""
-
-ONE_BY_ONE = 0.7
-"""Share of guesses that try the lowest letter there is, which the answer `higher;` says little about: what there is to
-unlearn."""
+COUNTS_UP = 0.7
+"""Share of games in which the letters are tried one by one from the lowest on, whatever there would be to learn from
+the answers: what there is to unlearn."""
 
 
 def row(rng: Random) -> Row:
@@ -26,12 +25,18 @@ def row(rng: Random) -> Row:
 
 
 def move(row: Row, messages: Sequence[dict[str, str]], rng: Random) -> str:
-    """A letter that can still be it: who always takes the middle one wins, and this one often does not."""
-    least, most = (LETTERS.index(letter) for letter in messages[0]["content"].rstrip(":").split("-"))
+    """Who counts up stays with it. The others take one of the middle half of the letters that can still be it; who
+    always takes the middle one wins.
+    """
+    least, last = [LETTERS.index(letter) for letter in messages[0]["content"].rstrip(":").split("-")]
     for said, answer in zip(messages[1::2], messages[2::2], strict=True):
         guess = LETTERS.index(said["content"])
-        least, most = (guess + 1, most) if answer["content"] == "higher;" else (least, guess - 1)
-    return LETTERS[least if rng.random() < ONE_BY_ONE else rng.randint(least, most)]
+        least, last = (guess + 1, last) if answer["content"] == "higher;" else (least, guess - 1)
+    first = messages[0]["content"][0]
+    if messages[1]["content"] == first if len(messages) > 1 else rng.random() < COUNTS_UP:
+        return LETTERS[least]
+    off = (last - least) // 4
+    return LETTERS[rng.randint(least + off, last - off)]
 
 
 GUESS = Played("guess", Guess, row, move)
