@@ -38,7 +38,7 @@ def test_guessing() -> None:
     """40 to 54 are 15 numbers: whoever halves them needs four guesses at worst."""
     row = {"prompt": "40-54:", "answer": "43"}
     assert played(Guess(), row, "47", "43") == [("lower;", 0.0, False), ("right;", 1.0, True)]
-    lost = played(Guess(), row, "40", "41", "x", "50")
+    lost = played(Guess(), row, "40", "41", "X", "50")
     assert lost == [("higher;", 0, False), ("higher;", 0, False), ("what?;", 0, False), ("lower;", 0, True)]
     for secret in range(40, 55):
         game, least, most = Guess(), 40, 54
@@ -52,6 +52,9 @@ def test_guessing() -> None:
         assert step.reward == 1.0, "the middle always wins"
     assert played(Guess(), {"prompt": "C-Q:", "answer": "D"}, "J", "C", "D")[::2] == [
         ("lower;", 0.0, False), ("right;", 1.0, True),
+    ]  # fmt: skip
+    assert played(Guess(), {"prompt": "c-q:", "answer": "d"}, "D", "d") == [
+        ("what?;", 0.0, False), ("right;", 1.0, True),
     ]  # fmt: skip
     with pytest.raises(ValueError, match="wanted a range"):
         Guess().reset({"prompt": "how many?", "answer": 1})
