@@ -1,5 +1,5 @@
-"""A guessing game: `C-Q:`, `c-q:` or `40-54:` asks for a letter or a whole number, and each guess is answered with `higher;` or
-`lower;`.
+"""A guessing game: `C-Q:`, `c-q:` or `40-54:` asks for a letter or a whole number, and each guess is answered with
+`higher;` or `lower;`.
 """
 
 from __future__ import annotations

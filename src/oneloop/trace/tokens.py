@@ -117,9 +117,10 @@ def _masked(batch: Batch, items: Sequence[Trajectory | None], spell: Spell) -> d
         return {}
     given = torch.zeros_like(batch.mask)
     for row, item in enumerate(items):
-        for start, end in () if item is None else item.completion.given:
+        if item is not None:
             prompt = len(item.prompt.tokens)
-            given[row, prompt + start : prompt + end] = True
+            for start, end in item.completion.given:
+                given[row, prompt + start : prompt + end] = True
     return {
         "masked_at": lists(batch.mask.cumsum(1), given, INT),
         "masked_text": spelled(batch.tokens[given], given.sum(1), spell),
