@@ -8,6 +8,7 @@ from asking import Lab, trajectory
 from episodes_by_hand import OLD, cut_by_the_environment, episodes
 
 from oneloop.lab.episodes import episode, policys, turns_of
+from oneloop.lab.held import _rollouts
 from oneloop.record.table import rollout_table
 from oneloop.record.writer import RunFolder
 
@@ -96,3 +97,9 @@ def test_a_report_cuts_long_words_and_says_so() -> None:
     said = turns_of(json.dumps([{"role": "user", "text": "x" * 50, "chosen": True}]))
     assert said is not None
     assert episode(said, 20)[0]["messages"] == [{"role": "user", "text": "x" * 20, "rest": 30}]
+
+
+def test_a_report_holds_the_turns_of_its_completions(lab: Lab) -> None:
+    rows = _rollouts(lab.catalog.get("run")[1], 0)["rows"]
+    assert [row["turns"] for row in rows] == [len([p for p in row["episode"] if p["chosen"]]) for row in rows]
+    assert rows[0]["episode"][0]["calls"][0]["arguments"] == "37*4", "the best comes first"
