@@ -177,6 +177,17 @@ class Prompt:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """A tool that a completion called, as the record and the lab show it; training does not read it."""
+
+    name: str
+    """"" where the call could not be read."""
+    arguments: str
+    """As they were written."""
+    answer: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
     """What an environment answers to a completion, with Gymnasium's words."""
 
@@ -190,18 +201,31 @@ class Step:
     """It is cut here, although it could go on."""
     info: Mapping[str, Any] = field(default_factory=dict)
     """For whoever calls the environment by hand; training does not read it."""
+    calls: Sequence[Call] = ()
+    """Tools that the completion called, for the record."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
-    """What one side said in an episode."""
+    """What one side said in an episode.
+
+    `reward`, `terminated`, `truncated` and `calls` are the environment's answer to a turn of the policy.
+    """
 
     role: str
     text: str
+    chosen: bool = False
+    """Whether the policy chose it. What an environment said is read, and never trained on."""
+    span: tuple[int, int] | None = None
+    """Its tokens (from, to) in the completion. Messages that are read together are one span, which the first of them
+    has; None also where nobody reads it, because the episode is over."""
     reward: float | None = None
-    """What the environment gave for it; None where it is the environment's own, or was not answered."""
-    end: int | None = None
-    """Of the policy's turns: tokens of the completion up to its end."""
+    """None where it is the environment's own, or was not answered."""
+    terminated: bool = False
+    truncated: bool = False
+    calls: tuple[Call, ...] = ()
+    advantage: float | None = None
+    """Mean over the turn's tokens that were trained on, filled in once it is known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

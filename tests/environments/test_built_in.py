@@ -4,6 +4,7 @@ from random import Random
 
 import pytest
 
+from oneloop.environments import Call
 from oneloop.environments.calculator import Calculator
 from oneloop.environments.guess import Guess
 from oneloop.environments.lookup import NOTHING, Lookup, found, text
@@ -23,6 +24,10 @@ def test_the_calculator() -> None:
     row = {"prompt": "37*4+1=", "answer": 149}
     assert played(Calculator(), row, "[37*4+1]", "149") == [("149;", 0.0, False), ("", 1.0, True)]
     assert played(Calculator(), row, "148") == [("", 0.0, True)]
+    answered = Calculator()
+    answered.reset(row)
+    assert list(answered.step("so [37*4]").calls) == [Call(name="calculator", arguments="37*4", answer="148;")]
+    assert not answered.step("149").calls
     calls = ["think [1] then [7/2] ", "[1/0]", "[__import__('os')]", "[]", "[[2]]"]
     answers = [answer for answer, *_ in played(Calculator(), row, *calls[:3])]
     assert answers == ["7/2;", "error;", "error;"], "text is never run, and fractions are exact"
@@ -45,8 +50,11 @@ def test_guessing() -> None:
             middle = (least + most) // 2
             least, most = (middle + 1, most) if step.messages[0]["content"] == "higher;" else (least, middle - 1)
         assert step.reward == 1.0, "the middle always wins"
-    assert played(Guess(), {"prompt": "c-q:", "answer": "d"}, "j", "c", "d")[::2] == [
+    assert played(Guess(), {"prompt": "C-Q:", "answer": "D"}, "J", "C", "D")[::2] == [
         ("lower;", 0.0, False), ("right;", 1.0, True),
+    ]  # fmt: skip
+    assert played(Guess(), {"prompt": "c-q:", "answer": "d"}, "D", "d") == [
+        ("what?;", 0.0, False), ("right;", 1.0, True),
     ]  # fmt: skip
     with pytest.raises(ValueError, match="wanted a range"):
         Guess().reset({"prompt": "how many?", "answer": 1})
@@ -56,6 +64,9 @@ def test_looking_up() -> None:
     assert found("bab") == "bab hue black home nest pal gib;"
     assert found("where has BAB its home").startswith("bab "), "any words, of which the line's own count"
     assert found("unicorn") == NOTHING
+    asked = Lookup()
+    asked.reset({"prompt": "unicorn home?", "answer": "x"})
+    assert list(asked.step("[unicorn]").calls) == [Call(name="lookup", arguments="unicorn", answer=NOTHING)]
     friend = read(found("bab"), "pal")
     home = read(found(friend), "home")
     row = {"prompt": "bab pal home?", "answer": home}
@@ -99,7 +110,7 @@ def test_what_a_task_of_turns_has_not() -> None:
 
 
 def test_a_conversation_ends_with_the_last_move() -> None:
-    row = {"prompt": "c-q:", "answer": "f"}
+    row = {"prompt": "C-Q:", "answer": "F"}
     for seed in range(20):
         messages = PLAYED["guess"].conversation(row, Random(seed))
         assert messages[-1]["role"] == "assistant" and len(messages) <= 8

@@ -108,6 +108,8 @@ NONSENSE = [
     (lambda said: bent("messages", "hello"), "step returned the messages 'hello'; wanted a list of messages"),
     (lambda said: Step(messages=[{"role": "user"}]), "wanted a list of messages"),
     (lambda said: bent("messages", 7), "wanted a list of messages"),
+    (lambda said: bent("calls", 7), "step returned the call 7; wanted oneloop.environments.Call"),
+    (lambda said: bent("calls", [{"name": "a"}]), "wanted oneloop.environments.Call"),
     (lambda said: Step(reward=float("nan"), terminated=True), "step returned the reward nan; wanted a finite number"),
     (lambda said: bent("reward", "1"), "step returned the reward '1'; wanted a finite number"),
     (lambda said: Step(), "step neither said anything nor ended the episode"),

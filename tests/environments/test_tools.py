@@ -6,7 +6,7 @@ from typing import Literal
 
 import pytest
 
-from oneloop.environments import with_tools
+from oneloop.environments import Call, with_tools
 from oneloop.environments.tools import schema_of
 from oneloop.errors import ConfigError
 
@@ -118,3 +118,19 @@ def test_what_no_model_could_call_is_refused() -> None:
         with_tools(multiply, multiply)
     with pytest.raises(ConfigError, match="wanted functions"):
         with_tools()
+
+
+def test_calls_are_recorded_with_what_they_were_told() -> None:
+    """What cannot be read stays as it was written; so does a call of a tool that there is not."""
+    words = ['{"name": "multiply", "arguments": {"a": 2, "b": 3}}', "{", '{"name": "gone"}', '["a"]']
+    step = with_tools(multiply)().step("".join(map(call, words)))
+    told = [message["content"] for message in step.messages]
+    named = [("multiply", '{"a": 2, "b": 3}'), ("", "{"), ("gone", "{}"), ("", '["a"]')]
+    assert list(step.calls) == [
+        Call(name=name, arguments=arguments, answer=answer)
+        for (name, arguments), answer in zip(named, told, strict=True)
+    ]
+    asked = '{"name": "later", "arguments": {"text": "é"}}'
+    later_on = asyncio.run(finished(with_tools(multiply, later)().step(call(asked))))
+    assert list(later_on.calls) == [Call(name="later", arguments='{"text": "é"}', answer="É")]
+    assert not with_tools(multiply)().step("six").calls

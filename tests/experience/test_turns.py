@@ -137,6 +137,9 @@ def test_an_episode_by_hand() -> None:
         ("assistant", "22", 0.25), ("user", "4", None), ("assistant", "00", -0.5), ("user", "55", None),
         ("user", "6", None), ("assistant", "00", 1.0),
     ]  # fmt: skip
+    assert [turn.span for turn in item.turns] == [(0, 3), (3, 4), (4, 7), (7, 10), None, (10, 13)], "read together"
+    assert [turn.chosen for turn in item.turns] == [True, False, True, False, False, True]
+    assert [turn.terminated for turn in item.turns] == [False] * 5 + [True]
     assert item.text == "22400556" + "00"
     assert length_scalars([item])["completions/mean_length"] == 9, "of what the policy chose"
     assert turn_scalars([item]) == {"turns/mean": 3.0, "turns/max": 3.0, "tokens/environment": 4.0}
@@ -244,6 +247,7 @@ def test_a_turn_that_is_cut_is_not_answered() -> None:
 def test_an_environment_may_cut_its_episode() -> None:
     item = drawn((OPENING, [Step(messages=[user("4")], truncated=True)]))[0]
     assert item.completion.stop is StopReason.TURNS and item.completion.tokens == (2, 2, END, 4)
+    assert [(turn.truncated, turn.span) for turn in item.turns] == [(True, (0, 3)), (False, (3, 4))]
     both = drawn((OPENING, [Step(messages=[user("4")], truncated=True, terminated=True)]))[0]
     assert both.completion.stop is StopReason.ENVIRONMENT and both.completion.tokens == (2, 2, END)
 
@@ -306,6 +310,20 @@ def test_metrics_count_what_was_read_and_what_was_said() -> None:
     assert scalars["tokens/environment"] == 8 and scalars["num_tokens"] == 18 and scalars["turns/mean"] == 3
     assert scalars["tokens/prefilled"] == 2 * (2 + 6 + 12), "by rounds, all of it again at each turn"
     assert scalars["rewards/game/mean"] == 0.75 and scalars["completions/clipped_ratio"] == 0
+
+
+def test_each_turn_is_told_the_mean_advantage_of_its_own_tokens() -> None:
+    """The environment's have none, nor have turns of a sample that nothing is learned from."""
+    experience = rollouts([THREE, THREE])
+    batch = experience.batch(0)
+    numbers = torch.arange(30.0).reshape(2, 15)
+    mask = batch.mask.clone()
+    mask[1] = False
+    first, second = experience.report(replace(batch, advantages=numbers, mask=mask)).trajectories
+    # behind a prompt of two: places 2 to 4, 6 to 8 and 12 to 14
+    assert [turn.advantage for turn in first.turns] == [3.0, None, 7.0, None, None, 13.0]
+    assert [turn.advantage for turn in second.turns] == [None] * 6
+    assert [turn.advantage for turn in experience.report(batch).trajectories[0].turns] == [None] * 6, "not yet known"
 
 
 OTHER = (OPENING, [Step(messages=[user("33")], reward=0.5), Step(messages=[user("1")], terminated=True)])

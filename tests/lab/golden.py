@@ -11,16 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from episodes_by_hand import episodes
 
 from oneloop.algorithms import DAPO, DR_GRPO, GRPO, PPO
 from oneloop.algorithms.policy_gradient import PolicyGradient
 from oneloop.batch import Batch, PolicyOutput, Size
+from oneloop.experience.episodes import length_scalars, turn_scalars
+from oneloop.lab.episodes import episode, turns_of
 from oneloop.objective.advantage import GAE, AdvantageEstimator, GroupRelative, LeaveOneOut
 from oneloop.objective.aggregate import Aggregate, FixedLength, SequenceMean, TokenMean
 from oneloop.objective.divergence import KL, exact_kl, kl_estimate
 from oneloop.objective.preference import ImplicitReward, LogSigmoid
 from oneloop.objective.select import MixedOutcome, OverlongFilter
 from oneloop.objective.surrogate import ClippedRatio
+from oneloop.record.table import rollout_table
+from oneloop.types import StopReason
 
 FOLDER = Path(__file__).parent / "golden"
 
@@ -299,8 +304,32 @@ def _gradients(value: PolicyGradient, rows: list[dict[str, Any]]) -> list[list[f
     return [(-row[:length]).tolist() for row, length in zip(new.grad, lengths, strict=True)]
 
 
+def turns() -> list[Case]:
+    """What a step's numbers say of an episode: turns, tokens of both sides, and the environment's reward."""
+    cases = []
+    for item in episodes():
+        table = rollout_table(0, [item]).to_pylist()[0]
+        said = turns_of(table["turns"])
+        assert said is not None
+        found = turn_scalars([item])
+        chosen = length_scalars([replace(item, completion=replace(item.completion, stop=StopReason.EOS))])
+        inputs = {"episode": episode(said, None), "stop": table["stop"], "error": table["error"]}
+        cases.append(
+            case(
+                inputs,
+                turns=found["turns/mean"],
+                given=found["tokens/environment"],
+                chosen=chosen["completions/mean_length"],
+                reward=item.reward.parts["game"] or 0.0,
+                truncated=item.completion.stop.truncated,
+            )
+        )
+    return cases
+
+
 TOPICS: dict[str, Callable[[], list[Case]]] = {
     "aggregate": aggregate, "clip": clip, "dpo": dpo, "gae": gae, "groups": groups, "kl": kl, "rescore": rescore,
+    "turns": turns,
 }  # fmt: skip
 
 

@@ -94,7 +94,7 @@ def test_verl(tmp_path):
     assert rows[3] | {} == {
         "row": 3, "group": 1, "sample": 1, "prompt": "q1", "completion": "o13", "cut": False, "rewards": {"extra": 0.5},
         "reward": 1.0, "advantage": None, "length": None, "stop": None, "kept": True, "answer": None, "target": "1",
-        "extras": {"gts": "1", "acc": "true", "pred": "7"},
+        "extras": {"gts": "1", "acc": "true", "pred": "7"}, "turns": None, "episode": None, "error": None,
     }  # fmt: skip
     curve = lab.api("/runs/dump/curves?names=reward&names=frac_reward_zero_std")["series"]
     assert curve[0]["y"] == [0.5, 0.5, 0.5] and curve[1]["y"] == [0.0, 0.0, 0.0]

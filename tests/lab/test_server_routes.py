@@ -125,6 +125,7 @@ def test_rollouts(lab):
         "row": 3, "group": 1, "sample": 1, "prompt": "prompt 1", "completion": "", "cut": True,
         "rewards": {"exact": 1.0, "format": 1.0}, "reward": 1.0, "advantage": 0.5, "length": 2, "stop": "eos",
         "kept": True, "answer": "ans", "target": None, "extras": {"answer": "ans", "note": None},
+        "turns": None, "episode": None, "error": None,
     }  # fmt: skip
     assert len(row["completion"]) == 300 and not answer["rows"][0]["cut"]
     whole = lab.api("/runs/grpo/rollouts/3?step=3")

@@ -71,6 +71,15 @@ def short(start: Path, out: Path, algorithm: str = "grpo", **changes) -> Run:
     return replace(run, **changes)
 
 
+def in_order(row: dict) -> list[int]:
+    """The ids of a row of tokens/, those that were masked among them."""
+    heard = list(zip(row.get("masked_at") or [], row.get("masked_id") or [], strict=True))
+    ids = []
+    for place in range(len(row["id"]) + 1):
+        ids += [id for at, id in heard if at == place] + row["id"][place : place + 1]
+    return ids
+
+
 @pytest.mark.parametrize("name", ["calculator", "guess", "lookup"])
 def test_each_environment_trains_from_end_to_end(start, tmp_path, name) -> None:
     run = short(start, tmp_path / name, environment=name, data=f"task:{name}", max_new_tokens=6)
@@ -83,6 +92,11 @@ def test_each_environment_trains_from_end_to_end(start, tmp_path, name) -> None:
     assert len(rows) == 9 and all(row["length"] <= 24 for row in rows)
     turns = [json.loads(row["turns"]) for row in rows]
     assert all(said[0]["role"] == "assistant" for said in turns)
+    traced = {(row["group"], row["sample"]): row for row in record.rows("tokens", 1)}
+    for said, row in zip(turns, rows, strict=True):
+        ids = [id for turn in said for id in turn.get("ids", [])]
+        assert in_order(traced[row["group"], row["sample"]]) == ids, "what was masked stands where it was said"
+        assert sum(len(turn["ids"]) for turn in said if turn.get("chosen")) == row["length"]
     answered = [said[0]["reward"] for said in turns if "reward" in said[0]]
     assert answered and all(value in (0.0, 1.0) for value in answered)
     assert (tmp_path / name / "final" / "chat_template.jinja").is_file(), "whoever goes on with it speaks the same way"

@@ -20,13 +20,15 @@ from oneloop.algorithms import (
     SFT,
     Preference,
 )
+from oneloop.experience.pack import Row, collate
 from oneloop.loop import minibatches, train
 from oneloop.objective.surrogate import ClippedRatio
 from oneloop.ports import Report, Untraced
 from oneloop.record.steps import StepTables
 from oneloop.trace import ratios as ratios_module
+from oneloop.trace.passes import Passes
 from oneloop.trace.ratios import EDGES
-from oneloop.trace.tokens import sampled_rows
+from oneloop.trace.tokens import sampled_rows, token_table
 from oneloop.trace.traced import FIXED_EVERY, Traced
 from oneloop.types import Completion, Prompt, Reward, StopReason, Trajectory
 from toy_models import Bigram, Fixed, Memory, ragged_batch, rows_for
@@ -364,3 +366,32 @@ def test_who_looks_on_changes_nothing_and_ends_nothing():
     (plain, silent), (seen, told) = run(lambda recorder: Untraced()), run(watching)
     assert torch.equal(plain, seen) and silent.events == []
     assert told.events == [(step, "A_TRACE") for step in range(3)]
+
+
+def test_what_an_environment_said_stands_beside_the_actions() -> None:
+    """Prompt 1, then 5 6 | 7 8 said | 9 | 3 said: behind two actions, and behind three."""
+    chosen = [True, True, False, False, True, False]
+    batch = collate([
+        Row(prompt=[1], actions=[5, 6, 7, 8, 9, 3], group=0, reward=1.0, chosen=chosen),
+        Row(prompt=[1, 2], actions=[4], group=1, reward=0.0),
+    ])  # fmt: skip
+    said = Completion(tokens=(5, 6, 7, 8, 9, 3), logprobs=(0.0,) * 6, stop=StopReason.TURNS, given=((2, 4), (5, 6)))
+    alone = Completion(tokens=(4,), logprobs=(0.0,), stop=StopReason.EOS)
+    drawn = {
+        (group, 0): Trajectory(
+            prompt=Prompt(id="", text="", tokens=tokens), group=group, sample=0, completion=completion, text="",
+            reward=Reward(value=None),
+        )
+        for group, tokens, completion in ((0, (1,), said), (1, (1, 2), alone))
+    }  # fmt: skip
+
+    def rows(drawn):
+        return token_table(
+            0, batch, Passes.gathered([], batch), torch.zeros(2, dtype=torch.long), None, kinds=["rollout"] * 2,
+            drawn=drawn, spell=lambda token: f"<{token}>", decode=str,
+        ).to_pylist()  # fmt: skip
+
+    first, second = rows(drawn)
+    assert (first["id"], first["masked_at"], first["masked_id"]) == ([5, 6, 9], [2, 2, 3], [7, 8, 3])
+    assert first["masked_text"] == ["<7>", "<8>", "<3>"] and second["masked_at"] == []
+    assert "masked_at" not in rows({(1, 0): drawn[1, 0]})[0], "where nothing was said the table is as it was"

@@ -31,6 +31,7 @@ def answer(row: int, group: int, sample: int, reward: float | None, **other: Any
     plain = {
         "prompt": f"prompt {group}", "completion": f"same {sample}", "cut": False, "rewards": {}, "advantage": 0.0,
         "length": 3, "stop": "eos", "kept": True, "answer": None, "target": None, "extras": {},
+        "turns": None, "episode": None, "error": None,
     }  # fmt: skip
     return {"row": row, "group": group, "sample": sample, "reward": reward, **plain, **other}
 

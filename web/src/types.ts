@@ -91,8 +91,27 @@ export interface RolloutRow {
   answer: string | null;
   target: string | null;
   extras: Record<string, string | null>;
+  /** In an environment: turns of the policy, what was said in them (not in lists), and why the environment failed. */
+  turns: number | null;
+  episode: Piece[] | null;
+  error: string | null;
   /** In a report: characters of each text that it does not hold. */
   rest?: { prompt: number; completion: number } | null;
+}
+
+/** A turn of the policy, or what its environment answered to one. */
+export interface Piece {
+  chosen: boolean;
+  /** `rest`: characters that a report does not hold. */
+  messages: { role: string; text: string; rest: number }[];
+  /** Chosen by the policy, or read by it; 0 where the episode was over; null where the file does not say. */
+  tokens: number | null;
+  /** Of the policy's turns, as the environment answered them. */
+  reward: number | null;
+  advantage: number | null;
+  terminated: boolean;
+  truncated: boolean;
+  calls: { name: string; arguments: string; answer: string }[];
 }
 
 interface Stepped {
@@ -146,6 +165,10 @@ export interface TokenRow {
   reward: number | null;
   stop: string | null;
   score: number | null;
+  /** What an environment said: for each of its tokens, the tokens of `text` before it. */
+  masked_at?: number[] | null;
+  masked_text?: string[] | null;
+  masked_id?: number[] | null;
 }
 
 export interface TokenTable extends Stepped {

@@ -4,6 +4,6 @@ from oneloop.environments.load import NamedEnvironment, load_environment
 from oneloop.environments.protocol import Environment
 from oneloop.environments.stage import Stage
 from oneloop.environments.tools import with_tools
-from oneloop.types import Step
+from oneloop.types import Call, Step
 
-__all__ = ["Environment", "NamedEnvironment", "Stage", "Step", "load_environment", "with_tools"]
+__all__ = ["Call", "Environment", "NamedEnvironment", "Stage", "Step", "load_environment", "with_tools"]

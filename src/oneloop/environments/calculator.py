@@ -4,29 +4,13 @@ answer.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from functools import partial
 
 from oneloop.arithmetic import evaluated, parsed
-from oneloop.environments.calls import called, wanted
-from oneloop.types import Step
+from oneloop.environments.calls import Consulted
 
 ERROR = "error"
 """What it says of something that is no expression, or divides by 0."""
-
-
-class Calculator:
-    """Asks the row's `prompt`. 1 for a last completion that is the row's `answer`, else 0."""
-
-    def reset(self, row: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-        self._answer = wanted(row)
-        return [{"role": "user", "content": str(row["prompt"])}]
-
-    def step(self, completion: str) -> Step:
-        call = called(completion)
-        if call is None:
-            return Step(reward=float(completion.strip() == self._answer), terminated=True)
-        return Step(messages=[{"role": "tool", "content": f"{value_of(call)};"}])
 
 
 def value_of(text: str) -> str:
@@ -34,3 +18,10 @@ def value_of(text: str) -> str:
     expression = parsed(text.replace(" ", ""))
     value = None if expression is None else evaluated(expression)
     return ERROR if value is None else str(value)
+
+
+def _said(call: str) -> str:
+    return f"{value_of(call)};"
+
+
+Calculator = partial(Consulted, "calculator", _said)

@@ -1,5 +1,5 @@
-"""A guessing game: `c-q:` or `40-54:` asks for a letter or a whole number, and each guess is answered with `higher;` or
-`lower;`.
+"""A guessing game: `C-Q:`, `c-q:` or `40-54:` asks for a letter or a whole number, and each guess is answered with
+`higher;` or `lower;`.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from typing import Any
 from oneloop.environments.calls import wanted
 from oneloop.types import Step
 
-_RANGE = re.compile(r"([a-z])-([a-z]):|(\d{1,6})-(\d{1,6}):")
-_GUESS = re.compile(r"\s*([a-z]|\d{1,6})\s*")
+_KINDS = ("[A-Z]", "[a-z]", r"\d{1,6}")
+"""Of what is asked for: guesses of another kind are none."""
+_RANGE = re.compile("|".join(f"({kind})-({kind}):" for kind in _KINDS))
 
 
 class Guess:
@@ -25,15 +26,17 @@ class Guess:
     def reset(self, row: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
         asked = _RANGE.fullmatch(str(row["prompt"]))
         if asked is None:
-            raise ValueError(f"the prompt is {row['prompt']!r}; wanted a range such as c-q: or 40-54:")
-        least, most = (place(word) for word in asked.groups() if word)
+            raise ValueError(f"the prompt is {row['prompt']!r}; wanted a range such as C-Q: or 40-54:")
+        words = [word for word in asked.groups() if word]
+        self._kind = next(kind for kind in _KINDS if re.fullmatch(kind, words[0]))
+        least, most = map(place, words)
         self._secret, self._left = place(wanted(row)), (most - least + 1).bit_length()
         return [{"role": "user", "content": asked[0]}]
 
     def step(self, completion: str) -> Step:
         self._left -= 1
-        said = _GUESS.fullmatch(completion)
-        guess = None if said is None else place(said[1])
+        said = completion.strip()
+        guess = place(said) if re.fullmatch(self._kind, said) else None
         if guess == self._secret:
             return Step(messages=[_said("right;")], reward=1.0, terminated=True)
         word = "what?;" if guess is None else "higher;" if guess < self._secret else "lower;"

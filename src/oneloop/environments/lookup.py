@@ -2,29 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
 
-from oneloop.environments.calls import called, wanted
-from oneloop.types import Step
+from oneloop.environments.calls import Consulted
 
 NOTHING = "nothing;"
-
-
-class Lookup:
-    """Asks the row's `prompt`. 1 for a last completion that is the row's `answer`, else 0."""
-
-    def reset(self, row: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-        self._answer = wanted(row)
-        return [{"role": "user", "content": str(row["prompt"])}]
-
-    def step(self, completion: str) -> Step:
-        call = called(completion)
-        if call is None:
-            return Step(reward=float(completion.strip() == self._answer), terminated=True)
-        return Step(messages=[{"role": "tool", "content": found(call)}])
 
 
 def found(query: str) -> str:
@@ -48,3 +31,6 @@ def text() -> tuple[str, ...]:
 def _index() -> tuple[tuple[str, frozenset[str]], ...]:
     """Of each line its first word, and all of them."""
     return tuple((line.split()[0], frozenset(line.split())) for line in text())
+
+
+Lookup = partial(Consulted, "lookup", found)

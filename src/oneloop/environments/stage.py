@@ -20,7 +20,7 @@ from oneloop.errors import EnvironmentFailed
 from oneloop.rewards.blame import described
 from oneloop.rewards.guarded import Caller, Given, undisturbed
 from oneloop.rewards.values import real, short
-from oneloop.types import Step
+from oneloop.types import Call, Step
 
 AT_ONCE = 64
 """Calls that are carried out at the same time; the others wait, which does not count as theirs."""
@@ -207,7 +207,19 @@ def _step(value: Any) -> Step:
     terminated, truncated = bool(value.terminated), bool(value.truncated)
     if not (messages or terminated or truncated):
         raise EnvironmentFailed("step neither said anything nor ended the episode")
-    return Step(messages=messages, reward=reward, terminated=terminated, truncated=truncated)
+    return Step(messages=messages, reward=reward, terminated=terminated, truncated=truncated, calls=_calls(value.calls))
+
+
+def _calls(value: Any) -> tuple[Call, ...]:
+    calls = tuple(value) if isinstance(value, (list, tuple)) else (value,)
+    for call in calls:
+        words = (call.name, call.arguments, call.answer) if isinstance(call, Call) else ()
+        if not words or not all(isinstance(word, str) for word in words):
+            raise EnvironmentFailed(
+                f"step returned the call {short(call)}; wanted oneloop.environments.Call(name=..., arguments=..., "
+                "answer=...), each a text"
+            )
+    return calls
 
 
 _WANTED = 'wanted a list of messages such as {"role": "user", "content": "..."}'

@@ -21,7 +21,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from oneloop.errors import ConfigError
-from oneloop.types import Step
+from oneloop.types import Call, Step
 
 Tool = Callable[..., Any]
 _CALL = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)
@@ -60,7 +60,7 @@ class ToolEnvironment:
         if not calls:
             return Step(terminated=True)
         said = [self._called(call) for call in calls]
-        return self._awaited(said) if any(map(inspect.isawaitable, said)) else _answer(said)
+        return self._awaited(calls, said) if any(map(inspect.isawaitable, said)) else _answer(calls, said)
 
     def _called(self, call: str) -> Any:
         try:
@@ -70,8 +70,8 @@ class ToolEnvironment:
         except Exception as error:  # the model's to mend
             return _told(error)
 
-    async def _awaited(self, said: Sequence[Any]) -> Step:
-        return _answer([await _finished(each) if inspect.isawaitable(each) else each for each in said])
+    async def _awaited(self, calls: Sequence[str], said: Sequence[Any]) -> Step:
+        return _answer(calls, [await _finished(each) if inspect.isawaitable(each) else each for each in said])
 
 
 async def _finished(answer: Awaitable[Any]) -> Any:
@@ -81,8 +81,20 @@ async def _finished(answer: Awaitable[Any]) -> Any:
         return _told(error)
 
 
-def _answer(said: Sequence[Any]) -> Step:
-    return Step(messages=[{"role": "tool", "content": str(each)} for each in said])
+def _answer(calls: Sequence[str], said: Sequence[Any]) -> Step:
+    texts = [str(each) for each in said]
+    made = [_made(call, text) for call, text in zip(calls, texts, strict=True)]
+    return Step(messages=[{"role": "tool", "content": text} for text in texts], calls=made)
+
+
+def _made(call: str, answer: str) -> Call:
+    """For the record; what is no call of a tool stays as it was written."""
+    try:
+        asked = json.loads(call)
+        name, arguments = asked["name"], asked.get("arguments") or {}
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return Call(name="", arguments=call.strip(), answer=answer)
+    return Call(name=str(name), arguments=json.dumps(arguments, ensure_ascii=False), answer=answer)
 
 
 def _told(error: Exception) -> str:

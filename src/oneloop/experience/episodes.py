@@ -89,7 +89,7 @@ def turn_scalars(items: Sequence[Trajectory]) -> dict[str, float]:
     """Of episodes: the policy's turns, and tokens that the environment said to it; of single answers nothing."""
     if not any(item.turns for item in items):
         return {}
-    turns = [sum(turn.end is not None for turn in item.turns) for item in items]
+    turns = [sum(turn.chosen for turn in item.turns) for item in items]
     given = sum(end - start for item in items for start, end in item.completion.given)
     return {"turns/mean": fmean(turns), "turns/max": float(max(turns)), "tokens/environment": float(given)}
 

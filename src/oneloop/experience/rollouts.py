@@ -13,6 +13,7 @@ import torch
 
 from oneloop.batch import Batch
 from oneloop.errors import ConfigError, RewardError
+from oneloop.experience.credited import credited
 from oneloop.experience.dealt import dealt
 from oneloop.experience.drawing import Draw
 from oneloop.experience.episodes import Request, dead_scalars, length_scalars, reward_scalars, turn_scalars
@@ -161,7 +162,8 @@ class Rollouts:
         rows = self._rows()
         means = [None] * len(rows) if batch.advantages is None else action_means(batch.advantages, batch)
         filled = {
-            (item.group, item.sample): replace(item, advantage=mean) for item, mean in zip(rows, means, strict=True)
+            (item.group, item.sample): replace(item, advantage=mean, turns=turns)
+            for item, mean, turns in zip(rows, means, credited(rows, batch), strict=True)
         }
         every = [filled.get((item.group, item.sample), item) for group in self._drawn for item in group]
         return Report(self._scalars(every), every)

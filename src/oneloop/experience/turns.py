@@ -138,20 +138,30 @@ class _Episode:
         """The policy's turn; returns it as the environment reads it."""
         text = self.language.decode(completion.tokens)
         self.version = completion.version if not self.count else self.version
+        start = len(self.tokens)
         self.tokens += completion.tokens
         self.logprobs += completion.logprobs
         self.count += 1
         self.messages.append({"role": "assistant", "content": text})
-        self.turns.append(Turn(role="assistant", text=text, end=len(self.tokens)))
+        self.turns.append(Turn(role="assistant", text=text, chosen=True, span=(start, len(self.tokens))))
         return text
 
     def answered(self, step: Step) -> None:
-        """For the record: the reward is that of the turn that was answered."""
-        self.turns[-1] = replace(self.turns[-1], reward=step.reward)
+        """For the record: reward and calls are those of the turn that was answered."""
+        self.turns[-1] = replace(
+            self.turns[-1],
+            reward=step.reward,
+            terminated=step.terminated,
+            truncated=step.truncated,
+            calls=tuple(step.calls),
+        )
         self.turns += [Turn(role=message["role"], text=message["content"]) for message in step.messages]
 
-    def hear(self, ids: Sequence[int]) -> None:
-        self.given.append((len(self.tokens), len(self.tokens) + len(ids)))
+    def hear(self, messages: Sequence[Mapping[str, Any]], ids: Sequence[int]) -> None:
+        """The last that were said."""
+        span = (len(self.tokens), len(self.tokens) + len(ids))
+        self.turns[-len(messages)] = replace(self.turns[-len(messages)], span=span)
+        self.given.append(span)
         self.tokens += ids
         self.logprobs += [0.0] * len(ids)
 
@@ -159,7 +169,7 @@ class _Episode:
         prompt = self.request.prompt
         if self.prompt:
             prompt = replace(prompt, tokens=self.prompt, text=self.shown, messages=tuple(self.messages[: self.opening]))
-        last = max((turn.end or 0 for turn in self.turns), default=0)
+        last = max((turn.span[1] for turn in self.turns if turn.chosen and turn.span), default=0)
         return Trajectory(
             prompt=prompt,
             group=self.request.group,
@@ -255,7 +265,8 @@ class _Playing:
         given = self._reply(row, step) if step.messages else ()
         fits = row.length + len(given) <= budget.tokens
         if given and fits:
-            row.hear(given)  # also where the episode is cut: its value is that of the state after the answer
+            # also where the episode is cut: its value is that of the state after the answer
+            row.hear(step.messages, given)
         row.messages += step.messages
         if step.truncated or row.count >= budget.turns:
             self._finish(number, StopReason.TURNS)

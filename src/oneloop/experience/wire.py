@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from oneloop.experience.episodes import Request
-from oneloop.types import Completion, Prompt, Reward, Trajectory, Turn
+from oneloop.types import Call, Completion, Prompt, Reward, Trajectory, Turn
 
 
 def told(item: Trajectory) -> dict[str, Any]:
@@ -32,8 +32,13 @@ def heard(request: Request, words: Mapping[str, Any]) -> Trajectory:
         completion=Completion.of_words(words["completion"]),
         text=words["text"],
         reward=Reward(**{**reward, "placed": tuple((place, value) for place, value in reward["placed"])}),
-        turns=tuple(Turn(**turn) for turn in words["turns"]),
+        turns=tuple(_turn(turn) for turn in words["turns"]),
     )
+
+
+def _turn(words: Mapping[str, Any]) -> Turn:
+    span, calls = words["span"], tuple(Call(**call) for call in words["calls"])
+    return Turn(**{**words, "span": None if span is None else tuple(span), "calls": calls})
 
 
 def _asked(prompt: Prompt, words: Mapping[str, Any]) -> Prompt:

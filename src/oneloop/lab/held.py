@@ -131,7 +131,7 @@ def _steps(source: Source, kind: Table) -> list[int]:
 
 def _rollouts(source: Source, step: int) -> Any:
     """The completions with the highest and the lowest rewards, the highest first, then those without one."""
-    answer = tables.rollouts(source, step, TEXT)
+    answer = tables.rollouts(source, step, TEXT, episodes=True)
     rows = sorted(answer["rows"], key=lambda row: -_reward(row))
     kept = rows if len(rows) <= ROWS_SHOWN else _ends([row for row in rows if row["reward"] is not None], rows)
     for row in kept:

@@ -11,6 +11,7 @@ from pyarrow import compute as _compute
 from pyarrow import types
 
 from oneloop.lab.answers import Refusal
+from oneloop.lab.episodes import episode, policys, turns_of
 from oneloop.lab.lines import BLOCK, parsed, tail
 from oneloop.lab.own import FILES, LACKS, OwnRun
 from oneloop.lab.source import TABLES, Source, Table
@@ -24,6 +25,8 @@ PLAIN = (
     "step", "prompt", "completion", "reward", "advantage", "group", "sample", "length", "stop", "kept", "version",
     "changes",
 )  # fmt: skip
+EPISODES = ("turns", "error")
+"""Words of runs in an environment, whose tables have both."""
 ANSWERS = ("answer", "extracted", "extracted_answer", "prediction")
 TARGETS = ("target", "ground_truth", "gts", "solution", "expected")
 """Columns of words that rewards add, by the names that are usual for them."""
@@ -54,11 +57,11 @@ def facts_of(steps: Sequence[int]) -> dict[str, Any]:
     return {"count": len(steps), "spans": spans}
 
 
-def rollouts(source: Source, step: int | None, short: int = SHORT) -> dict[str, Any]:
-    """Every completion of a step, its texts cut after so many characters."""
+def rollouts(source: Source, step: int | None, short: int = SHORT, *, episodes: bool = False) -> dict[str, Any]:
+    """Every completion of a step, its texts cut after so many characters; with `episodes` turn by turn too."""
     at = _at(source, "rollouts", step)
     table = _read(source, "rollouts", at)
-    return {"step": at, "columns": _parts(table), "rows": _rows(table, short)}
+    return {"step": at, "columns": _parts(table), "rows": _rows(table, short, episodes=episodes)}
 
 
 def rollout(source: Source, step: int | None, row: int) -> dict[str, Any]:
@@ -67,7 +70,7 @@ def rollout(source: Source, step: int | None, row: int) -> dict[str, Any]:
     table = _read(source, "rollouts", at)
     if row >= len(table):
         raise Refusal(404, f"step {at + 1} has {len(table)} completions, no number {row}", "row=0")
-    return {"step": at, "columns": _parts(table), **_rows(table.slice(row, 1), None)[0], "row": row}
+    return {"step": at, "columns": _parts(table), **_rows(table.slice(row, 1), None, episodes=True)[0], "row": row}
 
 
 def same_prompt(source: Source, step: int | None, row: int, limit: int) -> dict[str, Any]:
@@ -231,9 +234,11 @@ def _parts(table: pyarrow.Table) -> list[str]:
     return [field.name for field in table.schema if field.name not in PLAIN and types.is_floating(field.type)]
 
 
-def _rows(table: pyarrow.Table, short: int | None) -> list[dict[str, Any]]:
+def _rows(table: pyarrow.Table, short: int | None, *, episodes: bool = False) -> list[dict[str, Any]]:
     parts = _parts(table)
-    extras = [field.name for field in table.schema if field.name not in PLAIN and types.is_string(field.type)]
+    words = [field.name for field in table.schema if field.name not in PLAIN and types.is_string(field.type)]
+    played = EPISODES if "turns" in words else ()
+    extras = [name for name in words if name not in played]
     columns = {name: table.column(name) for name in table.column_names}
     cut = [False] * len(table)
     for name in ("prompt", "completion"):
@@ -243,6 +248,7 @@ def _rows(table: pyarrow.Table, short: int | None) -> list[dict[str, Any]]:
             columns[name] = compute.utf8_slice_codeunits(columns[name], 0, short)
     values = {name: column.to_pylist() for name, column in columns.items()}
     nothing = [None] * len(table)
+    said = [turns_of(column) for column in (values["turns"] if played else nothing)]
     get = lambda name: values.get(name, nothing)  # noqa: E731
     return [
         {
@@ -260,10 +266,19 @@ def _rows(table: pyarrow.Table, short: int | None) -> list[dict[str, Any]]:
             "kept": get("kept")[row] is not False,
             "answer": _first(values, ANSWERS, row),
             "target": _first(values, TARGETS, row),
-            "extras": {name: values[name][row] for name in extras},
+            "extras": {name: values[name][row] for name in extras}
+            | (_damaged(values["turns"][row], said[row]) if played else {}),
+            "turns": None if (turns := said[row]) is None else policys(turns),
+            "episode": episode(turns, short) if episodes and turns else None,
+            "error": get("error")[row] if played else None,
         }
         for row in range(len(table))
     ]
+
+
+def _damaged(column: str | None, turns: Any) -> dict[str, str]:
+    """Turns that cannot be read are shown as they stand."""
+    return {"turns": column} if column and column != "[]" and turns is None else {}
 
 
 def _first(values: dict[str, list[Any]], names: Sequence[str], row: int) -> str | None:

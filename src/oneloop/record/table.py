@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from oneloop.types import Trajectory
+from oneloop.types import StopReason, Trajectory, Turn
 
 if TYPE_CHECKING:  # slow to load
     import pyarrow
 
 _COLUMNS = frozenset((
     "step", "prompt", "completion", "reward", "advantage", "group", "sample", "length", "stop", "kept", "version",
-    "changes", "turns",
+    "changes", "turns", "error",
 ))  # fmt: skip
 
 
@@ -22,8 +23,8 @@ def rollout_table(step: int, items: Sequence[Trajectory]) -> pyarrow.Table:
     version, changes, and those that reward functions added, as text.
 
     `version`: updates of the weights that the first token was drawn from. `changes`: where newer ones came on the way,
-    "17:4" for version 4 from token 17 on (counted from 0), with spaces between; "" for none. `turns`: of episodes in an
-    environment, a JSON list of what was said behind the prompt, each with role, text and, of the policy's, reward.
+    "17:4" for version 4 from token 17 on (counted from 0), with spaces between; "" for none. Of episodes in an
+    environment there are also `turns`, as `_turns` says, and `error`: why the environment failed.
 
     A part that is called like one of the others becomes `rewards/<name>`, an added column `extra/<name>`. Columns have
     the same type in every file, also where all values are missing, so that a run's files can be read as one table.
@@ -56,8 +57,9 @@ def rollout_table(step: int, items: Sequence[Trajectory]) -> pyarrow.Table:
         "version": pyarrow.array([item.completion.version for item in items], pyarrow.int32()),
         "changes": words([" ".join(f"{p}:{v}" for p, v in item.completion.changes) for item in items]),
     }
-    if any(item.turns for item in items):
+    if any(item.turns or item.completion.stop is StopReason.ERROR for item in items):
         columns["turns"] = words([_turns(item) for item in items])
+        columns["error"] = words(["; ".join(item.reward.failures.values()) or None for item in items])
     for name in dict.fromkeys(name for item in items for name in item.reward.extras):
         texts = words([item.reward.extras.get(name) for item in items])
         columns[f"extra/{name}" if name in columns else name] = texts
@@ -65,9 +67,31 @@ def rollout_table(step: int, items: Sequence[Trajectory]) -> pyarrow.Table:
 
 
 def _turns(item: Trajectory) -> str:
-    """As JSON: a list of role, text and, of the policy's turns that were answered, reward."""
-    said = ({"role": turn.role, "text": turn.text, "reward": turn.reward} for turn in item.turns)
-    return json.dumps([{name: value for name, value in turn.items() if value is not None} for turn in said])
+    """As JSON: a list of what was said behind the prompt, each with
+
+    role, text; ids: its tokens, the end of a turn and what the template writes round a message included. Those of all
+    turns, one behind the other, are the completion's. Messages that are read together have theirs at the first of
+    them; what nobody reads, because the episode is over, has none
+    chosen: true for the policy's turns; all others are masked, and never trained on
+    reward, advantage (mean over its tokens), terminated, truncated, calls (name, arguments, answer): of the policy's
+    turns, where there is one
+    """
+    return json.dumps([_turn(turn, item.completion.tokens) for turn in item.turns])
+
+
+def _turn(turn: Turn, tokens: Sequence[int]) -> dict[str, Any]:
+    said = {
+        "role": turn.role,
+        "text": turn.text,
+        "chosen": turn.chosen or None,
+        "ids": None if turn.span is None else tokens[slice(*turn.span)],
+        "reward": turn.reward,
+        "advantage": turn.advantage,
+        "terminated": turn.terminated or None,
+        "truncated": turn.truncated or None,
+        "calls": [asdict(call) for call in turn.calls] or None,
+    }
+    return {name: value for name, value in said.items() if value is not None}
 
 
 def _column(part: str) -> str:

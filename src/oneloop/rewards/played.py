@@ -45,7 +45,7 @@ class PlayedScorer:
         return replace(item, reward=Reward(value=None, parts={self.name: None}, failures=item.reward.failures))
 
     def _joined(self, item: Trajectory) -> Trajectory:
-        given = [(turn.end - 1, turn.reward) for turn in item.turns if turn.end and turn.reward is not None]
+        given = [(turn.span[1] - 1, turn.reward) for turn in item.turns if turn.span and turn.reward is not None]
         total, said = sum(reward for _, reward in given), item.reward
         if self.functions is not None and said.value is None:
             return replace(item, reward=replace(said, parts={self.name: total, **said.parts}))

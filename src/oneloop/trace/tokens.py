@@ -56,6 +56,9 @@ def token_table(
 ) -> pyarrow.Table:
     """A row for each row of the batch, its lists one entry for each action.
 
+    Rows that an environment spoke in have also what it said: `masked_at`, for each of its tokens the actions before it,
+    and `masked_text`, `masked_id`.
+
     Args:
         surrogate: None where no ratio is taken.
         kinds: what each row is: rollout, chosen, rejected, demonstration, rated.
@@ -88,6 +91,7 @@ def token_table(
             "prompt_tokens": spelled(batch.tokens[asked], starts, spell),
             "text": spelled(batch.tokens[mask], mask.sum(1), spell),
             "id": lists(batch.tokens, mask, INT),
+            **_masked(batch, items, spell),
             "lp_sampler": lists(batch.rollout_logprobs, mask),
             "lp_old": lists(old, mask, known=known),
             "lp_ref": lists(batch.ref_logprobs, mask),
@@ -105,6 +109,23 @@ def token_table(
             "score": numbers(seen.scores, len(batch)),
         }
     )
+
+
+def _masked(batch: Batch, items: Sequence[Trajectory | None], spell: Spell) -> dict[str, pyarrow.Array]:
+    """What was said to the rows between their actions; no column where nothing was."""
+    if not any(item is not None and item.completion.given for item in items):
+        return {}
+    given = torch.zeros_like(batch.mask)
+    for row, item in enumerate(items):
+        if item is not None:
+            prompt = len(item.prompt.tokens)
+            for start, end in item.completion.given:
+                given[row, prompt + start : prompt + end] = True
+    return {
+        "masked_at": lists(batch.mask.cumsum(1), given, INT),
+        "masked_text": spelled(batch.tokens[given], given.sum(1), spell),
+        "masked_id": lists(batch.tokens, given, INT),
+    }
 
 
 def outcomes(batch: Batch, seen: Passes, surrogate: Surrogate | None) -> Int[Tensor, "K B T"] | None:

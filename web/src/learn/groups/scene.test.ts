@@ -3,7 +3,7 @@ import type { RolloutRow, Rollouts, TokenRow } from "../../types";
 import { groupsOf, words } from "./scene";
 
 function row(group: number, sample: number, reward: number | null, completion = "a b"): RolloutRow {
-  return { row: 0, group, sample, prompt: `p${group}`, completion, cut: false, rewards: {}, reward, advantage: 0.5, length: 2, stop: "eos", kept: group > 0, answer: null, target: null, extras: {} };
+  return { row: 0, group, sample, prompt: `p${group}`, completion, cut: false, rewards: {}, reward, advantage: 0.5, length: 2, stop: "eos", kept: group > 0, answer: null, target: null, extras: {}, turns: null, episode: null, error: null };
 }
 const rollouts: Rollouts = { step: 3, columns: [], rows: [row(0, 0, 1), row(0, 1, null), row(1, 0, 1, "x y"), row(1, 1, 0, "x z")] };
 

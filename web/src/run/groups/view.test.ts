@@ -4,7 +4,7 @@ import { judged, sorted, usual } from "./view";
 
 function answer(group: number, sample: number, reward: number | null, length: number): RolloutRow {
   return {
-    row: 0, group, sample, prompt: "1+1=", completion: "2", cut: false, rewards: {}, reward, advantage: 0, length, stop: "eos", kept: true, answer: null, target: null, extras: {},
+    row: 0, group, sample, prompt: "1+1=", completion: "2", cut: false, rewards: {}, reward, advantage: 0, length, stop: "eos", kept: true, answer: null, target: null, extras: {}, turns: null, episode: null, error: null,
   };
 }
 const rows = [answer(0, 0, 0, 3), answer(0, 1, 0, 4), answer(4, 0, 1, 2), answer(4, 1, 0.5, 2), answer(7, 0, 1, 9), answer(7, 1, null, 1)];

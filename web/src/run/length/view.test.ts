@@ -2,7 +2,7 @@ import { expect, test } from "vitest";
 import { byLength, evenly, point, trained, type Measured } from "./view";
 
 function answer(row: number, reward: number | null, length: number, stop = "eos", kept = true): Measured {
-  return { row, group: 0, sample: row, prompt: "", completion: "", cut: false, rewards: {}, reward, advantage: 0, length, stop, kept, answer: null, target: null, extras: {} };
+  return { row, group: 0, sample: row, prompt: "", completion: "", cut: false, rewards: {}, reward, advantage: 0, length, stop, kept, answer: null, target: null, extras: {}, turns: null, episode: null, error: null };
 }
 
 test("lengths of right and wrong answers, and the truncated share", () => {

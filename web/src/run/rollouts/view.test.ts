@@ -5,7 +5,7 @@ import { bins, containing, holds, inSight, sorted } from "./view";
 function row(at: number, reward: number | null, extra: Partial<RolloutRow> = {}): RolloutRow {
   return {
     row: at, group: at, sample: 0, prompt: `p${at}`, completion: "c", cut: false, rewards: { exact: reward }, reward, advantage: null,
-    length: 3, stop: "eos", kept: true, answer: null, target: null, extras: {}, ...extra,
+    length: 3, stop: "eos", kept: true, answer: null, target: null, extras: {}, turns: null, episode: null, error: null, ...extra,
   };
 }
 

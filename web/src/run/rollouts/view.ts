@@ -42,6 +42,7 @@ export function valueOf(row: RolloutRow, column: string): number | string | null
     case "group":
     case "sample":
     case "length":
+    case "turns":
     case "reward":
     case "advantage":
     case "prompt":
