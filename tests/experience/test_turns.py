@@ -9,6 +9,7 @@ import torch
 from oneloop.algorithms import ALGORITHMS, PPO, PolicyGradient
 from oneloop.batch import PolicyOutput
 from oneloop.errors import ConfigError, EnvironmentFailed
+from oneloop.experience import turns
 from oneloop.experience.episodes import Request, length_scalars, turn_scalars
 from oneloop.experience.pack import Row, collate
 from oneloop.experience.rollouts import Rollouts, _row
@@ -118,6 +119,9 @@ THREE = (
     ],
 )
 """Ids by hand: 12 | 2 2 END | 4 | 0 0 END | 5 5 6 | 0 0 END."""
+
+
+OTHER = (OPENING, [Step(messages=[user("33")], reward=0.5), Step(messages=[user("1")], terminated=True)])
 
 
 def scored(items, weight=1.0, functions=None):
@@ -264,6 +268,47 @@ def test_a_failure_ends_the_run_or_leaves_its_sample_unscored() -> None:
     assert batch.mask.any(1).tolist() == [True, False, False], "nothing is learned from it"
 
 
+def test_first_messages_that_fit_no_model_are_a_failure_of_their_row() -> None:
+    long = (Step(messages=[user("123456789")]), [])
+    with pytest.raises(ConfigError, match="row 1: its first messages have 9 tokens, and with a turn of 3"):
+        drawn(THREE, long, tokens=11, turns=1)
+    fits, failed = scored(drawn(THREE, long, tokens=11, turns=1, on_error="unscored"))
+    assert fits.reward.value == 0.25
+    assert failed.reward.value is None and failed.completion.stop is StopReason.ERROR
+    assert "row 1, turn 0: its first messages have 9 tokens" in failed.reward.failures["game"]
+    assert failed.prompt.tokens == (1,), "the row's own prompt: a pass over the other would be beyond the context"
+
+
+def test_environments_begin_when_others_are_over(monkeypatch) -> None:
+    """By whole groups; what is drawn is the same, and in the same order."""
+    alive, most = set(), []
+
+    class Watched(Scripted):
+        def reset(self, row, seed):
+            alive.add(self)
+            most.append(len(alive))
+            return super().reset(row, seed)
+
+        def leave(self):
+            alive.discard(self)
+
+    scripts = [THREE, OTHER, THREE, THREE, OTHER, OTHER, THREE, OTHER]
+    asked = [replace(request, group=request.group // 2) for request in requests(len(scripts))]
+
+    def played(limit):
+        monkeypatch.setattr(turns, "MOST_ALIVE", limit)
+        waiting, draw = iter(scripts), episodes(scripts)
+        draw = replace(draw, scene=lambda: Watched(*next(waiting), []))
+        return draw(asked, Sampling(max_new_tokens=3), lambda index, item: None).trajectories
+
+    whole = played(100)
+    assert max(most) == 8
+    for limit, peak in ((4, 4), (1, 2)):
+        most.clear()
+        assert played(limit) == whole
+        assert max(most) == peak and len(most) == 8
+
+
 def test_a_hopeless_failure_ends_the_run_in_any_case() -> None:
     failed = EnvironmentFailed("17 threads hang")
     failed.hopeless = True
@@ -308,7 +353,6 @@ def test_metrics_count_what_was_read_and_what_was_said() -> None:
     assert scalars["rewards/game/mean"] == 0.75 and scalars["completions/clipped_ratio"] == 0
 
 
-OTHER = (OPENING, [Step(messages=[user("33")], reward=0.5), Step(messages=[user("1")], terminated=True)])
 ONLINE = [name for name, value in ALGORITHMS.items() if isinstance(value, PolicyGradient) and name != "sft"]
 
 

@@ -20,7 +20,7 @@ from oneloop.ports import RolloutEngine, Turns
 from oneloop.rewards import NamedReward, RewardScorer
 from oneloop.rewards.played import PlayedScorer
 from oneloop.rewards.score import OnError
-from oneloop.rollout.engine import Engine
+from oneloop.rollout.engine import MOST_ROWS, Engine
 from oneloop.rollout.turns import Rounds
 from oneloop.tasks.named import is_played
 from oneloop.types import Sampling
@@ -87,6 +87,20 @@ def _opened(engine: RolloutEngine, sampling: Sampling, most: int) -> AbstractCon
 
 def draw_of(engine: RolloutEngine, text: Text, context: int | None, play: Play | None) -> Draw:
     return OneTurn(engine.generate, text.decode) if play is None else play.draw(engine, text, context)
+
+
+def slots_note(engine: RolloutEngine, context: int | None, play: Play | None, episodes: int) -> str:
+    """What there is to say where a long context leaves room for a part of a step's episodes only."""
+    most = play and shortest(context, play.max_episode_tokens)
+    if not most or not isinstance(engine, Engine):
+        return ""
+    rows = engine.rows_of(most)
+    if rows >= min(episodes, MOST_ROWS):
+        return ""
+    return (
+        f"episodes may have {most:,} tokens, of which the cache has room for {rows}: so many of a step's {episodes} are "
+        "played at once. --max-episode-tokens with what an episode needs makes room for more"
+    )
 
 
 def scorer_of(
