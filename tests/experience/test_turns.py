@@ -188,8 +188,8 @@ def test_a_sum_does_not_depend_on_how_it_is_spread() -> None:
 def test_functions_see_the_whole_text_and_lengths_of_actions() -> None:
     seen = []
 
-    def long(completions, completion_ids, answer):
-        seen.append((completions, completion_ids, answer))
+    def long(completions, completion_ids, episode_ids, answer):
+        seen.append((completions, completion_ids, answer, episode_ids))
         return [len(ids) / 10 for ids in completion_ids]
 
     functions = RewardScorer((NamedReward("long", long),))
@@ -197,6 +197,7 @@ def test_functions_see_the_whole_text_and_lengths_of_actions() -> None:
     assert item.reward.value == pytest.approx(0.75 + 0.9) and item.reward.parts == {"game": 0.75, "long": 0.9}
     assert seen[0][0] == [[{"role": "assistant", "content": "2240055600"}]]
     assert seen[0][1] == [[2, 2, END, 0, 0, END, 0, 0, END]] and seen[0][2] == [3]
+    assert seen[0][3] == [[2, 2, END, 4, 0, 0, END, 5, 5, 6, 0, 0, END]], "with what the environment said"
     rewards = collate([_row(item)]).rewards[0]
     assert rewards[[4, 8, 14]].tolist() == pytest.approx([0.25, -0.5, 1.9])
 

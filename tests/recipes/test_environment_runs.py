@@ -88,7 +88,11 @@ def test_each_environment_trains_from_end_to_end(start, tmp_path, name) -> None:
     assert (tmp_path / name / "final" / "chat_template.jinja").is_file(), "whoever goes on with it speaks the same way"
 
 
-CASES = [("ppo", {"group_size": 1, "epochs": 2, "minibatch": 2}), ("dapo", {"max_refills": 2})]
+CASES = [
+    ("ppo", {"group_size": 1, "epochs": 2, "minibatch": 2}),
+    ("dapo", {"max_refills": 2}),
+    ("grpo", {"staleness": 1}),
+]
 
 
 @pytest.mark.parametrize(("algorithm", "changes"), CASES, ids=lambda value: str(value)[:12])
@@ -135,6 +139,40 @@ def test_functions_may_judge_beside_the_environment(start, tmp_path) -> None:
         assert row["reward"] == pytest.approx(2 * row["Vowels"] + 0.5 * row["digits"])
 
 
+def test_a_learned_reward_reads_the_whole_conversation(start, tmp_path, monkeypatch) -> None:
+    """Beside the environment's: of every episode the prompt and all that stands behind it, as ids."""
+    from transformers import AutoModelForSequenceClassification
+
+    from oneloop.model.load import load_policy, load_tokenizer
+    from oneloop.model.reward import LearnedReward
+
+    source, folder, seen = str(start / "sft" / "final"), tmp_path / "judge", []
+    config = load_policy(source).config
+    config.num_labels = 1
+    config.pad_token_id = 0
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
+    load_tokenizer(source).save_pretrained(folder)
+    real = LearnedReward.__call__
+
+    def watched(self, completions, prompt_ids, episode_ids, **columns):
+        scores = real(self, completions, prompt_ids, episode_ids, **columns)
+        seen.extend(zip(prompt_ids, episode_ids, scores, strict=True))
+        return scores
+
+    monkeypatch.setattr(LearnedReward, "__call__", watched)
+    environment = f"{start / 'mine.py'}:Vowels"
+    run = short(start, tmp_path / "out", environment=environment, reward_model=str(folder), reward_weights=(2.0, 0.5))
+    execute(replace(run, steps=1), Silent())
+    tokenizer = load_tokenizer(source)
+    rows = read_run(tmp_path / "out").rollouts(0)
+    assert len(seen) == len(rows) == 9
+    for row, (_, ids, score) in zip(rows, seen, strict=True):
+        assert tokenizer.decode(ids, skip_special_tokens=True).startswith(row["completion"])
+        assert row["reward_model"] == pytest.approx(score)
+        assert row["reward"] == pytest.approx(2 * row["Vowels"] + 0.5 * score)
+    assert any("?" in row["completion"] for row in rows), "what the environment said is part of it"
+
+
 def test_an_evaluation_plays_too(start, tmp_path, capsys) -> None:
     model = str(start / "sft" / "final")
     exam = Exam(data="task:guess", environment="guess", max_new_tokens=4, size=40, temperature=1.0)
@@ -149,8 +187,10 @@ def test_an_evaluation_plays_too(start, tmp_path, capsys) -> None:
 
 WRONG = [
     (["sft", "--data", "task:guess"], "sft learns from demonstrations and draws nothing that could be answered"),
-    (["grpo", "--data", "task:guess", "--staleness", "1"], "drawn in turn with training. Fix: --staleness 0"),
-    (["grpo", "--data", "task:guess", "--reward-model", "m"], "a learned reward reads one answer"),
+    (
+        ["grpo", "--data", "task:guess", "--staleness", "1", "--in-flight", "continue"],
+        "when an environment answers would decide which weights draw the next turn. Fix: --in-flight finish",
+    ),
     (["grpo", "--data", "task:guess", "--environment", "gues"], "--environment gues: Did you mean guess?"),
     (["grpo", "--data", "task:guess", "--max-turns", "0"], "--max-turns is 0; wanted at least 1"),
     (["grpo", "--data", "task:guess", "--reward-weights", "1", "1"], "--reward-weights has 2 values for 1 rewards"),

@@ -1,13 +1,15 @@
-"""Environments by name: one that comes with oneloop, `file.py:Class` or `package.module:Class`."""
+"""Environments by name: one that comes with oneloop, `file.py:Class`, `package.module:Class`, or `gymnasium:ID`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
 from importlib import import_module
 from typing import Any
 
+from oneloop.environments import gymnasium_text
 from oneloop.errors import ConfigError
 from oneloop.rewards.load import found, split_spec
 
@@ -40,10 +42,14 @@ def load_environment(spec: str) -> NamedEnvironment:
                 "file.py:Class or package.module:Class"
             )
         return NamedEnvironment(spec, getattr(import_module(f"oneloop.environments.{spec}"), BUILT_IN[spec]))
+    if spec.startswith(gymnasium_text.SCHEME):
+        return NamedEnvironment(*gymnasium_text.registered(spec, FLAG))
     _, name = split_spec(spec, FLAG, "Class")
     make = found(spec, FLAG, "Class")
     if not callable(make):
         raise ConfigError(f"{FLAG} {spec}: {name} is a {type(make).__name__}; wanted a class, or a function that makes")
+    if gymnasium_text.is_gymnasium(make):
+        return NamedEnvironment(name, gymnasium_text.of_class(make, f"{FLAG} {spec}"))
     if isinstance(make, type):
         lacks = [method for method in METHODS if not callable(getattr(make, method, None))]
         if lacks:
@@ -51,4 +57,5 @@ def load_environment(spec: str) -> NamedEnvironment:
                 f"{FLAG} {spec}: {name} has no method {lacks[0]!r}. Fix: def reset(self, row) and def step(self, "
                 "completion), as docs/environments.md says"
             )
-    return NamedEnvironment(name, make)
+        return NamedEnvironment(name, make)
+    return NamedEnvironment(name, partial(gymnasium_text.perhaps_text, make))

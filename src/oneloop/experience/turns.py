@@ -23,6 +23,7 @@ from oneloop.seeds import named_seed
 from oneloop.types import Completion, Prompt, Reward, Sampling, Step, StopReason, Trajectory, Turn
 
 Ids = tuple[int, ...]
+Opened = Callable[[Sampling, int], AbstractContextManager[Turns]]
 MOST_ALIVE = 640
 """Episodes whose environments exist at the same time. The built-in engine draws at most 512 rows together, so that some
 are ready whenever it has room; and an environment is a thread."""
@@ -86,10 +87,21 @@ class Episodes:
 
     name: str
     scene: Callable[[], Scene]
-    opened: Callable[[Sampling, int], AbstractContextManager[Turns]]
+    opened: Opened
     language: Language
     budget: Budget
     on_error: Literal["stop", "unscored"] = "stop"
+    opened_beside: Opened | None = None
+    """As `opened`, drawn while the trainer goes on; None: the engine does not."""
+
+    def beside(self, requests: Sequence[Request], sampling: Sampling) -> Drawn:
+        """Drawn while the trainer goes on.
+
+        Raises: ConfigError where the engine does not.
+        """
+        if self.opened_beside is None:
+            raise ConfigError("the engine draws no episodes beside the training. Fix: --staleness 0")
+        return replace(self, opened=self.opened_beside)(requests, sampling, lambda index, item: None)
 
     def __call__(self, requests: Sequence[Request], sampling: Sampling, ended: Ended) -> Drawn:
         rows = [_Episode(request, self.scene(), self.language) for request in requests]
@@ -208,7 +220,7 @@ class _Playing:
             self._start()
 
     def _start(self) -> None:
-        """Environments of further groups, as those of others are over: of whole ones, whose prompt is then read once."""
+        """Environments of further groups, as others are over: of whole groups, whose prompt is then read once."""
         while self._left and (self._begun == len(self.over) or self._fits(len(self._left[0]))):
             for number in self._left.popleft():
                 row = self._rows[number]
@@ -269,8 +281,8 @@ class _Playing:
         )
         if episodes.on_error == "stop":
             raise ConfigError(
-                f"environment {episodes.name}, row {row.request.prompt.id}: {what}. Fix: a lower --max-new-tokens, or a "
-                "larger --max-episode-tokens"
+                f"environment {episodes.name}, row {row.request.prompt.id}: {what}. "
+                "Fix: a lower --max-new-tokens, or a larger --max-episode-tokens"
             )
         row.prompt = ()  # its record is the row's own prompt: this one fits no model
         self._failed(number, EnvironmentFailed(what))
