@@ -1,4 +1,6 @@
-"""Environments by name: one that comes with oneloop, `file.py:Class`, `package.module:Class`, or `gymnasium:ID`."""
+"""Environments by name: one that comes with oneloop, `file.py:Class`, `package.module:Class`, or one of another package,
+`gymnasium:ID` or `verifiers:ID`.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from functools import partial
 from importlib import import_module
 from typing import Any
 
-from oneloop.environments import gymnasium_text
+from oneloop.environments import gymnasium_text, verifiers
 from oneloop.errors import ConfigError
 from oneloop.rewards.load import found, split_spec
 
@@ -26,6 +28,8 @@ class NamedEnvironment:
     name: str
     make: Callable[[], Any]
     """One for each rollout."""
+    close: Callable[[], Any] | None = None
+    """Ends what they have in common, when no more are played; it may be async."""
 
 
 def load_environment(spec: str) -> NamedEnvironment:
@@ -42,6 +46,11 @@ def load_environment(spec: str) -> NamedEnvironment:
                 "file.py:Class or package.module:Class"
             )
         return NamedEnvironment(spec, getattr(import_module(f"oneloop.environments.{spec}"), BUILT_IN[spec]))
+    if spec.startswith(verifiers.SCHEME):
+        from oneloop.environments.verifiers.loaded import loaded  # noqa: PLC0415  an extra, and slow to load
+
+        of = loaded(spec, FLAG)
+        return NamedEnvironment(of.name, of.make, of.close)
     if spec.startswith(gymnasium_text.SCHEME):
         return NamedEnvironment(*gymnasium_text.registered(spec, FLAG))
     _, name = split_spec(spec, FLAG, "Class")

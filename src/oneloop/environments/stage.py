@@ -42,6 +42,7 @@ class Stage:
 
     def __init__(self, environment: NamedEnvironment, timeout: float) -> None:
         self.name, self.make, self.timeout = environment.name, environment.make, timeout
+        self._ends = environment.close
         self.free = BoundedSemaphore(AT_ONCE)
         self.closings = Closings(timeout)
         self._abandoned = 0
@@ -74,8 +75,11 @@ class Stage:
             raise error
 
     def close(self) -> None:
-        """Waits for environments that are closing, as long as one call may take."""
+        """Waits for environments that are closing, and then for what they have in common, as long as a call may take."""
         self.closings.finish()
+        if self._ends is not None:
+            self.closings.add(Caller("environment"), _Call(self, self._ends))
+            self.closings.finish()
         if self._loop is not None:
             (loop, thread), self._loop = self._loop, None
             loop.call_soon_threadsafe(loop.stop)

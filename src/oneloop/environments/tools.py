@@ -24,7 +24,7 @@ from oneloop.errors import ConfigError
 from oneloop.types import Step
 
 Tool = Callable[..., Any]
-_CALL = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)
+CALL = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)
 _KINDS: Mapping[Any, str] = {str: "string", int: "integer", float: "number", bool: "boolean"}
 
 
@@ -56,7 +56,7 @@ class ToolEnvironment:
 
     def step(self, completion: str) -> Step | Awaitable[Step]:
         """Sync tools run in the environment's own thread, and hold up nobody; where one is async, all are awaited."""
-        calls = _CALL.findall(completion)
+        calls = CALL.findall(completion)
         if not calls:
             return Step(terminated=True)
         said = [self._called(call) for call in calls]
