@@ -1,5 +1,5 @@
-"""Environments by name: one that comes with oneloop, `file.py:Class`, `package.module:Class`, or one of another package,
-`gymnasium:ID` or `verifiers:ID`.
+"""Environments by name: one that comes with oneloop, `file.py:Class`, `package.module:Class`, or one of another
+package, `gymnasium:ID` or `verifiers:ID`.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ class Stage:
             raise error
 
     def close(self) -> None:
-        """Waits for environments that are closing, and then for what they have in common, as long as a call may take."""
+        """Waits for environments that are closing, then for what they have in common, as long as a call may take."""
         self.closings.finish()
         if self._ends is not None:
             self.closings.add(Caller("environment"), _Call(self, self._ends))

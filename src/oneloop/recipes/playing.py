@@ -40,12 +40,7 @@ class Play:
 
     def draw(self, engine: RolloutEngine, text: Text, context: int | None) -> Episodes:
         """Raises: ConfigError where nothing bounds an episode."""
-        most = shortest(context, self.max_episode_tokens)
-        if most is None:
-            raise ConfigError(
-                "the model does not say how long its context is, so that an episode would have no end. "
-                "Fix: --max-episode-tokens 4096"
-            )
+        most = bounded_by(context, self.max_episode_tokens)
         return Episodes(
             name=self.stage.name,
             scene=self.stage.scene,
@@ -63,6 +58,17 @@ class Play:
 def shortest(*bounds: int | None) -> int | None:
     """Of limits, where 0 and None are none."""
     return min(filter(None, bounds), default=None)
+
+
+def bounded_by(context: int | None, most: int) -> int:
+    """Tokens of an episode with its prompt. Raises: ConfigError where nothing bounds it."""
+    bound = shortest(context, most)
+    if bound is None:
+        raise ConfigError(
+            "the model does not say how long its context is, so that an episode would have no end. "
+            "Fix: --max-episode-tokens 4096"
+        )
+    return bound
 
 
 def play_of(run: Run, stage: Stage | None, weights: Sequence[float] = ()) -> Play | None:

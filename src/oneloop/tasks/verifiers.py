@@ -11,7 +11,7 @@ from oneloop.errors import ConfigError
 from oneloop.tasks.task import Row, Split
 
 HELD_OUT = 5
-"""Every so-manieth task is a test's. By its number: many have the same prompt, and small sets have some too."""
+"""One task of so many is held out, by its number: many have the same prompt, and small sets have some too."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class VerifiersTask:
     spec: str
 
     def prompts(self, count: int, seed: int, split: Split) -> list[Row]:
-        """Rows with `prompt`, for people, and `task`, the number that the environment finds the task by. In their order:
-        a seed changes nothing.
+        """Rows with `prompt`, for people, and `task`, the number that the environment finds the task by. In their
+        order: a seed changes nothing.
         """
         from oneloop.environments.verifiers.loaded import loaded  # noqa: PLC0415  needs the package
 

@@ -1,7 +1,7 @@
 """What asks the policy where a taskset has no program of its own: verifiers' chat loop, in this process.
 
-The loop that comes with verifiers is a script that is started for every episode; the one that it takes where nobody says,
-`bash`, gives the model a shell on this machine besides. This one has the task's tools and no other.
+The loop that comes with verifiers is a script that is started for every episode; the one that it takes where nobody
+says, `bash`, gives the model a shell besides. This one has the task's tools and no other.
 
 Imported by verifiers, as the plugin `oneloop-chat`.
 """
