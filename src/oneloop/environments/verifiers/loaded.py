@@ -146,13 +146,23 @@ def _loaded(spec: str, flag: str) -> Loaded:
     except ModuleNotFoundError as error:
         raise ConfigError(f"{words}: {error}. Fix: install the package that has it") from error
     except Exception as error:  # of its own making: a taskset's constructor, a configuration that does not fit
-        raise ConfigError(f"{words}: {described(error)}") from error
+        raise ConfigError(f"{words}: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """In one line: pydantic's has several, and an address."""
+    if not callable(wrong := getattr(error, "errors", None)):
+        return described(error)
+    return "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in wrong())  # pyright: ignore[reportGeneralTypeIssues]
 
 
 def _of_object(ident: str, flag: str, words: str) -> Any:
     import verifiers.v1 as vf  # noqa: PLC0415
 
-    value = found(ident, flag, "NAME")
+    try:
+        value = found(ident, flag, "NAME")
+    except ConfigError as error:
+        raise ConfigError(str(error).replace(f"{flag} {ident}", words, 1)) from error
     value = value() if callable(value) and not isinstance(value, vf.Env) else value
     if isinstance(value, vf.EnvConfig):
         value = vf.load_environment(value)
