@@ -352,6 +352,7 @@ def test_a_scene_has_no_thread_before_it_is_asked() -> None:
 
 WRONG = [
     ("calclator", "Did you mean calculator?"),
+    ("mine.py", "that is a file; wanted a class in it. Fix: --environment mine.py:Class"),
     ("mine.py:", "wanted file.py:Class or package.module:Class"),
     ("gone.py:Mine", "no file gone.py"),
     ("mine.py:Mime", "Did you mean 'Mine'?"),

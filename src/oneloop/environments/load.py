@@ -37,13 +37,15 @@ def load_environment(spec: str) -> NamedEnvironment:
 
     Raises: ConfigError that names the part of `spec` that is wrong.
     """
+    if spec.endswith(".py"):
+        raise ConfigError(f"{FLAG} {spec}: that is a file; wanted a class in it. Fix: {FLAG} {spec}:Class")
     if ":" not in spec:
         if spec not in BUILT_IN:
             near = get_close_matches(spec, BUILT_IN, 1)
             hint = f"Did you mean {near[0]}? " if near else ""
             raise ConfigError(
                 f"{FLAG} {spec}: {hint}Those that come with oneloop are {', '.join(BUILT_IN)}; your own is named "
-                "file.py:Class or package.module:Class"
+                "file.py:Class or package.module:Class, and there are gymnasium:ID and verifiers:ID"
             )
         return NamedEnvironment(spec, getattr(import_module(f"oneloop.environments.{spec}"), BUILT_IN[spec]))
     if spec.startswith(verifiers.SCHEME):
