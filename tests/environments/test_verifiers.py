@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from oneloop.environments import Stage, load_environment
+from oneloop.environments import Stage, environment_of, load_environment
 from oneloop.environments.verifiers.wire import answer, begins, plain, same
 from oneloop.errors import ConfigError, EnvironmentFailed
 from oneloop.tasks.named import is_played, is_task, named_task
@@ -153,6 +153,15 @@ def test_one_that_python_made(stage, tmp_path, monkeypatch) -> None:
         assert scene.step("4")().reward == 1.5
     with pytest.raises(ConfigError, match="it is a int; wanted an Env or an EnvConfig of verifiers"):
         load_environment("verifiers:mine.py:seven")
+
+
+def test_one_that_python_has(stage) -> None:
+    env = load_environment("verifiers:oneloop_sums").make()._origin.env
+    named = environment_of(env, "ignored", "environment = python:oneloop_sums")
+    place = Stage(named, 400.0)
+    scene, _ = begun(place, 2)
+    assert named.name == "oneloop_sums" and scene.step("4")().reward == 1.5
+    place.close()
 
 
 NAMES = [

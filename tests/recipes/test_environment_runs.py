@@ -244,6 +244,34 @@ def test_a_reward_may_not_be_called_like_the_environment(start) -> None:
         check_parts(run.environment, [NamedReward("guess", len)])
 
 
+def test_python_may_hand_over_the_class(monkeypatch) -> None:
+    """Its description stands in the run; without the class the run says what to hand over again."""
+    from oneloop import fitting
+    from oneloop.environments.guess import Guess
+    from oneloop.recipes.given import NOTHING
+    from oneloop.recipes.inputs import read_environment
+
+    class Reached(Exception): ...
+
+    seen = []
+
+    def execute(run, watcher, given, ranks):
+        seen.append((run, given))
+        raise Reached
+
+    monkeypatch.setattr(fitting, "execute", execute)
+    with pytest.raises(Reached):
+        fitting.fit("grpo", model="scratch:tiny", data="task:guess", environment=Guess, quiet=True)
+    run, given = seen[0]
+    assert run.environment == "python:oneloop.environments.guess.Guess" and given.environment is Guess
+    stage = read_environment(run, "prompts", (), given.environment)
+    assert stage.name == "Guess" and stage.make is Guess
+    with pytest.raises(ConfigError, match=r"^environment = .* was handed over in Python"):
+        NOTHING.check(run)
+    with pytest.raises(ConfigError, match=r"^environment = python:.*: int is a int; wanted a class"):
+        read_environment(replace(run, environment="python:int"), "prompts", (), 7)
+
+
 def test_the_longest_answer_is_of_all_turns(start) -> None:
     """What DAPO punishes and Dr. GRPO divides by is the budget of an episode."""
     from oneloop.recipes.resolve import resolved

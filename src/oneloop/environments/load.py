@@ -56,16 +56,31 @@ def load_environment(spec: str) -> NamedEnvironment:
     if spec.startswith(gymnasium_text.SCHEME):
         return NamedEnvironment(*gymnasium_text.registered(spec, FLAG))
     _, name = split_spec(spec, FLAG, "Class")
-    make = found(spec, FLAG, "Class")
+    return environment_of(found(spec, FLAG, "Class"), name, f"{FLAG} {spec}")
+
+
+def environment_of(make: Any, name: str, words: str) -> NamedEnvironment:
+    """Of a class, a function that makes environments, or an `Env` of verifiers.
+
+    Args:
+        words: how it was named, for messages.
+
+    Raises: ConfigError for anything else.
+    """
+    if verifiers.is_verifiers(make):
+        from oneloop.environments.verifiers.loaded import Loaded  # noqa: PLC0415  an extra
+
+        of = Loaded(make)
+        return NamedEnvironment(of.name, of.make, of.close)
     if not callable(make):
-        raise ConfigError(f"{FLAG} {spec}: {name} is a {type(make).__name__}; wanted a class, or a function that makes")
+        raise ConfigError(f"{words}: {name} is a {type(make).__name__}; wanted a class, or a function that makes")
     if gymnasium_text.is_gymnasium(make):
-        return NamedEnvironment(name, gymnasium_text.of_class(make, f"{FLAG} {spec}"))
+        return NamedEnvironment(name, gymnasium_text.of_class(make, words))
     if isinstance(make, type):
         lacks = [method for method in METHODS if not callable(getattr(make, method, None))]
         if lacks:
             raise ConfigError(
-                f"{FLAG} {spec}: {name} has no method {lacks[0]!r}. Fix: def reset(self, row) and def step(self, "
+                f"{words}: {name} has no method {lacks[0]!r}. Fix: def reset(self, row) and def step(self, "
                 "completion), as docs/environments.md says"
             )
         return NamedEnvironment(name, make)

@@ -31,12 +31,13 @@ class Given:
     tokenizer: Any = None
     rows: Table | None = None
     eval_rows: Table | None = None
+    environment: Any = None
     functions: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     """Reward functions by their description."""
 
     def check(self, run: Run) -> None:
         """Raises: ConfigError for a setting that only Python could give, and did not."""
-        there = {"model": self.model, "data": self.rows, "eval_data": self.eval_rows}
+        there = {"model": self.model, "data": self.rows, "eval_data": self.eval_rows, "environment": self.environment}
         missing = [name for name, value in there.items() if getattr(run, name).startswith(MARK) and value is None]
         missing += [
             name

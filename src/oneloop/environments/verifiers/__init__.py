@@ -7,4 +7,15 @@ is given the address of an `Endpoint` in this process, and each of its requests 
     step    answer the request, wait for the next one, or for the end     what stands behind the answer, and the reward
 """
 
+from __future__ import annotations
+
+import sys
+from typing import Any
+
 SCHEME = "verifiers:"
+
+
+def is_verifiers(value: Any) -> bool:
+    """Whether it is an environment of verifiers: whoever made it has loaded the package."""
+    kind = getattr(sys.modules.get("verifiers.v1"), "Env", None)
+    return kind is not None and isinstance(value, kind)

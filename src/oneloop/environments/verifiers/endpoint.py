@@ -32,10 +32,10 @@ class Endpoint:
     async def start(self) -> None:
         application = web.Application(client_max_size=MOST)
         application.router.add_post("/v1/chat/completions", self._completed)
-        self._runner = web.AppRunner(application)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
-        self.address = f"http://127.0.0.1:{self._runner.addresses[0][1]}/v1"
+        runner = self._runner = web.AppRunner(application)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        self.address = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
 
     async def stop(self) -> None:
         if self._runner is not None:
