@@ -144,7 +144,7 @@ def _loaded(spec: str, flag: str) -> Loaded:
     except ConfigError:
         raise
     except ModuleNotFoundError as error:
-        raise ConfigError(f"{words}: {error}. Fix: install the package that has it") from error
+        raise ConfigError(f"{words}: {str(error).rstrip('.')}. Fix: install the package that has it") from error
     except Exception as error:  # of its own making: a taskset's constructor, a configuration that does not fit
         raise ConfigError(f"{words}: {_reason(error)}") from error
 
