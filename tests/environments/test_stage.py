@@ -187,6 +187,11 @@ def test_an_episode_begins_with_messages(opening, words) -> None:
         scene(Silent).reset({}, 0)()
 
 
+def test_a_function_may_make_what_is_no_environment() -> None:
+    with pytest.raises(EnvironmentFailed, match="reset raised TypeError: mine made None; wanted an object with reset"):
+        scene(lambda: None).reset({}, 0)()
+
+
 def test_a_constructor_may_fail_too() -> None:
     with pytest.raises(EnvironmentFailed, match="reset raised ZeroDivisionError"):
         scene(lambda: 1 / 0).reset({}, 0)()
@@ -358,6 +363,8 @@ WRONG = [
     ("mine.py:Mime", "Did you mean 'Mine'?"),
     ("mine.py:Lacks", "Lacks has no method 'step'"),
     ("mine.py:SEVEN", "SEVEN is a int; wanted a class"),
+    ("mine.py:Board", "Board is made without arguments: missing a required argument: 'size'. Fix: defaults for them"),
+    ("mine.py:Odd", "Odd.reset is given the row: too many positional arguments. Fix: def reset(self, row), or"),
     ("oneloop.nothing:Mine", "--environment oneloop.nothing:Mine: importing oneloop.nothing raised"),
 ]
 
@@ -366,6 +373,7 @@ WRONG = [
 def test_a_wrong_name_says_what_is_wrong(spec, words, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     text = "class Mine:\n    def reset(self, row): ...\n    def step(self, completion): ...\n"
+    text += "class Board(Mine):\n    def __init__(self, size): ...\nclass Odd(Mine):\n    def reset(self): ...\n"
     (tmp_path / "mine.py").write_text(text + "class Lacks:\n    def reset(self, row): ...\nSEVEN = 7\n")
     assert load_environment("mine.py:Mine").name == "Mine"
     with pytest.raises(ConfigError) as caught:

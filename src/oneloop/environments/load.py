@@ -4,11 +4,13 @@ package, `gymnasium:ID` or `verifiers:ID`.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
 from importlib import import_module
+from types import FunctionType
 from typing import Any
 
 from oneloop.environments import gymnasium_text, verifiers
@@ -83,5 +85,29 @@ def environment_of(make: Any, name: str, words: str) -> NamedEnvironment:
                 f"{words}: {name} has no method {lacks[0]!r}. Fix: def reset(self, row) and def step(self, "
                 "completion), as docs/environments.md says"
             )
+        _check_signatures(make, name, words)
         return NamedEnvironment(name, make)
     return NamedEnvironment(name, partial(gymnasium_text.perhaps_text, make))
+
+
+def _check_signatures(kind: type, name: str, words: str) -> None:
+    """Raises: ConfigError for a class that cannot be made, or begun, by what a run gives it."""
+    try:
+        inspect.signature(kind).bind()
+    except TypeError as error:
+        raise ConfigError(
+            f"{words}: {name} is made without arguments: {error}. Fix: defaults for them, or a function that makes one"
+        ) from error
+    except ValueError:  # some compiled classes do not tell
+        return
+    reset = inspect.getattr_static(kind, "reset")
+    if not isinstance(reset, FunctionType):
+        return
+    signature = inspect.signature(reset)
+    seed = {"seed": 0} if "seed" in signature.parameters else {}
+    try:
+        signature.bind(None, {}, **seed)
+    except TypeError as error:
+        raise ConfigError(
+            f"{words}: {name}.reset is given the row: {error}. Fix: def reset(self, row), or reset(self, row, seed)"
+        ) from error

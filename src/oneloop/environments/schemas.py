@@ -80,8 +80,7 @@ def _fits(kind: Mapping[str, Any], value: Any) -> bool:
         return value in kind["enum"]
     if (isinstance(value, bool) and kind["type"] != "boolean") or not isinstance(value, _TYPES[kind["type"]]):
         return False
-    items = kind.get("items")
-    return items is None or all(_fits(items, one) for one in list(value))
+    return not isinstance(value, list) or "items" not in kind or all(_fits(kind["items"], one) for one in value)
 
 
 def _words(kind: Mapping[str, Any]) -> str:

@@ -16,7 +16,7 @@ from time import monotonic
 from typing import Any
 
 from oneloop.environments.closing import Closings
-from oneloop.environments.load import NamedEnvironment
+from oneloop.environments.load import METHODS, NamedEnvironment
 from oneloop.errors import EnvironmentFailed
 from oneloop.rewards.blame import described
 from oneloop.rewards.guarded import Caller, Given, undisturbed
@@ -103,7 +103,9 @@ class Scene:
         """
 
         def begun() -> Any:
-            self._environment = self._stage.make()
+            self._environment = made = self._stage.make()
+            if not all(callable(getattr(made, method, None)) for method in METHODS):
+                raise TypeError(f"{self._stage.name} made {short(made)}; wanted an object with reset and step")
             seeded = "seed" in inspect.signature(self._environment.reset).parameters
             # episodes of a group are of one row, whose lists and dicts each may use up
             return self._environment.reset(deepcopy(dict(row)), **({"seed": seed} if seeded else {}))

@@ -204,7 +204,8 @@ def _seated(seat: Any, *, here: bool) -> Any:
     if seat.harness is not None:
         return seat
     place = {"runtime": vf.SubprocessConfig()} if here and "runtime" not in seat.model_fields_set else {}
-    return seat.model_copy(update={"harness": vf.HarnessConfig(id=PLUGIN), **place})
+    program = vf.HarnessConfig.model_validate({"id": PLUGIN})
+    return seat.model_copy(update={"harness": program, **place})
 
 
 def _value(text: str) -> Any:
