@@ -74,14 +74,14 @@ def rows_words(rows: Table) -> str:
     return f"{MARK}{len(rows)} rows, sha256 {content(rows)[:16]}"
 
 
-def function_words(function: Callable[..., Any]) -> str:
-    """Where a function was defined; of an object, its class."""
+def function_words(function: Any) -> str:
+    """Where a function or a class was defined; of an object, its class."""
     inner = getattr(function, "func", function)  # functools.partial
     named = inner if hasattr(inner, "__qualname__") else type(inner)
     return f"{MARK}{named.__module__}.{named.__qualname__}"
 
 
-def function_name(function: Callable[..., Any]) -> str:
+def function_name(function: Any) -> str:
     """The name under which its values are logged."""
     inner = getattr(function, "func", function)
     return getattr(inner, "__name__", type(inner).__name__)
