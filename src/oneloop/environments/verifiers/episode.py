@@ -68,6 +68,8 @@ class Episode:
             self._origin.forget(trace)
         if self._running is not None:
             self._running.cancel()
+            if self._answer is not None and not self._answer.done():  # the server waits for its handlers
+                self._answer.set_exception(Refused("the episode is over"))
             with suppress(asyncio.CancelledError, Exception):
                 await self._running
 
