@@ -70,19 +70,10 @@ def _check_environment(run: Run) -> None:
     if not run.environment:
         return
     asked = f"--environment {run.environment}"
-    if run.staleness:
+    if run.in_flight == "continue":
         raise ConfigError(
-            f"{asked} with --staleness {run.staleness}: episodes of several turns are drawn in turn with training. "
-            "Fix: --staleness 0"
-        )
-    if run.reward_model:
-        raise ConfigError(
-            f"{asked} with --reward-model: a learned reward reads one answer, and no conversation. Fix: leave one out"
-        )
-    if run.ranks > 1 and run.engine != "builtin":
-        raise ConfigError(
-            f"{asked} with --ranks {run.ranks} and --engine {run.engine}: ranks ask a server in step, and their "
-            "episodes have different numbers of turns. Fix: --engine builtin"
+            f"{asked} with --in-flight continue: when an environment answers would decide which weights draw the next "
+            "turn. Fix: --in-flight finish"
         )
 
 

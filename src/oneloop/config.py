@@ -71,8 +71,9 @@ class Run:
     """When a reward function or an environment raises, hangs, dies or gives no number: stop the run, or train without
     those samples (counted; more than 10 % of 20 steps' samples still stop it)."""
     environment: str = ""
-    """Environment that answers the model in several turns and gives rewards: file.py:Class, package.module:Class, or
-    one that comes with oneloop, such as calculator: docs/environments.md. --reward is then optional."""
+    """Environment that answers the model in several turns and gives rewards: file.py:Class, package.module:Class,
+    gymnasium:ID, verifiers:ID, or one that comes with oneloop, such as calculator: docs/environments.md. --reward is
+    then optional."""
     max_turns: int = MAX_TURNS
     """With --environment: most turns of the model in an episode, each of at most --max-new-tokens."""
     max_episode_tokens: int = 0

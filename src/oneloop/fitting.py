@@ -59,7 +59,8 @@ def fit(
         tokenizer: of a loaded model.
         out: run folder to create; runs/NAME where it is left out.
         quiet: show nothing. `observer` shows what it likes instead.
-        settings: any other setting of `oneloop train` by its name: steps=200, group_size=16, resume=True. With
+        settings: any other setting of `oneloop train` by its name: steps=200, group_size=16, resume=True. `environment`
+            may be a class, a function that makes environments, or an `Env` of verifiers, beside a name. With
             env="CartPole-v1" an agent is trained, and model, data and rewards are left out. A value whose pieces are
             your own keeps them; one with a name takes the environment's, as on the command line.
 
@@ -93,6 +94,11 @@ def fit(
         words |= _weights([weight for _, weight in weighted], settings)
     if eval_reward is not None:
         words["eval_reward"] = [_reward_words(one, functions, "eval_reward") for one in _listed(eval_reward)]
+    environment = settings.get("environment")
+    if environment is None or isinstance(environment, str):
+        environment = None
+    else:
+        words["environment"] = function_words(environment)
     plain = {name: list(setting) if isinstance(setting, tuple) else setting for name, setting in settings.items()}
     run = replace(run, **from_table({**plain, **words}, "oneloop.fit"))
     run = replace(run, set=with_preset(env, run.algorithm, run.set)) if env else run
@@ -102,6 +108,7 @@ def fit(
         tokenizer=tokenizer,
         rows=rows,
         eval_rows=eval_rows,
+        environment=environment,
         functions=functions,
     )
     with (

@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from oneloop.environments import NamedEnvironment, Stage, Step, load_environment, stage
+from oneloop.environments import NamedEnvironment, Stage, Step, closing, load_environment, stage
+from oneloop.environments.closing import Closings
 from oneloop.errors import ConfigError, EnvironmentFailed
 
 HELLO = [{"role": "user", "content": "hello"}]
@@ -188,6 +189,11 @@ def test_an_episode_begins_with_messages(opening, words) -> None:
         scene(Silent).reset({}, 0)()
 
 
+def test_a_function_may_make_what_is_no_environment() -> None:
+    with pytest.raises(EnvironmentFailed, match="reset raised TypeError: mine made None; wanted an object with reset"):
+        scene(lambda: None).reset({}, 0)()
+
+
 def test_a_constructor_may_fail_too() -> None:
     with pytest.raises(EnvironmentFailed, match="reset raised ZeroDivisionError"):
         scene(lambda: 1 / 0).reset({}, 0)()
@@ -205,10 +211,10 @@ async def sleeping(completion):
 @pytest.mark.parametrize("answer", [endless, sleeping])
 def test_a_hang_ends_after_its_time_and_leaves_no_thread(answer) -> None:
     made = answering(answer)
-    made._stage.timeout = 0.1
+    made._stage.timeout, thread = 0.1, made._caller._thread
     with pytest.raises(EnvironmentFailed, match=r"^step was not done after 0.1 s.*--reward-timeout"):
         made.step("x")()
-    assert not made._caller._thread.is_alive()
+    assert not thread.is_alive()
 
 
 def test_a_hang_that_nothing_can_end_is_left_behind_and_too_many_end_the_run(monkeypatch) -> None:
@@ -234,32 +240,133 @@ def test_a_hang_that_nothing_can_end_is_left_behind_and_too_many_end_the_run(mon
         free.set()
 
 
-def test_closing_is_called_once() -> None:
-    closed = []
+class Closing(Echo):
+    """Tells `closed` of the thread that closes it."""
 
-    class Closing(Echo):
+    def __init__(self, closed):
+        self.closed = closed
+
+    def close(self):
+        self.closed.append(threading.get_ident())
+
+
+def test_closing_is_called_once_in_the_environments_thread_and_waited_for() -> None:
+    closed, threads = [], []
+
+    class Slow(Closing):
+        def reset(self, row):
+            threads.append(threading.get_ident())
+            return HELLO
+
         def close(self):
-            closed.append(threading.get_ident())
+            time.sleep(0.2)
+            super().close()
             raise ValueError("nobody hears this")
 
-    made = scene(Closing)
+    place = Stage(NamedEnvironment("mine", lambda: Slow(closed)), 20.0)
+    for made in (place.scene(), place.scene()):
+        made.reset({}, 0)()
+        made.leave()
+        made.leave()
+    place.close()
+    assert sorted(closed) == sorted(threads) and len(set(threads)) == 2
+
+
+def test_closing_may_be_async() -> None:
+    closed = []
+
+    class Later(Closing):
+        async def close(self):
+            await asyncio.sleep(0.05)
+            super().close()
+
+    place = Stage(NamedEnvironment("mine", lambda: Later(closed)), 20.0)
+    made = place.scene()
     made.reset({}, 0)()
     made.leave()
+    place.close()
+    assert len(closed) == 1
+
+
+@pytest.mark.parametrize("answer", [endless, sleeping])
+def test_what_was_over_its_time_is_closed_too(answer) -> None:
+    closed = []
+
+    class Hangs(Closing):
+        def step(self, completion):
+            return answer(completion)
+
+    place = Stage(NamedEnvironment("mine", lambda: Hangs(closed)), 0.2)
+    made = place.scene()
+    made.reset({}, 0)()
+    with pytest.raises(EnvironmentFailed, match="was not done"):
+        made.step("x")()
+    place.closings = Closings(20.0)
     made.leave()
-    for _ in range(100):
-        if closed:
-            break
-        time.sleep(0.02)
-    assert len(closed) == 1 and closed[0] != threading.get_ident()
+    place.close()
+    assert len(closed) == 1
+
+
+def test_closing_is_not_waited_for_longer_than_a_call_may_take() -> None:
+    """And what hangs in it leaves no thread."""
+
+    class Hangs(Echo):
+        def close(self):
+            endless("")
+
+    place = Stage(NamedEnvironment("mine", Hangs), 0.3)
+    scenes = [place.scene() for _ in range(3)]
+    for made in scenes:
+        made.reset({}, 0)()
+    threads = [made._caller._thread for made in scenes]
+    for made in scenes:
+        made.leave()
+    place.close()
+    assert not any(thread.is_alive() for thread in threads)
+
+
+def test_many_that_close_wait_for_the_oldest(monkeypatch) -> None:
+    monkeypatch.setattr(closing, "MOST_CLOSING", 1)
+    closed, free = [], threading.Event()
+
+    class Waits(Closing):
+        def close(self):
+            free.wait(20)
+            super().close()
+
+    place = Stage(NamedEnvironment("mine", lambda: Waits(closed)), 20.0)
+    scenes = [place.scene() for _ in range(2)]
+    for made in scenes:
+        made.reset({}, 0)()
+    scenes[0].leave()
+    assert not closed, "the first returns at once"
+    threading.Timer(0.2, free.set).start()
+    scenes[1].leave()
+    assert closed, "the second waits until the first is done"
+    place.close()
+    assert len(closed) == 2
+
+
+def test_a_scene_has_no_thread_before_it_is_asked() -> None:
+    before = threading.active_count()
+    scenes = [scene(Echo) for _ in range(200)]
+    assert threading.active_count() == before
+    scenes[0].reset({}, 0)()
+    assert threading.active_count() == before + 1
+    for made in scenes:
+        made.leave()
 
 
 WRONG = [
     ("calclator", "Did you mean calculator?"),
+    ("mine.py", "that is a file; wanted a class in it. Fix: --environment mine.py:Class"),
     ("mine.py:", "wanted file.py:Class or package.module:Class"),
     ("gone.py:Mine", "no file gone.py"),
     ("mine.py:Mime", "Did you mean 'Mine'?"),
     ("mine.py:Lacks", "Lacks has no method 'step'"),
     ("mine.py:SEVEN", "SEVEN is a int; wanted a class"),
+    ("mine.py:Board", "Board is made without arguments: missing a required argument: 'size'. Fix: defaults for them"),
+    ("mine.py:Odd", "Odd.reset is given the row: too many positional arguments. Fix: def reset(self, row), or"),
     ("oneloop.nothing:Mine", "--environment oneloop.nothing:Mine: importing oneloop.nothing raised"),
 ]
 
@@ -268,6 +375,7 @@ WRONG = [
 def test_a_wrong_name_says_what_is_wrong(spec, words, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     text = "class Mine:\n    def reset(self, row): ...\n    def step(self, completion): ...\n"
+    text += "class Board(Mine):\n    def __init__(self, size): ...\nclass Odd(Mine):\n    def reset(self): ...\n"
     (tmp_path / "mine.py").write_text(text + "class Lacks:\n    def reset(self, row): ...\nSEVEN = 7\n")
     assert load_environment("mine.py:Mine").name == "Mine"
     with pytest.raises(ConfigError) as caught:

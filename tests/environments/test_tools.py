@@ -70,12 +70,51 @@ def test_a_schema_is_the_signature() -> None:
     assert [each["function"]["name"] for each in with_tools(multiply, later)().tools] == ["multiply", "later"]
 
 
+def test_a_docstring_tells_of_the_parameters() -> None:
+    def weather(city: str, days: int = 1, where: dict[str, float] | None = None, days_or_word: int | str = 0) -> str:
+        """Forecast of a city.
+
+        For a week at most.
+
+        Args:
+            city: its name,
+                in English.
+            days (int): from today on.
+
+        Returns:
+            what: it will be.
+        """
+        return city
+
+    function = schema_of(weather)["function"]
+    assert function["description"] == "Forecast of a city.\n\nFor a week at most."
+    assert function["parameters"]["properties"] == {
+        "city": {"type": "string", "description": "its name, in English."},
+        "days": {"type": "integer", "description": "from today on."},
+        "where": {"type": "object"},
+        "days_or_word": {"anyOf": [{"type": "integer"}, {"type": "string"}]},
+    }
+
+
+def test_methods_are_tools_too() -> None:
+    class Shop:
+        def price(self, item: str) -> str:
+            """What it costs."""
+            return f"{len(item)} coins"
+
+    made = with_tools(Shop().price)()
+    assert made.tools[0]["function"]["parameters"]["required"] == ["item"]
+    assert made.step(call('{"name": "price", "arguments": {"item": "pen"}}')).messages[0]["content"] == "3 coins"
+
+
 def test_calls_are_answered_one_by_one() -> None:
     first = '{"name": "multiply", "arguments": {"a": 3, "b": 4}}'
     second = '{"name": "later", "arguments": {"text": "x"}}'
     assert answers(call(first)) == ["12 m"]
     assert answers(f"let me see {call(first)}{call(second)}") == ["12 m", "X"]
     assert answers("it is 12") == [], "no call: the answer"
+    every = '{"name": "multiply", "arguments": {"a": 3, "b": 4.5, "unit": "s", "tags": null}}'
+    assert answers(call(every)) == ["13.5 s"], "null is what need not be given"
 
 
 @pytest.mark.parametrize(
@@ -83,7 +122,27 @@ def test_calls_are_answered_one_by_one() -> None:
     [
         ('{"name": "divide"}', "error: there is no tool 'divide'; there are multiply, later, broken, never"),
         ('{"name": "never", "arguments": {"text": "x"}}', "error: ValueError: not today"),
-        ('{"name": "multiply", "arguments": {"a": 3}}', "error: TypeError: multiply() missing 1 required"),
+        ('{"name": "multiply", "arguments": {"a": 3}}', "error: the argument 'b' is missing"),
+        (
+            '{"name": "multiply", "arguments": [3, 4]}',
+            "error: the arguments are [3, 4]; wanted an object with a, b, unit",
+        ),
+        ('{"name": "multiply", "arguments": {"a": "3", "b": 4}}', "error: the argument 'a' is '3'; wanted integer"),
+        ('{"name": "multiply", "arguments": {"a": true, "b": 4}}', "error: the argument 'a' is True; wanted integer"),
+        ('{"name": "multiply", "arguments": {"a": 3, "b": null}}', "error: the argument 'b' is None; wanted number"),
+        (
+            '{"name": "multiply", "arguments": {"a": 3, "b": 4, "unit": "k"}}',
+            "error: the argument 'unit' is 'k'; wanted o",
+        ),
+        (
+            '{"name": "multiply", "arguments": {"a": 3, "b": 4, "tags": [1]}}',
+            "error: the argument 'tags' is [1]; wanted ar",
+        ),
+        (
+            '{"name": "multiply", "arguments": {"a": 3, "b": 4, "c": 5}}',
+            "error: there is no argument 'c'; there are a, b",
+        ),
+        ('{"name": ["multiply"]}', "error: there is no tool ['multiply']; there are multiply"),
         ('{"name": "broken", "arguments": {"options": {}}}', "error: ValueError: no options"),
         ('{"name": "multiply", ', "error: JSONDecodeError"),
         ("[1]", "error: TypeError"),
@@ -111,7 +170,17 @@ def test_what_no_model_could_call_is_refused() -> None:
     def strange(a: bytes) -> str:
         """JSON has no bytes."""
 
-    for function, words in ((silent, "no docstring"), (untyped, "'a' has the type None"), (strange, "class 'bytes'")):
+    def many(*a: int) -> str:
+        """Takes as many as there are."""
+
+    def pair(a: tuple[int, str]) -> str:
+        """JSON has lists of one kind."""
+
+    refused = [
+        (silent, "no docstring"), (untyped, "'a' has the type None"), (strange, "class 'bytes'"),
+        (many, r"parameter '\*a: .*' cannot be given by name"), (pair, "'a' has the type tuple"),
+    ]  # fmt: skip
+    for function, words in refused:
         with pytest.raises(ConfigError, match=words):
             with_tools(function)
     with pytest.raises(ConfigError, match="a name of its own"):

@@ -9,6 +9,7 @@ import torch
 from oneloop.algorithms import ALGORITHMS, PPO, PolicyGradient
 from oneloop.batch import PolicyOutput
 from oneloop.errors import ConfigError, EnvironmentFailed
+from oneloop.experience import turns
 from oneloop.experience.episodes import Request, length_scalars, turn_scalars
 from oneloop.experience.pack import Row, collate
 from oneloop.experience.rollouts import Rollouts, _row
@@ -120,6 +121,9 @@ THREE = (
 """Ids by hand: 12 | 2 2 END | 4 | 0 0 END | 5 5 6 | 0 0 END."""
 
 
+OTHER = (OPENING, [Step(messages=[user("33")], reward=0.5), Step(messages=[user("1")], terminated=True)])
+
+
 def scored(items, weight=1.0, functions=None):
     return PlayedScorer("game", weight, functions)(items)
 
@@ -187,8 +191,8 @@ def test_a_sum_does_not_depend_on_how_it_is_spread() -> None:
 def test_functions_see_the_whole_text_and_lengths_of_actions() -> None:
     seen = []
 
-    def long(completions, completion_ids, answer):
-        seen.append((completions, completion_ids, answer))
+    def long(completions, completion_ids, episode_ids, answer):
+        seen.append((completions, completion_ids, answer, episode_ids))
         return [len(ids) / 10 for ids in completion_ids]
 
     functions = RewardScorer((NamedReward("long", long),))
@@ -196,6 +200,7 @@ def test_functions_see_the_whole_text_and_lengths_of_actions() -> None:
     assert item.reward.value == pytest.approx(0.75 + 0.9) and item.reward.parts == {"game": 0.75, "long": 0.9}
     assert seen[0][0] == [[{"role": "assistant", "content": "2240055600"}]]
     assert seen[0][1] == [[2, 2, END, 0, 0, END, 0, 0, END]] and seen[0][2] == [3]
+    assert seen[0][3] == [[2, 2, END, 4, 0, 0, END, 5, 5, 6, 0, 0, END]], "with what the environment said"
     rewards = collate([_row(item)]).rewards[0]
     assert rewards[[4, 8, 14]].tolist() == pytest.approx([0.25, -0.5, 1.9])
 
@@ -268,6 +273,47 @@ def test_a_failure_ends_the_run_or_leaves_its_sample_unscored() -> None:
     assert batch.mask.any(1).tolist() == [True, False, False], "nothing is learned from it"
 
 
+def test_first_messages_that_fit_no_model_are_a_failure_of_their_row() -> None:
+    long = (Step(messages=[user("123456789")]), [])
+    with pytest.raises(ConfigError, match="row 1: its first messages have 9 tokens, and with a turn of 3"):
+        drawn(THREE, long, tokens=11, turns=1)
+    fits, failed = scored(drawn(THREE, long, tokens=11, turns=1, on_error="unscored"))
+    assert fits.reward.value == 0.25
+    assert failed.reward.value is None and failed.completion.stop is StopReason.ERROR
+    assert "row 1, turn 0: its first messages have 9 tokens" in failed.reward.failures["game"]
+    assert failed.prompt.tokens == (1,), "the row's own prompt: a pass over the other would be beyond the context"
+
+
+def test_environments_begin_when_others_are_over(monkeypatch) -> None:
+    """By whole groups; what is drawn is the same, and in the same order."""
+    alive, most = set(), []
+
+    class Watched(Scripted):
+        def reset(self, row, seed):
+            alive.add(self)
+            most.append(len(alive))
+            return super().reset(row, seed)
+
+        def leave(self):
+            alive.discard(self)
+
+    scripts = [THREE, OTHER, THREE, THREE, OTHER, OTHER, THREE, OTHER]
+    asked = [replace(request, group=request.group // 2) for request in requests(len(scripts))]
+
+    def played(limit):
+        monkeypatch.setattr(turns, "MOST_ALIVE", limit)
+        waiting, draw = iter(scripts), episodes(scripts)
+        draw = replace(draw, scene=lambda: Watched(*next(waiting), []))
+        return draw(asked, Sampling(max_new_tokens=3), lambda index, item: None).trajectories
+
+    whole = played(100)
+    assert max(most) == 8
+    for limit, peak in ((4, 4), (1, 2)):
+        most.clear()
+        assert played(limit) == whole
+        assert max(most) == peak and len(most) == 8
+
+
 def test_a_hopeless_failure_ends_the_run_in_any_case() -> None:
     failed = EnvironmentFailed("17 threads hang")
     failed.hopeless = True
@@ -326,7 +372,6 @@ def test_each_turn_is_told_the_mean_advantage_of_its_own_tokens() -> None:
     assert [turn.advantage for turn in experience.report(batch).trajectories[0].turns] == [None] * 6, "not yet known"
 
 
-OTHER = (OPENING, [Step(messages=[user("33")], reward=0.5), Step(messages=[user("1")], terminated=True)])
 ONLINE = [name for name, value in ALGORITHMS.items() if isinstance(value, PolicyGradient) and name != "sft"]
 
 

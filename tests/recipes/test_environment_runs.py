@@ -120,6 +120,18 @@ def test_resumed_in_the_middle_it_is_the_same_run(start, tmp_path, monkeypatch, 
     assert differs(tmp_path / "whole", tmp_path / "broken") == ""
 
 
+def test_drawn_ahead_of_training_it_comes_out_the_same_again(start, tmp_path) -> None:
+    """Beside the trainer, by rounds; no update comes between two turns, however slow an environment is."""
+    environment = f"{start / 'mine.py'}:Vowels"
+    run = short(start, tmp_path / "one", environment=environment, staleness=1, steps=3, eval_size=2)
+    execute(run, Silent())
+    execute(replace(run, out=str(tmp_path / "other")), Silent())
+    assert differs(tmp_path / "one", tmp_path / "other") == ""
+    record = read_run(tmp_path / "one")
+    assert [row["rollout/staleness"] for row in record.metrics] == [0.0, 1.0, 1.0], "whole episodes, one update old"
+    assert all(row["turns/mean"] > 1 for row in record.metrics)
+
+
 def test_failures_end_the_run_or_leave_samples_unscored(start, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("oneloop.experience.rollouts.MOST_FAILURES", 1.0)
     environment = f"{start / 'mine.py'}:Fails"
@@ -149,13 +161,47 @@ def test_functions_may_judge_beside_the_environment(start, tmp_path) -> None:
         assert row["reward"] == pytest.approx(2 * row["Vowels"] + 0.5 * row["digits"])
 
 
+def test_a_learned_reward_reads_the_whole_conversation(start, tmp_path, monkeypatch) -> None:
+    """Beside the environment's: of every episode the prompt and all that stands behind it, as ids."""
+    from transformers import AutoModelForSequenceClassification
+
+    from oneloop.model.load import load_policy, load_tokenizer
+    from oneloop.model.reward import LearnedReward
+
+    source, folder, seen = str(start / "sft" / "final"), tmp_path / "judge", []
+    config = load_policy(source).config
+    config.num_labels = 1
+    config.pad_token_id = 0
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
+    load_tokenizer(source).save_pretrained(folder)
+    real = LearnedReward.__call__
+
+    def watched(self, completions, prompt_ids, episode_ids, **columns):
+        scores = real(self, completions, prompt_ids, episode_ids, **columns)
+        seen.extend(zip(prompt_ids, episode_ids, scores, strict=True))
+        return scores
+
+    monkeypatch.setattr(LearnedReward, "__call__", watched)
+    environment = f"{start / 'mine.py'}:Vowels"
+    run = short(start, tmp_path / "out", environment=environment, reward_model=str(folder), reward_weights=(2.0, 0.5))
+    execute(replace(run, steps=1), Silent())
+    tokenizer = load_tokenizer(source)
+    rows = read_run(tmp_path / "out").rollouts(0)
+    assert len(seen) == len(rows) == 9
+    for row, (_, ids, score) in zip(rows, seen, strict=True):
+        assert tokenizer.decode(ids, skip_special_tokens=True).startswith(row["completion"])
+        assert row["reward_model"] == pytest.approx(score)
+        assert row["reward"] == pytest.approx(2 * row["Vowels"] + 0.5 * score)
+    assert any("?" in row["completion"] for row in rows), "what the environment said is part of it"
+
+
 def test_an_evaluation_plays_too(start, tmp_path, capsys) -> None:
     model = str(start / "sft" / "final")
     exam = Exam(data="task:guess", environment="guess", max_new_tokens=4, size=40, temperature=1.0)
     found = evaluate(model, exam)
     assert found.measured[0].name == "reward" and 0 < found.scores[0].mean < 1
     assert evaluate(model, exam).scores == found.scores
-    assert max(len([turn for turn in item.turns if turn.end]) for item in found.items) > 1
+    assert max(len([turn for turn in item.turns if turn.chosen]) for item in found.items) > 1
     words = ["--model", model, "--data", "task:guess", "--environment", "guess", "--size", "6", "--max-new-tokens", "4"]
     assert command(["eval", *words, "--out", str(tmp_path / "result")]) == 0
     assert (tmp_path / "result" / "completions.parquet").is_file()
@@ -163,8 +209,10 @@ def test_an_evaluation_plays_too(start, tmp_path, capsys) -> None:
 
 WRONG = [
     (["sft", "--data", "task:guess"], "sft learns from demonstrations and draws nothing that could be answered"),
-    (["grpo", "--data", "task:guess", "--staleness", "1"], "drawn in turn with training. Fix: --staleness 0"),
-    (["grpo", "--data", "task:guess", "--reward-model", "m"], "a learned reward reads one answer"),
+    (
+        ["grpo", "--data", "task:guess", "--staleness", "1", "--in-flight", "continue"],
+        "when an environment answers would decide which weights draw the next turn. Fix: --in-flight finish",
+    ),
     (["grpo", "--data", "task:guess", "--environment", "gues"], "--environment gues: Did you mean guess?"),
     (["grpo", "--data", "task:guess", "--max-turns", "0"], "--max-turns is 0; wanted at least 1"),
     (["grpo", "--data", "task:guess", "--reward-weights", "1", "1"], "--reward-weights has 2 values for 1 rewards"),
@@ -208,6 +256,34 @@ def test_a_reward_may_not_be_called_like_the_environment(start) -> None:
 
     with pytest.raises(ConfigError, match="a function is named 'guess', as the environment is"):
         check_parts(run.environment, [NamedReward("guess", len)])
+
+
+def test_python_may_hand_over_the_class(monkeypatch) -> None:
+    """Its description stands in the run; without the class the run says what to hand over again."""
+    from oneloop import fitting
+    from oneloop.environments.guess import Guess
+    from oneloop.recipes.given import NOTHING
+    from oneloop.recipes.inputs import read_environment
+
+    class Reached(Exception): ...
+
+    seen = []
+
+    def execute(run, watcher, given, ranks):
+        seen.append((run, given))
+        raise Reached
+
+    monkeypatch.setattr(fitting, "execute", execute)
+    with pytest.raises(Reached):
+        fitting.fit("grpo", model="scratch:tiny", data="task:guess", environment=Guess, quiet=True)
+    run, given = seen[0]
+    assert run.environment == "python:oneloop.environments.guess.Guess" and given.environment is Guess
+    stage = read_environment(run, "prompts", (), given.environment)
+    assert stage.name == "Guess" and stage.make is Guess
+    with pytest.raises(ConfigError, match=r"^environment = .* was handed over in Python"):
+        NOTHING.check(run)
+    with pytest.raises(ConfigError, match=r"^environment = python:.*: int is a int; wanted a class"):
+        read_environment(replace(run, environment="python:int"), "prompts", (), 7)
 
 
 def test_the_longest_answer_is_of_all_turns(start) -> None:

@@ -86,7 +86,7 @@ def test_trl_on_a_conversation() -> None:
     assert seen == {
         "prompts": [list(CHAT), list(CHAT)],
         "step": (4, 9),
-        "more": ["completion_ids", "log_extra", "log_metric", "prompt_ids"],
+        "more": ["completion_ids", "episode_ids", "log_extra", "log_metric", "prompt_ids"],
     }
 
 

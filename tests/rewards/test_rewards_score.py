@@ -53,6 +53,7 @@ def test_one_call_with_every_column_in_order() -> None:
     result = RewardScorer((NamedReward("mine", reward),))(items)
     assert calls == [{
         "completions": ["ab", ""], "prompts": ["ask 0", "ask 1"], "completion_ids": [[97, 98], []],
+        "episode_ids": [[97, 98], []],
         "prompt_ids": [[7, 0], [7, 1]], "answer": [3, None], "level": [None, "hard"],
     }]  # fmt: skip
     assert [item.reward for item in result] == [

@@ -15,7 +15,8 @@ from threading import BoundedSemaphore, Lock, Thread, get_ident
 from time import monotonic
 from typing import Any
 
-from oneloop.environments.load import NamedEnvironment
+from oneloop.environments.closing import Closings
+from oneloop.environments.load import METHODS, NamedEnvironment
 from oneloop.errors import EnvironmentFailed
 from oneloop.rewards.blame import described
 from oneloop.rewards.guarded import Caller, Given, undisturbed
@@ -26,6 +27,8 @@ AT_ONCE = 64
 """Calls that are carried out at the same time; the others wait, which does not count as theirs."""
 MOST_ABANDONED = 16
 """Threads that hang where Python cannot end them, as in a socket without a limit, before the run ends."""
+_ENDING = 1.0
+"""Seconds until the thread of a loop ends that is told to."""
 _LOOK = 0.05
 """Seconds between looks whether a call has begun."""
 
@@ -39,10 +42,12 @@ class Stage:
 
     def __init__(self, environment: NamedEnvironment, timeout: float) -> None:
         self.name, self.make, self.timeout = environment.name, environment.make, timeout
+        self._ends = environment.close
         self.free = BoundedSemaphore(AT_ONCE)
+        self.closings = Closings(timeout)
         self._abandoned = 0
         self._lock = Lock()
-        self._loop: tuple[asyncio.AbstractEventLoop, int] | None = None
+        self._loop: tuple[asyncio.AbstractEventLoop, Thread] | None = None
 
     def scene(self) -> Scene:
         return Scene(self)
@@ -52,11 +57,11 @@ class Stage:
         with self._lock:
             if self._loop is None:
                 loop = asyncio.new_event_loop()
-                thread = Thread(target=loop.run_forever, name="environments", daemon=True)
-                thread.start()
-                assert thread.ident is not None, "it was started"
-                self._loop = loop, thread.ident
-            return self._loop
+                self._loop = loop, Thread(target=loop.run_forever, name="environments", daemon=True)
+                self._loop[1].start()
+            loop, thread = self._loop
+            assert thread.ident is not None, "it was started"
+            return loop, thread.ident
 
     def abandon(self, failure: str) -> None:
         """A thread that cannot be ended stays. Raises: EnvironmentFailed, hopeless, where there are too many."""
@@ -70,17 +75,26 @@ class Stage:
             raise error
 
     def close(self) -> None:
+        """Waits for environments that are closing, then for what they have in common, as long as a call may take."""
+        self.closings.finish()
+        if self._ends is not None:
+            self.closings.add(Caller("environment"), _Call(self, self._ends))
+            self.closings.finish()
         if self._loop is not None:
-            self._loop[0].call_soon_threadsafe(self._loop[0].stop)
+            (loop, thread), self._loop = self._loop, None
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join(_ENDING)
+            if not thread.is_alive():  # nobody's code holds it up
+                loop.close()
 
 
 class Scene:
-    """One rollout's environment, made at its `reset`."""
+    """One rollout's environment, made at its `reset`, and so is its thread: a scene that waits its turn has none."""
 
     def __init__(self, stage: Stage) -> None:
-        self._stage, self._caller = stage, Caller("environment")
+        self._stage = stage
+        self._caller: Caller | None = None
         self._environment: Any = None
-        self._left = False
 
     def reset(self, row: Mapping[str, Any], seed: int) -> Callable[[], Step]:
         """Begins at once; what is returned waits for the first messages.
@@ -89,20 +103,30 @@ class Scene:
         """
 
         def begun() -> Any:
-            self._environment = self._stage.make()
+            self._environment = made = self._stage.make()
+            if not all(callable(getattr(made, method, None)) for method in METHODS):
+                raise TypeError(f"{self._stage.name} made {short(made)}; wanted an object with reset and step")
             seeded = "seed" in inspect.signature(self._environment.reset).parameters
             # episodes of a group are of one row, whose lists and dicts each may use up
             return self._environment.reset(deepcopy(dict(row)), **({"seed": seed} if seeded else {}))
 
-        call = _Call(self._stage, begun)
-        given = self._caller.give(call)
-        return lambda: Step(messages=_opening(self._answer("reset", call, given)))
+        answer = self._asked("reset", begun)
+        return lambda: Step(messages=_opening(answer()))
 
     def step(self, completion: str) -> Callable[[], Step]:
         """As `reset`: the answer to a completion."""
-        call = _Call(self._stage, lambda: self._environment.step(completion))
-        given = self._caller.give(call)
-        return lambda: _step(self._answer("step", call, given))
+        answer = self._asked("step", lambda: self._environment.step(completion))
+        return lambda: _step(answer())
+
+    def _asked(self, what: str, work: Callable[[], Any]) -> Callable[[], Any]:
+        caller, call = self._thread(), _Call(self._stage, work)
+        given = caller.give(call)
+        return lambda: self._answer(what, call, given, caller)
+
+    def _thread(self) -> Caller:
+        """Of its own, from the first call on: what is made in it, such as a database's connection, may want to stay."""
+        self._caller = self._caller or Caller("environment")
+        return self._caller
 
     @property
     def tools(self) -> Sequence[Any] | None:
@@ -113,17 +137,17 @@ class Scene:
         """The episode is over. What closing it raises concerns nobody."""
         environment, self._environment = self._environment, None
         if callable(close := getattr(environment, "close", None)):
-            self._caller.give(_Call(self._stage, close))
-        if not self._left:
-            self._left = True
+            self._stage.closings.add(self._thread(), _Call(self._stage, close))
+        elif self._caller is not None:
             self._caller.close()
+        self._caller = None
 
-    def _answer(self, what: str, call: _Call, given: Given) -> Any:
+    def _answer(self, what: str, call: _Call, given: Given, caller: Caller) -> Any:
         timeout = self._stage.timeout
         try:
             while not given.finished(call.left(timeout)):
                 if call.over(timeout):
-                    self._overdue(f"{what} was not done after {timeout:g} s", call)
+                    self._overdue(f"{what} was not done after {timeout:g} s", call, caller)
         except EnvironmentFailed:  # over its time
             raise
         except BaseException as error:
@@ -132,12 +156,12 @@ class Scene:
             raise EnvironmentFailed(f"{what} raised {described(error)}") from error
         return given.value
 
-    def _overdue(self, failure: str, call: _Call) -> None:
-        where = self._caller.where()
+    def _overdue(self, failure: str, call: _Call, caller: Caller) -> None:
+        where = caller.where()
         failure += f", at {where}" if where else ""
-        self._environment = None
+        self._caller = None  # whoever closes it does so in another thread: this one ends, or hangs
         call.cancel()
-        if not self._caller.end():
+        if not caller.end():
             self._stage.abandon(failure)
         raise EnvironmentFailed(f"{failure}. Fix: --reward-timeout for more seconds a call")
 

@@ -17,22 +17,20 @@ import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any
 
+from oneloop.environments.schemas import Tool, schema_of, unfit
 from oneloop.errors import ConfigError
 from oneloop.types import Call, Step
 
-Tool = Callable[..., Any]
-_CALL = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)
-_KINDS: Mapping[Any, str] = {str: "string", int: "integer", float: "number", bool: "boolean"}
+_FORM = 'wanted {"name": ..., "arguments": {...}}'
+CALL = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)
 
 
 def with_tools(*functions: Tool) -> Callable[[], ToolEnvironment]:
     """What makes environments in which these functions can be called; sync or async.
 
-    Raises: ConfigError for a function without a docstring, or with a parameter without a type, or of one that JSON has
-    not.
+    Raises: ConfigError, as `schema_of`.
     """
     tools = {function.__name__: function for function in functions}
     if len(tools) < len(functions) or not functions:
@@ -56,7 +54,7 @@ class ToolEnvironment:
 
     def step(self, completion: str) -> Step | Awaitable[Step]:
         """Sync tools run in the environment's own thread, and hold up nobody; where one is async, all are awaited."""
-        calls = _CALL.findall(completion)
+        calls = CALL.findall(completion)
         if not calls:
             return Step(terminated=True)
         said = [self._called(call) for call in calls]
@@ -66,9 +64,19 @@ class ToolEnvironment:
         try:
             asked = json.loads(call)
             name, arguments = asked["name"], asked.get("arguments") or {}
-            return self.functions[name](**arguments) if name in self.functions else _unknown(name, self.functions)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            return f"{_told(error)}; {_FORM}"
+        wrong = self._unknown(name) or unfit(self.tools[list(self.functions).index(name)], arguments)
+        if wrong:
+            return f"error: {wrong}"
+        try:
+            return self.functions[name](**arguments)
         except Exception as error:  # the model's to mend
             return _told(error)
+
+    def _unknown(self, name: Any) -> str:
+        known = isinstance(name, str) and name in self.functions
+        return "" if known else f"there is no tool {name!r}; there are {', '.join(self.functions)}"
 
     async def _awaited(self, calls: Sequence[str], said: Sequence[Any]) -> Step:
         return _answer(calls, [await _finished(each) if inspect.isawaitable(each) else each for each in said])
@@ -99,38 +107,3 @@ def _made(call: str, answer: str) -> Call:
 
 def _told(error: Exception) -> str:
     return f"error: {type(error).__name__}: {error}"
-
-
-def _unknown(name: str, functions: Mapping[str, Tool]) -> str:
-    return f"error: there is no tool {name!r}; there are {', '.join(functions)}"
-
-
-def schema_of(function: Tool) -> Mapping[str, Any]:
-    """The JSON schema of a function, in the form that chat templates take. Raises as `with_tools`."""
-    about = inspect.getdoc(function)
-    if not about:
-        raise ConfigError(f"the tool {function.__name__} has no docstring, which tells a model of it. Fix: one line")
-    hints, parameters = get_type_hints(function), inspect.signature(function).parameters
-    known = {name: _kind(function, name, hints.get(name)) for name in parameters}
-    needed = [name for name, parameter in parameters.items() if parameter.default is parameter.empty]
-    wanted = {"type": "object", "properties": known, "required": needed}
-    return {"type": "function", "function": {"name": function.__name__, "description": about, "parameters": wanted}}
-
-
-def _kind(function: Tool, name: str, hint: Any) -> dict[str, Any]:
-    arguments, origin = get_args(hint), get_origin(hint)
-    if hint in _KINDS:
-        return {"type": _KINDS[hint]}
-    if origin is Literal:
-        return {"enum": list(arguments)}
-    if origin in (Union, UnionType):
-        kinds = [_kind(function, name, each) for each in arguments if each is not NoneType]
-        return kinds[0] if len(kinds) == 1 else {"anyOf": kinds}
-    if list in (hint, origin):
-        return {"type": "array", **({"items": _kind(function, name, arguments[0])} if arguments else {})}
-    if dict in (hint, origin):
-        return {"type": "object"}
-    raise ConfigError(
-        f"the tool {function.__name__}: parameter {name!r} has the type {hint}; wanted one that JSON has. Fix: "
-        f"{name}: str, int, float, bool, list[...], dict, Literal[...]"
-    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from threading import Lock
 from typing import Any, NamedTuple
@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 from oneloop.batch import Batch
 from oneloop.errors import ConfigError
 from oneloop.experience.dealt import own
-from oneloop.experience.drawing import OneTurn
+from oneloop.experience.drawing import Draw, Ended, OneTurn
 from oneloop.experience.episodes import Request
 from oneloop.experience.rollouts import Rollouts
 from oneloop.experience.scoring import Scored
-from oneloop.ports import BesideEngine, Models, Report, Scorer, SingleProcess, World
+from oneloop.experience.turns import Episodes
+from oneloop.ports import BesideEngine, Drawn, Models, Report, Scorer, SingleProcess, World
 from oneloop.types import Completion, Sampling, Trajectory
 
 
@@ -25,6 +26,8 @@ class _Drawing(NamedTuple):
     requests: list[Request]
     mine: Future[Scored]
     """Of those requests that this rank draws."""
+    played: Future[Drawn] | None = None
+    """Where they are episodes of several turns."""
 
 
 class Ahead:
@@ -34,6 +37,9 @@ class Ahead:
     depends on how fast anything was, so that long answers are as likely in it as short ones. No token is drawn from
     weights that are more than K updates older than those that learn from it. Groups that dynamic sampling drops are
     replaced from the end of the stream, drawn from the newest weights while their step waits.
+
+    Episodes of several turns are played step by step in one thread, and an update waits for their end: a turn that
+    began after it would be drawn from other weights, by how fast an environment was.
 
     Args:
         rollouts: whose engine is `engine`; its scorer is called from several threads.
@@ -52,9 +58,10 @@ class Ahead:
         world: World = SingleProcess(),  # noqa: B008
     ) -> None:
         self._rollouts, self._engine, self._world = rollouts, engine, world
-        if not isinstance(rollouts.draw, OneTurn):
-            raise ConfigError("episodes of several turns are drawn in turn with training. Fix: --staleness 0")
+        if not isinstance(rollouts.draw, OneTurn | Episodes):
+            raise ConfigError(f"{type(rollouts.draw).__name__} cannot be drawn beside the training. Fix: --staleness 0")
         self._draw = rollouts.draw
+        self._player = ThreadPoolExecutor(1, thread_name_prefix="episodes")
         self._staleness, self._last = staleness, last
         self._step = 0
         self._places: dict[int, int] = {}  # of the steps that have prompts and are not trained on: in the stream
@@ -70,6 +77,7 @@ class Ahead:
         return batch if self._staleness == 0 else replace(batch, old_logprobs=None)
 
     def update(self, models: Models, step: int) -> None:
+        wait([drawing.played for drawing in self._drawings.values() if drawing.played])
         self._rollouts.update(models, step)
         self._begin(step + 1, self._last)
 
@@ -83,7 +91,16 @@ class Ahead:
 
     def _drawing(self, step: int, place: int) -> _Drawing:
         requests = self._rollouts.first(step, place)
-        mine, sampling = own(self._world, requests), self._rollouts.sampling
+        mine = own(self._world, requests)
+        draw, played = self._begun(self._draw, mine)
+        return _Drawing(requests, self._threads.submit(self._rollouts.scored_by, draw, step, mine), played)
+
+    def _begun(self, draw: OneTurn | Episodes, mine: Sequence[Request]) -> tuple[Draw, Future[Drawn] | None]:
+        """What has what was begun, when it is asked to draw."""
+        sampling = self._rollouts.sampling
+        if isinstance(draw, Episodes):
+            played = self._player.submit(draw.beside, mine, sampling)
+            return _Played(played), played
         begun = self._engine.begin(
             [request.prompt.tokens for request in mine], sampling, [request.seed for request in mine]
         )
@@ -91,8 +108,7 @@ class Ahead:
         def generate(prompts: Any, sampling: Sampling, seeds: Any, finished: Any) -> list[Completion]:
             return begun(finished)
 
-        draw = replace(self._draw, generate=generate)
-        return _Drawing(requests, self._threads.submit(self._rollouts.scored_by, draw, step, mine))
+        return replace(draw, generate=generate), None
 
     def report(self, batch: Batch) -> Report:
         report = self._rollouts.report(batch)
@@ -109,7 +125,21 @@ class Ahead:
     def close(self) -> None:
         """End what is on its way. A reward that is being computed is not waited for."""
         self._engine.close()
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._player, self._threads):
+            threads.shutdown(wait=False, cancel_futures=True)
+
+
+class _Played:
+    """Implements `oneloop.experience.drawing.Draw`: episodes that somebody else plays."""
+
+    def __init__(self, played: Future[Drawn]) -> None:
+        self._played = played
+
+    def __call__(self, requests: Sequence[Request], sampling: Sampling, ended: Ended) -> Drawn:
+        drawn = self._played.result()
+        for place, item in enumerate(drawn.trajectories):
+            ended(place, item)
+        return drawn
 
 
 def staleness_scalars(step: int, items: Sequence[Trajectory]) -> dict[str, float]:

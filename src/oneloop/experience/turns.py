@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from time import perf_counter
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -22,6 +23,10 @@ from oneloop.seeds import named_seed
 from oneloop.types import Completion, Prompt, Reward, Sampling, Step, StopReason, Trajectory, Turn
 
 Ids = tuple[int, ...]
+Opened = Callable[[Sampling, int], AbstractContextManager[Turns]]
+MOST_ALIVE = 640
+"""Episodes whose environments exist at the same time. The built-in engine draws at most 512 rows together, so that some
+are ready whenever it has room; and an environment is a thread."""
 
 
 @runtime_checkable
@@ -82,10 +87,21 @@ class Episodes:
 
     name: str
     scene: Callable[[], Scene]
-    opened: Callable[[Sampling, int], AbstractContextManager[Turns]]
+    opened: Opened
     language: Language
     budget: Budget
     on_error: Literal["stop", "unscored"] = "stop"
+    opened_beside: Opened | None = None
+    """As `opened`, drawn while the trainer goes on; None: the engine does not."""
+
+    def beside(self, requests: Sequence[Request], sampling: Sampling) -> Drawn:
+        """Drawn while the trainer goes on.
+
+        Raises: ConfigError where the engine does not.
+        """
+        if self.opened_beside is None:
+            raise ConfigError("the engine draws no episodes beside the training. Fix: --staleness 0")
+        return replace(self, opened=self.opened_beside)(requests, sampling, lambda index, item: None)
 
     def __call__(self, requests: Sequence[Request], sampling: Sampling, ended: Ended) -> Drawn:
         rows = [_Episode(request, self.scene(), self.language) for request in requests]
@@ -193,16 +209,16 @@ class _Playing:
     def __init__(self, episodes: Episodes, rows: Sequence[_Episode], turns: Turns, longest: int, ended: Ended) -> None:
         self._episodes, self._rows, self._turns, self._longest, self._ended = episodes, rows, turns, longest, ended
         self._due: deque[tuple[int, int]] = deque()  # (when its environment is waited for, number), in order
+        groups = groupby(range(len(rows)), key=lambda number: rows[number].request.group)
+        self._left = deque(list(members) for _, members in groups)  # those that have no environment yet
+        self._begun = 0
         self._clock = 0
         self.over: dict[int, Trajectory] = {}
         self.waited = 0.0
         """Seconds in which nothing was drawn because environments were waited for."""
 
     def run(self) -> None:
-        for number, row in enumerate(self._rows):
-            row.answer = row.scene.reset(_data(row.request.prompt), row.seed())
-            self._due.append((0, number))
-        self._hear()
+        self._start()
         while self._turns.running or self._due:
             if self._turns.running:
                 self._clock += 1
@@ -211,6 +227,19 @@ class _Playing:
             else:  # nobody can go on: the first that ended is waited for
                 self._clock = max(self._clock, self._due[0][0])
             self._hear()
+            self._start()
+
+    def _start(self) -> None:
+        """Environments of further groups, as others are over: of whole groups, whose prompt is then read once."""
+        while self._left and (self._begun == len(self.over) or self._fits(len(self._left[0]))):
+            for number in self._left.popleft():
+                row = self._rows[number]
+                row.answer = row.scene.reset(_data(row.request.prompt), row.seed())
+                self._due.append((self._clock + self._turns.patience, number))
+                self._begun += 1
+
+    def _fits(self, more: int) -> bool:
+        return self._begun - len(self.over) + more <= MOST_ALIVE
 
     def _turn(self, number: int, completion: Completion) -> None:
         row = self._rows[number]
@@ -249,12 +278,24 @@ class _Playing:
         row = self._rows[number]
         row.begin(step)
         if row.length + self._longest > self._episodes.budget.tokens:
+            self._too_long(number)
+        else:
+            self._turns.begin(number, row.prompt, row.seed())
+
+    def _too_long(self, number: int) -> None:
+        """Raises: ConfigError, where a failure ends the run."""
+        row, episodes = self._rows[number], self._episodes
+        what = (
+            f"its first messages have {row.length} tokens, and with a turn of {self._longest} an episode may have "
+            f"{episodes.budget.tokens}"
+        )
+        if episodes.on_error == "stop":
             raise ConfigError(
-                f"environment {self._episodes.name}, row {row.request.prompt.id}: its first messages have {row.length} "
-                f"tokens, and with a turn of {self._longest} an episode may have {self._episodes.budget.tokens}. "
+                f"environment {episodes.name}, row {row.request.prompt.id}: {what}. "
                 "Fix: a lower --max-new-tokens, or a larger --max-episode-tokens"
             )
-        self._turns.begin(number, row.prompt, row.seed())
+        row.prompt = ()  # its record is the row's own prompt: this one fits no model
+        self._failed(number, EnvironmentFailed(what))
 
     def _go_on(self, number: int, step: Step) -> None:
         row, budget = self._rows[number], self._episodes.budget

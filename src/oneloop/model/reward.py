@@ -12,7 +12,8 @@ from oneloop.forward.reader import Backbone, at_ends
 
 
 class LearnedReward:
-    """Scores sampled ids as they are: nothing is decoded and encoded again.
+    """Scores sampled ids as they are: nothing is decoded and encoded again. Of an episode of several turns it reads the
+    whole conversation, what the environment said included.
 
     Args:
         model: `*ForSequenceClassification` with one label and the policy's tokenizer.
@@ -35,10 +36,10 @@ class LearnedReward:
 
     @torch.no_grad()
     def __call__(
-        self, completions: Sequence[str], prompt_ids: Sequence[Sequence[int]], completion_ids: Sequence[Sequence[int]],
+        self, completions: Sequence[str], prompt_ids: Sequence[Sequence[int]], episode_ids: Sequence[Sequence[int]],
         **columns: Any,
     ) -> list[float]:  # fmt: skip
-        rows = [[*prompt, *completion] for prompt, completion in zip(prompt_ids, completion_ids, strict=True)]
+        rows = [[*prompt, *completion] for prompt, completion in zip(prompt_ids, episode_ids, strict=True)]
         width, count = max(map(len, rows)), len(rows)
         first: dict[tuple[int, ...], int] = {}
         tokens = torch.tensor([row + [0] * (width - len(row)) for row in rows])

@@ -25,12 +25,14 @@ from oneloop.plan.shapes import Shapes, shapes_of
 from oneloop.plan.spread import Spread, copy_of
 from oneloop.plan.standing import Standing
 from oneloop.recipes.meter import keeps_freed
+from oneloop.recipes.playing import bounded_by
 from oneloop.recipes.region import bounded, check_second_derivative
 from oneloop.recipes.resolve import Algorithm, kind_of, resolved
 from oneloop.rollout.cache import FIRST_COLUMNS, Prefilled
 from oneloop.rollout.decoding import PREFILL_TOKENS, WORTH_SHARING
 from oneloop.rollout.engine import CACHE_BYTES, MOST_ROWS
 from oneloop.rollout.sampler import draw
+from oneloop.tasks.named import is_task
 from oneloop.types import Sampling
 
 HEAP_WASTE = {"own": 0.43, "adapters": 0.24, "shared": 0.2}
@@ -50,8 +52,16 @@ class Lengths:
 
     prompt: int
     answer: int
+    """That are drawn."""
+    said: int = 0
+    """That an environment says between the turns of an episode."""
     source: str = "given"
     """Where the numbers come from, in words."""
+
+    @property
+    def behind(self) -> int:
+        """Behind the prompt."""
+        return self.answer + self.said
 
 
 @dataclass(frozen=True)
@@ -182,7 +192,13 @@ def assumed_batch(run: Run, algorithm: Algorithm, lengths: Lengths) -> Batch:
     """A step's batch with rows of the assumed lengths, as `algorithm.prepare` would leave it."""
     size = 1 if kind_of(algorithm) in ("demonstrations", "unpaired") else run.group_size
     rows = [
-        Row(prompt=[0] * lengths.prompt, actions=[0] * lengths.answer, group=group, reward=float(member == 0))
+        Row(
+            prompt=[0] * lengths.prompt,
+            actions=[0] * lengths.behind,
+            chosen=[True] * lengths.answer + [False] * lengths.said if lengths.said else None,
+            group=group,
+            reward=float(member == 0),
+        )
         for group in range(run.prompts_per_step)
         for member in range(size)
     ]
@@ -230,10 +246,11 @@ def _rollout(run: Run, shapes: Shapes, batch: Batch, standing: Standing, sampled
 def _evaluation(run: Run, lengths: Lengths, cast: Cast) -> dict[str, int]:
     """What sampling answers to held-out prompts holds. A file of them is taken to fill every slot."""
     if run.eval_max_new_tokens:
-        run, lengths = replace(run, max_new_tokens=run.eval_limit), replace(lengths, answer=run.eval_limit)
+        run = replace(run, max_new_tokens=run.eval_limit)
+        lengths = lengths if run.environment else replace(lengths, answer=run.eval_limit)
     if run.eval_data:
         return _sampling(run, lengths, cast, MOST_ROWS, run.eval_samples)
-    if run.data.startswith("task:"):
+    if is_task(run.data):
         return _sampled(run, lengths, cast, run.eval_size, run.eval_samples)
     return {}
 
@@ -247,27 +264,45 @@ def _sampling(run: Run, lengths: Lengths, cast: Cast, groups: int, size: int) ->
     """One call of the engine for `groups` prompts, `size` answers each.
 
     KV cache = 2·layers·kv_heads·head_dim·bytes · (rows·columns + shared prompts·their tokens)
+
+    Rows of several turns keep their slots between them, each with its prompt and room for its budget.
     """
     config = cast.policy.config.get_text_config()
     kv = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     of_token = 2 * config.num_hidden_layers * kv * width * cast.dtype.itemsize
-    of_row = of_token * (lengths.prompt + run.max_new_tokens)
+    budget = tokens_of_episodes(run, cast.policy) if run.environment else None
+    of_row = of_token * (budget or lengths.prompt + run.max_new_tokens)
     rows = max(min(MOST_ROWS, CACHE_BYTES // of_row, groups * size), 1)
-    shares = lengths.prompt * (size - 1) >= WORTH_SHARING * size
-    columns = _columns(lengths.answer, run.max_new_tokens) + (0 if shares else lengths.prompt)
+    shares = budget is None and lengths.prompt * (size - 1) >= WORTH_SHARING * size
+    if budget is None:
+        columns = _columns(lengths.answer, run.max_new_tokens) + (0 if shares else lengths.prompt)
+    else:
+        columns = _columns(lengths.prompt + lengths.behind, budget)
     prompts = min(max(PREFILL_TOKENS // lengths.prompt, 1), groups)
     of_prompts = of_token * lengths.prompt * max(-(-rows // size), prompts) if shares else 0
     _, merged = cast.watch(partial(_merged, cast))
     read, kept = cast.watch(partial(_prefill, cast, prompts, lengths.prompt))
     drawn, _ = cast.watch(partial(_draw, cast, rows, run))
-    scores = 3 * 4 * rows * config.num_attention_heads * (lengths.prompt + lengths.answer)
+    scores = 3 * 4 * rows * config.num_attention_heads * (lengths.prompt + lengths.behind)
+    said = -(-lengths.said // run.max_turns)  # what rows are told is read several at once, behind all that they hold
+    told = min(rows, max(PREFILL_TOKENS // (said + 1), 1)) if lengths.said else 0
+    heard = 2 * cast.dtype.itemsize * told * config.num_attention_heads * width * columns
     return {
         "merged weights": merged,
         "KV cache": of_token * rows * columns + of_prompts,
         "prefilled prompts": kept - merged,
-        "logits and scores": max(read - kept, drawn + scores),
+        "logits and scores": max(read - kept, drawn + scores, heard),
     }
+
+
+def tokens_of_episodes(run: Run, policy: nn.Module) -> int:
+    """Most tokens of an episode with its prompt.
+
+    Raises: ConfigError where nothing bounds it.
+    """
+    context: int | None = getattr(policy.config, "max_position_embeddings", None)
+    return bounded_by(context, run.max_episode_tokens)
 
 
 def _columns(answer: int, limit: int) -> int:

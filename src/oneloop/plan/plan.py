@@ -14,7 +14,7 @@ from oneloop.errors import ConfigError, DataError
 from oneloop.model.chat import templated
 from oneloop.model.load import load_tokenizer
 from oneloop.model.text import Text, end_ids
-from oneloop.plan.bill import Bill, Lengths, bill
+from oneloop.plan.bill import Bill, Lengths, bill, tokens_of_episodes
 from oneloop.plan.memory import installed
 from oneloop.plan.proposals import changes_of, proposals
 from oneloop.plan.rehearsal import weightless
@@ -135,7 +135,7 @@ def assumed_lengths(run: Run, prompt: int = 0, answer: int = 0) -> Lengths:
         raise ConfigError(f"--prompt-tokens {prompt}, --answer-tokens {answer}: wanted positive numbers of tokens")
     sampled = kind_of(resolved(run)) == "prompts"
     if prompt and (answer or sampled):
-        return Lengths(prompt=prompt, answer=answer or run.longest)
+        return _played(run, Lengths(prompt=prompt, answer=answer or run.longest))
     try:
         found, source = _longest(run), f"the longest of {run.data}"
     except (ConfigError, DataError) as error:
@@ -143,7 +143,20 @@ def assumed_lengths(run: Run, prompt: int = 0, answer: int = 0) -> Lengths:
             raise
         found = (DEFAULT_PROMPT, run.longest)
         source = f"assumed, because {run.data} cannot be read ({error})"
-    return Lengths(prompt=prompt or found[0], answer=answer or (run.longest if sampled else found[1]), source=source)
+    answers = answer or (run.longest if sampled else found[1])
+    return _played(run, Lengths(prompt=prompt or found[0], answer=answers, source=source))
+
+
+def _played(run: Run, lengths: Lengths) -> Lengths:
+    """With what an environment says: all that --max-episode-tokens leaves; without it, as much as the model."""
+    if not run.environment:
+        return lengths
+    room = max(tokens_of_episodes(run, weightless(run.model)) - lengths.prompt, 1)
+    answer = min(lengths.answer, room)
+    if run.max_episode_tokens:
+        return replace(lengths, answer=answer, said=room - answer)
+    why = "an environment that says as much as the model, which --max-episode-tokens would bound"
+    return replace(lengths, answer=answer, said=min(answer, room - answer), source=f"{lengths.source}; {why}")
 
 
 def _longest(run: Run) -> tuple[int, int]:
@@ -221,9 +234,10 @@ def _taken(row: dict[str, Any]) -> int:
 def text_of(run: Run, planned: Plan) -> str:
     """What the command prints."""
     lengths = planned.lengths
+    said = f" + {lengths.said} of the environment" if run.environment else ""
     lines = [
-        f"{run.algorithm} of {run.model} on {run.device} in {run.dtype}: rows of {lengths.prompt} + {lengths.answer} "
-        f"tokens ({lengths.source}), passes of up to {run.max_tokens}",
+        f"{run.algorithm} of {run.model} on {run.device} in {run.dtype}: rows of {lengths.prompt} + "
+        f"{lengths.answer}{said} tokens ({lengths.source}), passes of up to {run.max_tokens}",
         "",
         *_table(planned.bill),
         "",

@@ -50,7 +50,7 @@ def _changed(run: Run, lengths: Lengths, flag: str, why: str, **settings: Any) -
 def proposals(run: Run, lengths: Lengths) -> Iterator[Proposal]:
     changed = partial(_changed, run, lengths)
     for tokens in (run.max_tokens // 2, run.max_tokens // 4, run.max_tokens // 8):
-        if tokens >= lengths.prompt + lengths.answer:
+        if tokens >= lengths.prompt + lengths.behind:
             why = "the same result in more and smaller passes"
             yield changed(f"--max-tokens {tokens}", why, max_tokens=tokens)
     if not run.gradient_checkpointing:
@@ -135,7 +135,13 @@ def _other_runs(run: Run, lengths: Lengths) -> Iterator[Proposal]:
         yield changed(f"--lora {USUAL_RANK}", "adapters are trained instead of the matrices", lora=USUAL_RANK)
     if isinstance(algorithm, PolicyGradient) and "reference" in algorithm.needs:
         yield changed("--set kl=none", "nothing holds the policy near its start", set=(*run.set, "kl=none"))
-    if kind_of(algorithm) == "prompts" and lengths.answer == run.max_new_tokens > 1:
+    if run.environment and lengths.behind > 1:
+        half = lengths.prompt + lengths.behind // 2
+        answer = min(lengths.answer, half - lengths.prompt)
+        shorter = replace(lengths, answer=answer, said=half - lengths.prompt - answer)
+        why = "longer episodes are cut"
+        yield _changed(run, shorter, f"--max-episode-tokens {half}", why, max_episode_tokens=half)
+    if kind_of(algorithm) == "prompts" and not run.environment and lengths.answer == run.max_new_tokens > 1:
         half, why = run.max_new_tokens // 2, "longer answers are cut"
         shorter = replace(lengths, answer=half)
         yield _changed(run, shorter, f"--max-new-tokens {half}", why, max_new_tokens=half)

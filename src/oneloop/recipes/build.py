@@ -48,7 +48,7 @@ from oneloop.recipes.meter import settle_malloc
 from oneloop.recipes.models import compiler_of, dtype_of, frozen, recompute_of, trained
 from oneloop.recipes.optimization import optimization
 from oneloop.recipes.parts import Parts
-from oneloop.recipes.playing import draw_of, play_of, scorer_of, shortest, spoken
+from oneloop.recipes.playing import draw_of, play_of, scorer_of, shortest, slots_note, spoken
 from oneloop.recipes.reference_cache import Kept
 from oneloop.recipes.region import bounded, check_second_derivative
 from oneloop.recipes.resolve import Algorithm, ReferenceFrom, entropy_of, reference_from, scores
@@ -244,6 +244,8 @@ class _Builder:
             return Pairs(with_reference(pairs, reference, steps=run.steps, **fixed) if reference else pairs, **fixed)
         rewards, play = self._rewards(), play_of(run, self.inputs.stage, run.reward_weights)
         scorer = scorer_of(rewards, run.on_reward_error, play, run.steps) if rewards or play else unjudged
+        mine = -(-run.prompts_per_step // run.ranks) * run.group_size
+        self.notes.append(slots_note(self.engine, self.context, play, mine))
         rollouts = Rollouts(
             engine=self.engine,
             prompts=self._kept(items.prompts(rows, self.text, self._most, run.max_new_tokens, run.long_prompts)),

@@ -31,12 +31,13 @@ class Given:
     tokenizer: Any = None
     rows: Table | None = None
     eval_rows: Table | None = None
+    environment: Any = None
     functions: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     """Reward functions by their description."""
 
     def check(self, run: Run) -> None:
         """Raises: ConfigError for a setting that only Python could give, and did not."""
-        there = {"model": self.model, "data": self.rows, "eval_data": self.eval_rows}
+        there = {"model": self.model, "data": self.rows, "eval_data": self.eval_rows, "environment": self.environment}
         missing = [name for name, value in there.items() if getattr(run, name).startswith(MARK) and value is None]
         missing += [
             name
@@ -73,14 +74,14 @@ def rows_words(rows: Table) -> str:
     return f"{MARK}{len(rows)} rows, sha256 {content(rows)[:16]}"
 
 
-def function_words(function: Callable[..., Any]) -> str:
-    """Where a function was defined; of an object, its class."""
+def function_words(function: Any) -> str:
+    """Where a function or a class was defined; of an object, its class."""
     inner = getattr(function, "func", function)  # functools.partial
     named = inner if hasattr(inner, "__qualname__") else type(inner)
     return f"{MARK}{named.__module__}.{named.__qualname__}"
 
 
-def function_name(function: Callable[..., Any]) -> str:
+def function_name(function: Any) -> str:
     """The name under which its values are logged."""
     inner = getattr(function, "func", function)
     return getattr(inner, "__name__", type(inner).__name__)

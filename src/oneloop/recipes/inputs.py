@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from oneloop.config import Run
 from oneloop.data import Kind, Loaded, Rows
-from oneloop.environments import Stage, load_environment
+from oneloop.environments import Stage, environment_of, load_environment
 from oneloop.errors import ConfigError
 from oneloop.model.template import read_template, read_variables
-from oneloop.recipes.given import NOTHING, Given
+from oneloop.recipes.given import NOTHING, Given, function_name
 from oneloop.recipes.graders import Graders, check_columns, form_of, isolation_of, training_rewards
 from oneloop.recipes.rows import read_rows
 from oneloop.record.sinks import check_installed
@@ -81,15 +82,20 @@ def read_inputs(run: Run, kind: Kind, given: Given = NOTHING) -> Inputs:
     check_held_out(run, eval_data)
     graders = Graders(Limits(timeout=run.reward_timeout, workers=run.reward_workers), given.functions)
     rewards, eval_rewards = read_rewards(run, kind, graders, held_out=eval_data is not None)
-    stage = read_environment(run, kind, (*rewards, *eval_rewards))
+    stage = read_environment(run, kind, (*rewards, *eval_rewards), given.environment)
     check_columns(rewards, data)
     if eval_data is not None:
         check_columns(eval_rewards, eval_data)
     return Inputs(data, eval_data, rewards, eval_rewards, stage)
 
 
-def read_environment(run: Run, kind: Kind, rewards: Sequence[NamedReward]) -> Stage | None:
-    """Raises: ConfigError for one that cannot be loaded, or is called like a reward function, and for any where nothing
+def read_environment(run: Run, kind: Kind, rewards: Sequence[NamedReward], made: Any = None) -> Stage | None:
+    """Where it plays.
+
+    Args:
+        made: what Python handed over instead of a name.
+
+    Raises: ConfigError for one that cannot be loaded, or is called like a reward function, and for any where nothing
     is sampled.
     """
     if not run.environment:
@@ -99,7 +105,10 @@ def read_environment(run: Run, kind: Kind, rewards: Sequence[NamedReward]) -> St
             f"--environment {run.environment}: {run.algorithm} learns from {kind} and draws nothing that could be "
             "answered. Fix: leave it out; conversations to imitate are rows with messages"
         )
-    environment = load_environment(run.environment)
+    if made is None:
+        environment = load_environment(run.environment)
+    else:
+        environment = environment_of(made, function_name(made), f"environment = {run.environment}")
     check_parts(environment.name, rewards)
     return Stage(environment, run.reward_timeout)
 

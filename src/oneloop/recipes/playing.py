@@ -16,14 +16,15 @@ from oneloop.experience.drawing import Draw, OneTurn
 from oneloop.experience.turns import Budget, Episodes
 from oneloop.model.chat import conversing
 from oneloop.model.text import Text
-from oneloop.ports import RolloutEngine, Turns
+from oneloop.ports import BesideEngine, Finished, RolloutEngine, Turns
 from oneloop.rewards import NamedReward, RewardScorer
 from oneloop.rewards.played import PlayedScorer
 from oneloop.rewards.score import OnError
-from oneloop.rollout.engine import Engine
-from oneloop.rollout.turns import Rounds
+from oneloop.rollout.engine import MOST_ROWS, Engine
+from oneloop.rollout.turns import Rounds, rounds_in_step
+from oneloop.rollout.vllm.engine import VllmEngine
 from oneloop.tasks.named import is_played
-from oneloop.types import Sampling
+from oneloop.types import Completion, Sampling
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,16 +40,12 @@ class Play:
 
     def draw(self, engine: RolloutEngine, text: Text, context: int | None) -> Episodes:
         """Raises: ConfigError where nothing bounds an episode."""
-        most = shortest(context, self.max_episode_tokens)
-        if most is None:
-            raise ConfigError(
-                "the model does not say how long its context is, so that an episode would have no end. "
-                "Fix: --max-episode-tokens 4096"
-            )
+        most = bounded_by(context, self.max_episode_tokens)
         return Episodes(
             name=self.stage.name,
             scene=self.stage.scene,
             opened=partial(_opened, engine),
+            opened_beside=partial(_beside, engine) if isinstance(engine, BesideEngine) else None,
             language=text,
             budget=Budget(turns=self.max_turns, tokens=most),
             on_error=self.on_error,
@@ -61,6 +58,17 @@ class Play:
 def shortest(*bounds: int | None) -> int | None:
     """Of limits, where 0 and None are none."""
     return min(filter(None, bounds), default=None)
+
+
+def bounded_by(context: int | None, most: int) -> int:
+    """Tokens of an episode with its prompt. Raises: ConfigError where nothing bounds it."""
+    bound = shortest(context, most)
+    if bound is None:
+        raise ConfigError(
+            "the model does not say how long its context is, so that an episode would have no end. "
+            "Fix: --max-episode-tokens 4096"
+        )
+    return bound
 
 
 def play_of(run: Run, stage: Stage | None, weights: Sequence[float] = ()) -> Play | None:
@@ -80,13 +88,40 @@ def play_of(run: Run, stage: Stage | None, weights: Sequence[float] = ()) -> Pla
 
 def _opened(engine: RolloutEngine, sampling: Sampling, most: int) -> AbstractContextManager[Turns]:
     """With caches that stay where the engine has them; others read everything again at each turn."""
-    return (
-        engine.turns(sampling, most) if isinstance(engine, Engine) else nullcontext(Rounds(engine.generate, sampling))
-    )
+    if isinstance(engine, Engine):
+        return engine.turns(sampling, most)
+    if isinstance(engine, VllmEngine) and engine.crew.ranks > 1:
+        return rounds_in_step(engine.generate, sampling, engine.crew)
+    return nullcontext(Rounds(engine.generate, sampling))
+
+
+def _beside(engine: BesideEngine, sampling: Sampling, most: int) -> AbstractContextManager[Turns]:
+    """By rounds, each of which is begun beside the trainer."""
+
+    def generate(
+        prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int], finished: Finished
+    ) -> list[Completion]:
+        return engine.begin(prompts, sampling, seeds)(finished)
+
+    return nullcontext(Rounds(generate, sampling))
 
 
 def draw_of(engine: RolloutEngine, text: Text, context: int | None, play: Play | None) -> Draw:
     return OneTurn(engine.generate, text.decode) if play is None else play.draw(engine, text, context)
+
+
+def slots_note(engine: RolloutEngine, context: int | None, play: Play | None, episodes: int) -> str:
+    """What there is to say where a long context leaves room for a part of a step's episodes only."""
+    most = play and shortest(context, play.max_episode_tokens)
+    if not most or not isinstance(engine, Engine):
+        return ""
+    rows = engine.rows_of(most)
+    if rows >= min(episodes, MOST_ROWS):
+        return ""
+    return (
+        f"episodes may have {most:,} tokens, and the cache has room for {rows} such: so many of a step's {episodes} "
+        "are played at once. --max-episode-tokens with what an episode needs makes room for more"
+    )
 
 
 def scorer_of(

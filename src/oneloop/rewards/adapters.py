@@ -40,7 +40,8 @@ NATIVE = Form(
     "native",
     "reward(completions, **columns)",
     given=frozenset((
-        "completions", "prompts", "completion_ids", "prompt_ids", "trainer_state", "log_metric", "log_extra",
+        "completions", "prompts", "completion_ids", "episode_ids", "prompt_ids", "trainer_state", "log_metric",
+        "log_extra",
     )),
 )  # fmt: skip
 VERL = Form(
@@ -85,7 +86,7 @@ class Signature:
         if "queries" in names:
             return OPENRLHF
         # a native function may have a column called info or state; a function without any of the lists is no such one
-        lists = {"completions", "prompts", "completion_ids", "prompt_ids"}
+        lists = {"completions", "prompts", "completion_ids", "episode_ids", "prompt_ids"}
         if not names & lists and names & {"completion", "state"}:
             return VERIFIERS
         return NATIVE

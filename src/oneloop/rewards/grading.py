@@ -47,10 +47,13 @@ class Asked:
     messages: Sequence[Sequence[Mapping[str, Any]] | None]
     """The prompt as messages, where it is a conversation."""
     completion_ids: Sequence[Sequence[int]]
+    """Those that the policy chose."""
     prompt_ids: Sequence[Sequence[int]]
     columns: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     step: int = 0
     steps: int = 0
+    episode_ids: Sequence[Sequence[int]] | None = None
+    """All that stand behind the prompt, those of an environment too; None: the policy chose all."""
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -66,6 +69,7 @@ class Asked:
             messages=picked(self.messages),
             completion_ids=picked(self.completion_ids),
             prompt_ids=picked(self.prompt_ids),
+            episode_ids=None if self.episode_ids is None else picked(self.episode_ids),
             columns={name: picked(values) for name, values in self.columns.items()},
         )
 
@@ -77,6 +81,7 @@ class Asked:
         return replace(
             self,
             completion_ids=self.completion_ids if signature.takes("completion_ids") else nothing,
+            episode_ids=(self.episode_ids or self.completion_ids) if signature.takes("episode_ids") else nothing,
             prompt_ids=self.prompt_ids if signature.takes("prompt_ids") else nothing,
             columns={name: values for name, values in self.columns.items() if everything or name in named},
         )
@@ -184,6 +189,7 @@ def _arguments(signature: Signature, asked: Asked, logged: _Logged) -> dict[str,
             "completions": list(asked.texts) if signature.ours else [asked.completion(place) for place in every],
             "prompts": list(asked.prompts) if signature.ours else [asked.prompt(place) for place in every],
             "completion_ids": [list(ids) for ids in asked.completion_ids],
+            "episode_ids": [list(ids) for ids in asked.episode_ids or asked.completion_ids],
             "prompt_ids": [list(ids) for ids in asked.prompt_ids],
             "trainer_state": SimpleNamespace(global_step=asked.step, max_steps=asked.steps),
             "log_metric": logged.metric,

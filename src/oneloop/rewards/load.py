@@ -127,5 +127,5 @@ def _from_package(name: str, words: str, what: str) -> ModuleType:
     except (Exception, SystemExit) as error:
         raise ConfigError(
             f"{words}: importing {name} raised {described(error)}. Fix: install the package, or name a file: "
-            f"{what.lower()}s.py:{what}"
+            f"file.py:{what}"
         ) from error

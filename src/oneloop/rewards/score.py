@@ -97,6 +97,7 @@ def _asked(items: Sequence[Trajectory], step: int, steps: int) -> Asked:
         prompts=[item.prompt.text for item in items],
         messages=[item.prompt.messages for item in items],
         completion_ids=[item.completion.actions for item in items],
+        episode_ids=[item.completion.tokens for item in items],
         prompt_ids=[item.prompt.tokens for item in items],
         columns={name: [item.prompt.columns.get(name) for item in items] for name in names},
         step=step,

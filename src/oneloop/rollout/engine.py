@@ -135,7 +135,7 @@ class Engine:
         if not self._fast:
             yield Rounds(self.generate, sampling)
             return
-        context, rows = getattr(self._model.config, "max_position_embeddings", None), self._rows_of(most)
+        context, rows = getattr(self._model.config, "max_position_embeddings", None), self.rows_of(most)
         with self.reading():
             decoding = Decoding(
                 self._model, [], sampling, self._end_ids, rows, self.version, self._settings, self._recorder, most
@@ -143,10 +143,10 @@ class Engine:
             yield KeptTurns(decoding, rows, lambda prompt: check_lengths([prompt], sampling, context))
 
     def _rows(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> int:
-        return self._rows_of(max((len(prompt) for prompt in prompts), default=0) + sampling.max_new_tokens)
+        return self.rows_of(max((len(prompt) for prompt in prompts), default=0) + sampling.max_new_tokens)
 
-    def _rows_of(self, columns: int) -> int:
-        """Rows whose cache is sure to fit."""
+    def rows_of(self, columns: int) -> int:
+        """Rows of so many tokens whose cache is sure to fit: most that are decoded together."""
         config = self._model.config.get_text_config()
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads

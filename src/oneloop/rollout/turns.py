@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from oneloop.ports import Finished
 from oneloop.rollout.decoding import Decoding, Request
+from oneloop.together import Crew, together
 from oneloop.types import Completion, Sampling
 
+Generate = Callable[[Sequence[Sequence[int]], Sampling, Sequence[int], Finished], list[Completion]]
+"""Of an engine."""
 PATIENCE = 8
 """Tokens of the others for which a row's environment has time. A number of tokens, and no time: which rows are drawn
 together, and so the last bits of every number, must not depend on how fast anything was."""
@@ -66,7 +70,7 @@ class Rounds:
 
     def __init__(
         self,
-        generate: Callable[[Sequence[Sequence[int]], Sampling, Sequence[int], Finished], list[Completion]],
+        generate: Generate,
         sampling: Sampling,
     ) -> None:
         self._generate, self._sampling = generate, sampling
@@ -96,3 +100,47 @@ class Rounds:
         for number, completion in zip(asked, completions, strict=True):
             self._rows[number] += completion.tokens
         return list(zip(asked, completions, strict=True))
+
+
+@contextmanager
+def rounds_in_step(generate: Generate, sampling: Sampling, crew: Crew) -> Iterator[Rounds]:
+    """Rounds of ranks that have to ask their engine in step, whose episodes have different numbers of turns."""
+    rounds = _InStep(generate, sampling, crew)
+    try:
+        yield rounds
+        rounds.finish()
+    except Exception as error:
+        rounds.failed(error)
+        raise
+
+
+class _InStep(Rounds):
+    """A rank that has no row left asks for nothing until the others have none. What fails on one ends all rounds."""
+
+    def __init__(self, generate: Generate, sampling: Sampling, crew: Crew) -> None:
+        super().__init__(generate, sampling)
+        self._crew, self._told = crew, False
+
+    def step(self) -> list[tuple[int, Completion]]:
+        self._meet(draws=True)
+        return super().step()
+
+    def finish(self) -> None:
+        while self._meet(draws=False):
+            self._generate([], self._sampling, [], lambda index, completion: None)
+
+    def failed(self, error: Exception) -> None:
+        """Raises: it, or what failed on a rank before this one."""
+        if not self._told:
+            together(self._crew, lambda: _raise(error))
+
+    def _meet(self, *, draws: bool) -> bool:
+        """Whether a rank draws in this round. Raises: what ended the rounds of another."""
+        self._told = True  # of whatever fails here, the others know
+        together(self._crew, lambda: None)
+        self._told = False
+        return any(self._crew.collect([draws]))
+
+
+def _raise(error: Exception) -> None:
+    raise error
