@@ -1,4 +1,4 @@
-"""A learned critic against group baselines where the reward comes at the end: whose advantages are nearer to the truth?"""
+"""A learned critic against group baselines where the reward comes at the end: whose advantages are truer?"""
 
 from __future__ import annotations
 

@@ -14,7 +14,20 @@ from oneloop.algorithms import PPO, RLOO, PolicyGradient
 from oneloop.loop import train
 from oneloop.studies.contexts import Kept
 from oneloop.studies.judge import above, below, every, inside, minus, said
-from oneloop.studies.line import GOAL, LONGEST, STARTS, STAY, Reward, Walk, Walker, Walks, at_end, moved, sparse, success
+from oneloop.studies.line import (
+    GOAL,
+    LONGEST,
+    STARTS,
+    STAY,
+    Reward,
+    Walk,
+    Walker,
+    Walks,
+    at_end,
+    moved,
+    sparse,
+    success,
+)
 from oneloop.studies.study import Claim, Judged, Panel, Point, Study, Table
 
 TALK = 0.2
@@ -54,8 +67,8 @@ WAYS: dict[str, PolicyGradient] = {
 STEPS, QUICK_STEPS = 60, 16
 LOOKS = 8
 GROUP, RATE, CRITIC_RATE = 8, 0.04, 0.05
-BEGIN = 0.0
-"""Logit of going on: every token as likely as another, so that few walks arrive."""
+BEGIN = -0.7
+"""Logit of going on: at first one walk in two hundred arrives."""
 
 
 def run(seeds: Sequence[int], quick: bool) -> Table:
@@ -170,12 +183,12 @@ STUDY = Study(
     name="sparse",
     title="Sparse against shaped rewards",
     setting=(
-        f"A walk of at most {LONGEST} tokens (back, stay, on; at first all as likely) from one of {len(STARTS)} prompts "
-        "to a goal. Sparse: 1 for arriving, at the last token. Graded: 0.5 at the last token where half of the way was "
-        f"made, 1 for arriving. Potential: sparse, and Φ(s′) − Φ(s) at each token, Φ = place/{GOAL}, 0 when the walk has "
-        f"ended. Bonus: sparse, and {TALK:g} for every token that stays. {STEPS} steps through oneloop's own loop, "
-        f"{len(STARTS)} groups of {GROUP}, no KL; the policy has logits by place. What counts is the chance to arrive, "
-        "exactly, whatever was rewarded."
+        f"A walk of at most {LONGEST} tokens (back, stay, on) from one of {len(STARTS)} prompts to a goal, at which "
+        "one in two hundred arrives before training. Sparse: 1 for arriving, at the last token. Graded: 0.5 at the "
+        "last token where half of the way was made, 1 for arriving. Potential: sparse, and Φ(s′) − Φ(s) at each "
+        f"token, Φ = place/{GOAL}, 0 when the walk has ended. Bonus: sparse, and {TALK:g} for every token that stays. "
+        f"{STEPS} steps through oneloop's own loop, {len(STARTS)} groups of {GROUP}, no KL; the policy has logits by "
+        "place. What counts is the chance to arrive, exactly, whatever was rewarded."
     ),
     claims=(
         Claim(

@@ -144,8 +144,9 @@ STUDY = Study(
         f"A contextual bandit of {CONTEXTS} contexts and 8 actions with noisy rewards, a softmax table and a table of "
         "values, "
         f"through oneloop's own loop: {STEPS} steps of PPO, groups of {GROUP}, four minibatches an epoch, Adam with a "
-        f"learning rate of 0.03. TRPO beside it: one natural step on the whole batch, δ = {TARGET:g} nats, damping 0.001, "
-        "with its line search. Every policy can be listed, so that the KL between before and after a step is exact."
+        f"learning rate of 0.03. TRPO beside it: one natural step on the whole batch, δ = {TARGET:g} nats, damping "
+        "0.001, with its line search. Every policy can be listed, so that the KL between before and after a step is "
+        "exact."
     ),
     claims=(
         Claim(
