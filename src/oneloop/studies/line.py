@@ -28,7 +28,7 @@ class Walk(NamedTuple):
 
     prompt: Int[Tensor, " B"]
     actions: Int[Tensor, "B T"]
-    places: Int[Tensor, "B T+1"]
+    places: Int[Tensor, "B S"]
     """Before each token, and after the last."""
     live: Bool[Tensor, "B T"]
 
@@ -62,7 +62,7 @@ def at_end(walk: Walk, value: Float[Tensor, " B"]) -> Float[Tensor, "B T"]:
     return rewards.scatter(1, walk.last[:, None], value[:, None])
 
 
-def values(chances: Chances) -> Float[Tensor, "T+1 G+1"]:
+def values(chances: Chances) -> Float[Tensor, "S P"]:
     """V of the sparse reward: the chance to arrive, by the tokens that are gone and the place."""
     arrived = torch.zeros(GOAL + 1, dtype=torch.float64)
     arrived[GOAL] = 1.0
