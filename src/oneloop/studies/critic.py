@@ -172,6 +172,16 @@ def _bound(table: Table) -> Judged:
     )
 
 
+def _small(table: Table) -> str:
+    ends = ", ".join(f"{said(_last(table, 'arrived', name))} ({name})" for name in ESTIMATORS)
+    return (
+        f"Expected reward at the end: {ends}. What speaks against the documents here has a limit: this critic is a "
+        f"table of {(LONGEST + 1) * (GOAL + 1)} numbers that sees the whole state, and its walks are short. A critic "
+        "of a language model has to find the state in thousands of tokens first. What one costs in memory, "
+        "`oneloop study memory` measures."
+    )
+
+
 STUDY = Study(
     name="critic",
     title="A learned critic against group baselines, with the reward at the end",
@@ -212,4 +222,5 @@ STUDY = Study(
         ),
     ),
     run=run,
+    told=_small,
 )

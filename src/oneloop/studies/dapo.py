@@ -303,6 +303,11 @@ def _better(table: Table, series: str, when: str) -> Judged:
     )
 
 
+def _drawn(table: Table) -> Judged:
+    drawn = table["drawn"].at(ALONE + AT_STEPS, DYNAMIC)
+    return Judged(above(drawn.interval, 1.1), f"it draws {said(drawn)} times as many as it trains on")
+
+
 def _entropy(table: Table) -> Judged:
     higher, base = table["entropy"].at(ALONE, HIGHER), _base(table, "entropy")
     gained = minus(higher, base)
@@ -349,6 +354,11 @@ STUDY = Study(
         ),
         Claim(
             "Dynamic sampling alone ends above GRPO after as many steps", "arXiv:2503.14476, table 1", _dynamic_steps
+        ),
+        Claim(
+            "Dynamic sampling has a price: for as many steps it draws at least a tenth more answers",
+            "arXiv:2503.14476, section 3.2",
+            _drawn,
         ),
         Claim("Clip-higher alone keeps entropy above GRPO's", "arXiv:2503.14476, section 3.1", _entropy),
         Claim(

@@ -68,7 +68,7 @@ STEPS, QUICK_STEPS = 60, 16
 LOOKS = 8
 GROUP, RATE, CRITIC_RATE = 8, 0.04, 0.05
 BEGIN = -0.7
-"""Logit of going on: at first one walk in two hundred arrives."""
+"""Logit of going on: at first one walk in four hundred arrives."""
 
 
 def run(seeds: Sequence[int], quick: bool) -> Table:
@@ -184,7 +184,7 @@ STUDY = Study(
     title="Sparse against shaped rewards",
     setting=(
         f"A walk of at most {LONGEST} tokens (back, stay, on) from one of {len(STARTS)} prompts to a goal, at which "
-        "one in two hundred arrives before training. Sparse: 1 for arriving, at the last token. Graded: 0.5 at the "
+        "one in four hundred arrives before training. Sparse: 1 for arriving, at the last token. Graded: 0.5 at the "
         "last token where half of the way was made, 1 for arriving. Potential: sparse, and Φ(s′) − Φ(s) at each "
         f"token, Φ = place/{GOAL}, 0 when the walk has ended. Bonus: sparse, and {TALK:g} for every token that stays. "
         f"{STEPS} steps through oneloop's own loop, {len(STARTS)} groups of {GROUP}, no KL; the policy has logits by "
