@@ -56,5 +56,5 @@ def test_the_bill_of_models_counts_those_that_a_run_holds(tmp_path) -> None:
     for name, times in memory.MODELS.items():
         run = memory.run_of(name, 0, tmp_path, 1)
         held = models_in_memory(run, resolved(run))
-        trained = len({"policy", "critic"} & set(held))
+        trained = len({"policy", "separate critic"} & set(held))
         assert memory.TRAINED * trained + memory.FROZEN * (len(held) - trained) == times, (name, held)

@@ -107,7 +107,9 @@ def _best(reward: str) -> float:
     value, arrived = torch.zeros(GOAL + 1, dtype=torch.float64), torch.zeros(GOAL + 1, dtype=torch.float64)
     arrived[GOAL] = 1.0
     for time in reversed(range(LONGEST)):
-        worth = torch.stack([step_worth(reward, time, action) + value[moved(places, action)] for action in range(3)])
+        worth = torch.stack(
+            [step_worth(reward, time, action) + value[moved(places, torch.tensor(action))] for action in range(3)]
+        )
         taken = 2 - worth.flip(0).argmax(0)  # the last of equals
         after = moved(places, taken)
         value = torch.cat([worth.gather(0, taken[None])[0], torch.zeros(1, dtype=torch.float64)])
