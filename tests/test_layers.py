@@ -68,12 +68,16 @@ MAY_IMPORT = {
     "studies": {
         "algorithms",
         "batch",
+        "config",
         "lab",
         "loop",
+        "model",
         "objective",
+        "plan",
         "ports",
         "recipes",
         "record",
+        "tasks",
         *PLAIN,
     },
     "cli": {

@@ -7,7 +7,7 @@ the KL between two policies are exact.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,7 +15,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from oneloop.batch import Batch, PolicyOutput
+from oneloop.objective.distributions import Categorical
 from oneloop.objective.divergence import exact_kl
+from oneloop.objective.natural import taken
 from oneloop.ports import Models, Report
 from oneloop.seeds import named_seed
 
@@ -23,7 +25,7 @@ CONTEXTS, ACTIONS = 16, 8
 
 
 class TablePolicy(nn.Module):
-    """Implements `oneloop.ports.Models`: logits and a value for each context, Adam."""
+    """Implements `oneloop.ports.TwiceDifferentiable`: logits and a value for each context, Adam."""
 
     def __init__(self, learning_rate: float, critic_rate: float = 0.1, *, actions: int = ACTIONS) -> None:
         super().__init__()
@@ -51,6 +53,21 @@ class TablePolicy(nn.Module):
         self._optimizer.step()
         self._optimizer.zero_grad()
         return {"grad_norm": float(norm)}
+
+    def forget(self) -> None:
+        self._optimizer.zero_grad()
+
+    def skip(self) -> Mapping[str, float]:
+        raise RuntimeError("a gradient of a study is not finite")
+
+    def policy_parameters(self) -> Sequence[Tensor]:
+        return [self.logits]
+
+    def take_gradient(self) -> Float[Tensor, " n"]:
+        return taken([self.logits])
+
+    def distribution(self, batch: Batch) -> Categorical:
+        return Categorical(self.logits[batch.tokens[:, 0]])
 
     def table(self) -> Float[Tensor, "C A"]:
         """The logits as they are now."""

@@ -91,4 +91,6 @@ def _bars(axes: Axes, panel: Panel, names: list[str], styles: Styles) -> None:
             label=series,
             error_kw={"linewidth": 1},
         )
-    axes.set_xticks(range(len(names)), [name.replace(", ", ",\n") for name in names], fontsize=8)
+    narrow = len(names) > 4
+    labels = [name.replace(" " if narrow else ", ", "\n" if narrow else ",\n") for name in names]
+    axes.set_xticks(range(len(names)), labels, fontsize=6.5 if narrow else 8)
