@@ -68,7 +68,7 @@ def problem(seed: int) -> Problem:
 
 
 def pairs(given: Problem, seed: int, count: int) -> Batch:
-    """Two of the reference's answers to a labelled prompt each, the preferred one first. Fewer are the first of more."""
+    """Two of the reference's answers to a labelled prompt each, the preferred one first. More begin with the fewer."""
     # a row of uniform numbers a pair: its prompt, its answers (the Gumbel trick, without replacement), its label
     drawn = torch.tensor(np.random.default_rng(named_seed("dpo_ppo", "pairs", seed)).random((count, ANSWERS + 2)))
     prompts = (LABELLED * drawn[:, 0]).long()
