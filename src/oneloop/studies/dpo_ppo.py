@@ -39,7 +39,9 @@ SHOWN = 800
 """Pairs of the picture by KL."""
 UPDATES, QUICK_UPDATES, RATE = 60, 30, 0.08
 """Of DPO and of reward models: Adam over all pairs at once. DPO's rate is RATE/β: every implicit reward moves alike."""
-STEPS, QUICK_STEPS, GROUP, POLICY_RATE = 40, 8, 16, 0.15
+STEPS, QUICK_STEPS = 40, 6
+GROUP, QUICK_GROUP = 16, 8
+POLICY_RATE, QUICK_POLICY_RATE = 0.15, 0.3
 DPO_TABLE, DPO_FEATURES = "DPO, policy a table", "DPO, policy of features"
 PPO_TABLE, PPO_FEATURES = "PPO, reward a table", "PPO, reward of features"
 PPO_TRUE = "PPO, true reward"
@@ -145,11 +147,12 @@ def reward_model(given: Problem, batch: Batch, updates: int, *, table: bool) -> 
     return learned(REWARD_MODEL, Learner(given, None if table else given.features), batch, updates)
 
 
-def ppo(given: Problem, rewards: Float[Tensor, "C A"], seed: int, beta: float, steps: int) -> Float[Tensor, "C A"]:
+def ppo(given: Problem, rewards: Float[Tensor, "C A"], seed: int, beta: float, *, quick: bool) -> Float[Tensor, "C A"]:
     """The logits of PPO's policy, a table, on all prompts: it needs no pair to draw an answer and have it scored."""
     algorithm = replace(PPO, kl=KL(beta, at="reward", estimator="k1"), target_kl=None)
-    models = TablePolicy(POLICY_RATE, start=given.start)
-    draws = Draws(models, seed, group_size=GROUP, noise=0.0, rewards=rewards)
+    steps, group, rate = (QUICK_STEPS, QUICK_GROUP, QUICK_POLICY_RATE) if quick else (STEPS, GROUP, POLICY_RATE)
+    models = TablePolicy(rate, start=given.start)
+    draws = Draws(models, seed, group_size=group, noise=0.0, rewards=rewards)
     train(algorithm, draws, models, Kept(), steps=steps, minibatch=CONTEXTS, max_tokens=1 << 20, seed=seed)
     return models.table()
 
@@ -188,7 +191,7 @@ def at_kl(course: Sequence[Found], kl: float) -> float:
 
 def courses(seed: int, count: int, betas: Sequence[float], quick: bool) -> dict[str, list[Found]]:
     """Of each way, what came of each β."""
-    updates, steps = (QUICK_UPDATES, QUICK_STEPS) if quick else (UPDATES, STEPS)
+    updates = QUICK_UPDATES if quick else UPDATES
     given = problem(seed)
     batch = pairs(given, seed, count)
     found: dict[str, list[Found]] = {}
@@ -201,7 +204,7 @@ def courses(seed: int, count: int, betas: Sequence[float], quick: bool) -> dict[
     if count == SHOWN:
         scores[PPO_TRUE] = given.gold
     for name, rewards in scores.items():
-        found[name] = [measured(given, ppo(given, rewards, seed, beta, steps), batch) for beta in betas]
+        found[name] = [measured(given, ppo(given, rewards, seed, beta, quick=quick), batch) for beta in betas]
     return found
 
 

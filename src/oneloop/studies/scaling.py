@@ -40,9 +40,6 @@ class Fit:
     error: float
     """Root mean square of what the form leaves, in the reward's unit."""
 
-    def at(self, form: Form, distance: float) -> float:
-        return distance * (self.alpha - self.beta * form.bend(distance)) if distance else 0.0
-
 
 def fitted(form: Form, distances: Sequence[float], gained: Sequence[float]) -> Fit:
     """By least squares: the form is linear in α and β.
