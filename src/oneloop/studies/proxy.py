@@ -43,7 +43,7 @@ EQUAL = 8
 """Of best of n, at whose KL the ways are laid side by side."""
 STEPS, QUICK_STEPS = 40, 10
 LOOKS = 10
-GROUP, QUICK_GROUP = 16, 4
+GROUP, QUICK_GROUP = 8, 4
 RATE, QUICK_RATE = 0.15, 0.4
 GOLD, PROXY = "gold", "proxy"
 BEST, POLICY, HELD = "best of n", "PPO", f"PPO, β = {ANCHOR:g}"
@@ -325,10 +325,10 @@ STUDY = Study(
     setting=(
         f"{CONTEXTS} prompts with {ANSWERS} answers each. Gold rewards are standard normal; the proxy is gold plus an "
         f"error, normal or heavy-tailed (Student's t with {TAIL} degrees of freedom). PPO through oneloop's own loop "
-        f"maximises the proxy for {STEPS} steps of four epochs, with β·KL to the start in the reward. Best of n takes "
-        "the answer that the proxy likes best, exactly, and its KL is exact, too. Gold is never shown to any of them. "
-        "PPO's rewards at the KL of best of n are interpolated between its steps, and the forms are fitted to gold "
-        f"there, seed by seed, for n from {FITTED[0]} to {FITTED[-1]}."
+        f"maximises the proxy for {STEPS} steps of four epochs with {GROUP} answers to each prompt, β·KL to the start "
+        "in the reward. Best of n takes the answer that the proxy likes best, exactly, and its KL is exact, too. Gold "
+        "is never shown to any of them. PPO's rewards at the KL of best of n are interpolated between its steps, and "
+        f"the forms are fitted to gold there, seed by seed, for n from {FITTED[0]} to {FITTED[-1]}."
     ),
     claims=(
         Claim(
