@@ -48,6 +48,13 @@ def test_a_quick_study_ends_in_a_page_a_picture_and_its_values(name: str, quick)
     assert all(panel.axis in words for panel in result.table.values())
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_quick_study_still_decides_something_as_the_full_one_does(name: str, quick) -> None:
+    study = STUDIES[name]
+    short, full = (judged(study, load(folder / f"{name}.json")) for folder in (quick, FOLDER))
+    assert [one for one, other in zip(short, full, strict=True) if one.verdict == other.verdict != Verdict.OPEN]
+
+
 @pytest.mark.parametrize("name", ["clip", "pairs"])
 def test_the_same_seeds_give_the_same_numbers(name: str, quick) -> None:
     study = replace(STUDIES[name], quick_seeds=STUDIES[name].quick_seeds[:2])
