@@ -26,7 +26,7 @@ STEPS, QUICK_STEPS = 60, 4
 LOOKS = 4
 """How often a run is looked at."""
 GROUP, NOISE = 8, 0.3
-RATE, QUICK_RATE = 0.05, 0.2
+RATE, QUICK_RATE = 0.05, 0.4
 
 
 def run(seeds: Sequence[int], quick: bool) -> Table:
