@@ -27,7 +27,7 @@ from oneloop.studies.scaling import (
     bootstrapped,
     fitted,
 )
-from oneloop.studies.study import Claim, Judged, Panel, Point, Study, Table
+from oneloop.studies.study import Claim, Judged, Panel, Point, Scale, Study, Table
 
 ANSWERS = 64
 """Of each prompt: an optimiser has to have something to find."""
@@ -73,7 +73,7 @@ def run(seeds: Sequence[int], quick: bool) -> Table:
     held = {beta: [trained(seed, HEAVY, beta, quick) for seed in seeds] if beta else free[HEAVY] for beta in betas}
     panels = {"course": _by_step(free), "anchor": _by_beta(held), "best": _by_n(looks)}
     for key, error in (("normal", NORMAL), ("heavy", HEAVY)):
-        panels[key] = _by_distance(error, free[error], looks[error], held[ANCHOR] if error == HEAVY else [])
+        panels |= _by_distance(key, error, free[error], looks[error], held[ANCHOR] if error == HEAVY else [])
     return panels | _forms(panels) | {"kl": _kl_of_best(len(seeds))}
 
 
@@ -106,18 +106,22 @@ def _by_n(looks: dict[str, list[list[tuple[float, float]]]]) -> Panel:
     return Panel("reward of best of n by the proxy", "n", tuple(points), "log", "symlog")
 
 
-def _by_distance(error: str, free: list[Course], looks: list[list[tuple[float, float]]], held: list[Course]) -> Panel:
+def _by_distance(
+    key: str, error: str, free: list[Course], looks: list[list[tuple[float, float]]], held: list[Course]
+) -> dict[str, Panel]:
     """What was gained at the distances of best of n, by gold; and by the proxy."""
-    points = []
-    for kind, name in enumerate((GOLD, PROXY)):
-        taken = [[rewards[kind] - one[0][kind] for rewards in one[1:]] for one in looks]
-        drawn = {POLICY: free, HELD: held}
+    panels = {}
+    scales: dict[str, Scale] = {GOLD: "linear", PROXY: "log"}
+    for kind, (name, scale) in enumerate(scales.items()):
+        points = []
         for place, distance in enumerate(DISTANCES):
-            points.append(Point(f"{name}, {BEST}", distance, tuple(one[place] for one in taken)))
-            for way, courses in drawn.items():
+            points.append(Point(BEST, distance, tuple(one[1 + place][kind] - one[0][kind] for one in looks)))
+            for way, courses in ((POLICY, free), (HELD, held)):
                 if courses:
-                    points.append(Point(f"{name}, {way}", distance, tuple(at(one, kind, distance) for one in courses)))
-    return Panel(f"reward gained, {error}", "√KL(π ‖ start), √nats", tuple(points), "linear", "symlog")
+                    points.append(Point(way, distance, tuple(at(one, kind, distance) for one in courses)))
+        words = f"{name} reward gained, {error}"
+        panels[f"{key}_{name}"] = Panel(words, "√KL(π ‖ start), √nats", tuple(points), "linear", scale)
+    return panels
 
 
 def at(course: Course, kind: int, distance: float) -> float:
@@ -131,7 +135,7 @@ def _forms(panels: Table) -> dict[str, Panel]:
     found, errors = [], []
     for key, error in (("normal", NORMAL), ("heavy", HEAVY)):
         for way, form in FORMS.items():
-            points = panels[key].of(f"{GOLD}, {way}")
+            points = panels[f"{key}_{GOLD}"].of(way)
             gained = list(zip(*(point.values for point in points), strict=True))
             top = max(point.mean for point in points)
             for one in (SQUARE, LOG):
@@ -267,8 +271,8 @@ def _apart(table: Table) -> Judged:
 
 def _laid(table: Table, what: str, one: str, other: str) -> tuple[Point, Point, Point]:
     """Two ways at the KL of best of `EQUAL`, and their difference."""
-    panel, place = table["heavy"], DISTANCES[FITTED.index(EQUAL)]
-    first, second = (panel.at(f"{what}, {way}", place) for way in (one, other))
+    panel, place = table[f"heavy_{what}"], DISTANCES[FITTED.index(EQUAL)]
+    first, second = (panel.at(way, place) for way in (one, other))
     return first, second, minus(first, second)
 
 
@@ -283,10 +287,11 @@ def _slower(table: Table) -> Judged:
 
 def _frontier(table: Table) -> Judged:
     held, free, lead = _laid(table, GOLD, HELD, POLICY)
+    liked, freely, _ = _laid(table, PROXY, HELD, POLICY)
     return Judged(
         inside(lead.interval, -CLOSE, CLOSE),
         f"at the KL of best of {EQUAL}, heavy-tailed error: gold {said(held)} with β = {ANCHOR:g}, {said(free)} "
-        f"without, difference {said(lead)}",
+        f"without, difference {said(lead)}; the proxy {said(liked)} with it, {said(freely)} without",
     )
 
 

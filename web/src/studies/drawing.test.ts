@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { band, extent, labelled, marks, scaled } from "./drawing";
+import { band, extent, labelled, marks, scaled, wrapped } from "./drawing";
 
 test("equal factors lie equally far apart, on both sides of 0", () => {
   const log = scaled("log", [0.01, 100], [0, 4]);
@@ -35,4 +35,11 @@ test("a band runs along its upper edge and back, and stays inside", () => {
   const x = scaled("linear", [0, 1], [0, 10]);
   const y = scaled("log", [1, 100], [20, 0]);
   expect(band([{ x: 0, low: -5, high: 10 }, { x: 1, low: 1, high: 1000 }], x, y)).toBe("0.0,10.0 10.0,0.0 10.0,20.0 0.0,20.0");
+});
+
+test("a long name is broken at its words", () => {
+  expect(wrapped("best of n, heavy-tailed error", 14)).toEqual(["best of n", "heavy-tailed", "error"]);
+  expect(wrapped("best of n, heavy-tailed error", 30)).toEqual(["best of n", "heavy-tailed error"]);
+  expect(wrapped("α", 1)).toEqual(["α"]);
+  expect(wrapped("unbreakable", 3)).toEqual(["unbreakable"]);
 });

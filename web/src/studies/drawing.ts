@@ -56,3 +56,19 @@ export function band(points: readonly { x: number; low: number; high: number }[]
   const at = (place: number, value: number): string => `${x(place).toFixed(1)},${y(Math.min(Math.max(value, bottom), top)).toFixed(1)}`;
   return [...points.map((one) => at(one.x, one.high)), ...points.toReversed().map((one) => at(one.x, one.low))].join(" ");
 }
+
+/** A name in lines of at most so many signs, where its words allow it; a comma always ends one. */
+export function wrapped(name: string, most: number): string[] {
+  const lines: string[] = [];
+  for (const part of name.split(", ")) {
+    let line = "";
+    for (const word of part.split(" ")) {
+      if (line && line.length + 1 + word.length > most) {
+        lines.push(line);
+        line = word;
+      } else line = line ? `${line} ${word}` : word;
+    }
+    lines.push(line);
+  }
+  return lines;
+}
