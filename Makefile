@@ -130,14 +130,15 @@ conformance: $(VENV)/installed
 	$(BIN)/python -c "from oneloop.recipes.conformance import conformance_page; print(conformance_page(), end='')" \
 		> docs/conformance.md
 
-# every study in full, a quarter of an hour; then docs/studies from their numbers
+# every study in full, half an hour; then docs/studies and the lab's pages from their numbers
 studies: $(VENV)/installed
 	$(BIN)/oneloop study $$($(BIN)/oneloop study | cut -d' ' -f1) --out docs/studies
 	$(MAKE) study-pages
 
 study-pages: $(VENV)/installed
 	$(BIN)/python -c "from pathlib import Path; from oneloop.studies import STUDIES; \
-		from oneloop.studies.pages import rebuild; rebuild(STUDIES, Path('docs/studies'))"
+		from oneloop.studies.pages import rebuild; rebuild(STUDIES, Path('docs/studies')); \
+		from oneloop.studies.shown import ship; ship(STUDIES, Path('docs/studies'), Path('src/oneloop/lab/studies'))"
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

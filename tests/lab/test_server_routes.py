@@ -350,6 +350,13 @@ def test_the_demo_is_named_where_there_is_one(tmp_path):
     assert Lab(tmp_path).api("/demo") == {"run": None, "runs": []}
 
 
+def test_studies_are_listed_and_each_can_be_read(lab):
+    """More of them in test_studied.py."""
+    listed = lab.api("/studies")["studies"]
+    assert len(listed) >= 10 and "clip" in {one["name"] for one in listed}
+    assert lab.api("/studies/clip")["command"] == "oneloop study clip"
+
+
 def test_no_route_is_left_out_of_these_tests():
     text = Path(__file__).read_text(encoding="utf-8")
     for route in ROUTES:

@@ -17,6 +17,8 @@ import Overview from "./run/overview/Overview.svelte";
 import ReportOfRun from "./run/report/ReportOfRun.svelte";
 import Rollouts from "./run/rollouts/Rollouts.svelte";
 import Tokens from "./run/tokens/Tokens.svelte";
+import Studies from "./studies/Studies.svelte";
+import Study from "./studies/Study.svelte";
 
 export interface Page {
   path: RegExp;
@@ -43,4 +45,6 @@ export const pages: readonly Page[] = [
   page(/^\/run\/(?<id>[^/]+)\/length$/, Length),
   page(/^\/run\/(?<id>[^/]+)\/rollouts$/, Rollouts),
   page(/^\/run\/(?<id>[^/]+)\/tokens$/, Tokens),
+  page(/^\/studies$/, Studies),
+  page(/^\/studies\/(?<name>\w+)$/, Study),
 ];

@@ -21,6 +21,7 @@ from oneloop.lab.lights import health
 from oneloop.lab.memory import memory
 from oneloop.lab.series import WAIT, curves, read
 from oneloop.lab.source import Appended, Source
+from oneloop.lab.studied import studies, study
 from oneloop.secrets import redacted
 
 
@@ -154,5 +155,7 @@ ROUTES: dict[str, Callable[[Question], Any]] = {
     "/code/{name}": lambda ask: code(ask.name),
     "/explain/{name}": lambda ask: _explain(ask.name),
     "/demo": _demo,
+    "/studies": lambda ask: studies(),
+    "/studies/{name}": lambda ask: study(ask.name),
 }
 """Paths below /api."""

@@ -6,6 +6,7 @@ from oneloop.studies import (
     clip,
     critic,
     dapo,
+    dpo_ppo,
     entropy,
     lengths,
     memory,
@@ -22,8 +23,7 @@ STUDIES: dict[str, Study] = {
     study.name: study
     for study in (
         baselines.STUDY, spread.STUDY, lengths.STUDY, clip.STUDY, trust.STUDY, entropy.STUDY, staleness.STUDY,
-        chain.STUDY, pairs.STUDY, proxy.STUDY,
-        critic.STUDY, sparse.STUDY, dapo.STUDY, memory.STUDY,
+        chain.STUDY, critic.STUDY, sparse.STUDY, dapo.STUDY, pairs.STUDY, dpo_ppo.STUDY, proxy.STUDY, memory.STUDY,
     )
 }  # fmt: skip
 """In the order of the overview."""

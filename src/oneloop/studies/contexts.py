@@ -25,11 +25,22 @@ CONTEXTS, ACTIONS = 16, 8
 
 
 class TablePolicy(nn.Module):
-    """Implements `oneloop.ports.TwiceDifferentiable`: logits and a value for each context, Adam."""
+    """Implements `oneloop.ports.TwiceDifferentiable`: logits and a value for each context, Adam.
 
-    def __init__(self, learning_rate: float, critic_rate: float = 0.1, *, actions: int = ACTIONS) -> None:
+    Args:
+        start: logits before the first update, which are the reference's; left out, a uniform policy.
+    """
+
+    def __init__(
+        self,
+        learning_rate: float,
+        critic_rate: float = 0.1,
+        *,
+        actions: int = ACTIONS,
+        start: Float[Tensor, "C A"] | None = None,
+    ) -> None:
         super().__init__()
-        self.start = torch.zeros(CONTEXTS, actions, dtype=torch.float64)
+        self.start = torch.zeros(CONTEXTS, actions, dtype=torch.float64) if start is None else start
         self.logits = nn.Parameter(self.start.clone())
         self.values = nn.Parameter(torch.zeros(CONTEXTS, dtype=torch.float64))
         rates = [{"params": [self.logits], "lr": learning_rate}, {"params": [self.values], "lr": critic_rate}]

@@ -22,17 +22,18 @@ WAYS: dict[str, PolicyGradient] = {
     HIGHER: replace(PLAIN, surrogate=ClippedRatio(0.2, 0.28)),
     BONUS: replace(PLAIN, entropy=0.01),
 }
-STEPS, QUICK_STEPS = 60, 16
+STEPS, QUICK_STEPS = 60, 4
 LOOKS = 4
 """How often a run is looked at."""
-GROUP, NOISE, RATE = 8, 0.3, 0.05
+GROUP, NOISE = 8, 0.3
+RATE, QUICK_RATE = 0.05, 0.4
 
 
 def run(seeds: Sequence[int], quick: bool) -> Table:
-    steps = QUICK_STEPS if quick else STEPS
+    steps, rate = (QUICK_STEPS, QUICK_RATE) if quick else (STEPS, RATE)
     entropy, regret, clip = [], [], []
     for name, algorithm in WAYS.items():
-        courses, shares = zip(*(_course(algorithm, seed, steps) for seed in seeds), strict=True)
+        courses, shares = zip(*(_course(algorithm, seed, steps, rate) for seed in seeds), strict=True)
         clip.append(Point(name, "share", shares))
         for place in range(0, steps + 1, steps // LOOKS):
             entropy.append(Point(name, place, tuple(course[place][0] for course in courses)))
@@ -44,9 +45,9 @@ def run(seeds: Sequence[int], quick: bool) -> Table:
     }
 
 
-def _course(algorithm: PolicyGradient, seed: int, steps: int) -> tuple[list[tuple[float, float]], float]:
+def _course(algorithm: PolicyGradient, seed: int, steps: int, rate: float) -> tuple[list[tuple[float, float]], float]:
     """Entropy and regret before the first step and after each; and how much the clip had to do."""
-    models, recorder = TablePolicy(RATE), Kept()
+    models, recorder = TablePolicy(rate), Kept()
     draws = Draws(models, seed, group_size=GROUP, noise=NOISE)
     train(algorithm, draws, models, recorder, steps=steps, minibatch=CONTEXTS // 4, max_tokens=1 << 20, seed=seed)
     best, clipped = optimum(draws.rewards), fmean(row["clip/gradient_zero"] for row in recorder.rows)

@@ -26,7 +26,7 @@ PROMPTS, CHOICES, LONGEST = 16, 4, 24
 WRONG, RIGHT = 0, 1
 BEGIN = 1.4
 """Logit of going on, before training: about five tokens."""
-STEPS, QUICK_STEPS = 100, 40
+STEPS, QUICK_STEPS = 100, 12
 GROUP = 8
 PER_ANSWER = "GRPO (mean over each answer)"
 PER_TOKEN, CONSTANT = "DAPO (mean over tokens)", "Dr. GRPO (constant, no std)"

@@ -40,7 +40,7 @@ def rebuild(studies: Mapping[str, Study], folder: Path) -> None:
 def page(study: Study, result: Result) -> str:
     lines = [f"# {study.title}", "", study.setting, "", f"![{study.title}]({study.name}.svg)", ""]
     for claim, (verdict, because) in zip(study.claims, judged(study, result), strict=True):
-        lines += [f"**{claim.text}** ({claim.source}): **{verdict}**. {_sentence(because)}", ""]
+        lines += [f"**{claim.text}** ({claim.source}): **{verdict}**. {sentence(because)}", ""]
     if told := study.told(result.table):
         lines += [told, ""]
     lines += [
@@ -54,7 +54,7 @@ def page(study: Study, result: Result) -> str:
     return "\n".join([*lines, "## How it was made", "", made(result), ""])
 
 
-def _sentence(text: str) -> str:
+def sentence(text: str) -> str:
     return f"{text[0].upper()}{text[1:]}." if text else ""
 
 
@@ -66,7 +66,7 @@ def numbers(panel: Panel) -> list[str]:
     for place in places:
         name = place if isinstance(place, str) else f"{place:g}"
         rows.append([name, *(found.get((series, place), "") for series in panel.series)])
-    return [f"**{_sentence(panel.quantity)}**", "", *(_row(cells) for cells in rows)]
+    return [f"**{sentence(panel.quantity)}**", "", *(_row(cells) for cells in rows)]
 
 
 def _row(cells: Sequence[str]) -> str:

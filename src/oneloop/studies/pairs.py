@@ -29,7 +29,7 @@ SMALL, LARGE = 0.1, 2.0
 DRAWN, NEVER = "labels drawn (Bradley–Terry)", "labels that never disagree"
 EQUAL = "labels that never disagree, one learning rate"
 PAIRS, QUICK_PAIRS = 3000, 600
-STEPS, QUICK_STEPS = 150, 80
+STEPS, QUICK_STEPS = 150, 40
 STEP = 4.0
 """Learning rate over β²: every β then moves the implicit reward at the same pace. With one rate for all, it is that."""
 

@@ -1,8 +1,8 @@
-"""Reward over-optimisation: what happens to the true reward while a flawed one is maximised, by KL and by anchor."""
+"""Reward over-optimisation: what happens to the true reward while a flawed one is maximised, by √KL and by anchor."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from math import sqrt
@@ -13,25 +13,44 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from oneloop.algorithms import RLOO, PolicyGradient
+from oneloop.algorithms import PPO, PolicyGradient
 from oneloop.loop import train
-from oneloop.objective.divergence import KL
+from oneloop.objective.divergence import KL, exact_kl
 from oneloop.seeds import named_seed
-from oneloop.studies.contexts import CONTEXTS, Draws, Kept, TablePolicy, true_kl
-from oneloop.studies.judge import above, below, every, inside, minus, said
-from oneloop.studies.study import Claim, Judged, Panel, Point, Study, Table
+from oneloop.studies.contexts import CONTEXTS, Draws, Kept, TablePolicy
+from oneloop.studies.judge import above, below, every, inside, minus, said, short
+from oneloop.studies.scaling import (
+    LOG,
+    SQUARE,
+    best_of_kl,
+    best_of_kl_formula,
+    bootstrapped,
+    fitted,
+)
+from oneloop.studies.study import Claim, Judged, Panel, Point, Scale, Study, Table
 
 ANSWERS = 64
 """Of each prompt: an optimiser has to have something to find."""
 NORMAL, HEAVY = "normal error", "heavy-tailed error"
 TAIL = 2
 """Degrees of freedom of the heavy-tailed error (Student's t): a few answers are overrated by much."""
-BETAS = (0.0, 0.3, 1.0, 3.0)
+BETAS, QUICK_BETAS = (0.0, 0.3, 1.0, 3.0), (0.0, 1.0)
 ANCHOR = 1.0
 BEST_OF = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-STEPS, QUICK_STEPS = 150, 40
-GROUP, RATE = 16, 0.15
+FITTED = BEST_OF[1:-1]
+"""At whose distances the forms are fitted: PPO, too, goes so far."""
+EQUAL = 8
+"""Of best of n, at whose KL the ways are laid side by side."""
+STEPS, QUICK_STEPS = 40, 10
+LOOKS = 10
+GROUP, QUICK_GROUP = 8, 4
+RATE, QUICK_RATE = 0.15, 0.4
 GOLD, PROXY = "gold", "proxy"
+BEST, POLICY, HELD = "best of n", "PPO", f"PPO, β = {ANCHOR:g}"
+FORMS = {BEST: SQUARE, POLICY: LOG}
+CLOSE = 0.05
+"""What counts as none: of a difference, and of a form's error as a share of the highest reward."""
+DISTANCES = tuple(sqrt(best_of_kl(count, ANSWERS)) for count in FITTED)
 
 
 def rewards_of(seed: int, error: str) -> tuple[Float[Tensor, "C A"], Float[Tensor, "C A"]]:
@@ -43,29 +62,102 @@ def rewards_of(seed: int, error: str) -> tuple[Float[Tensor, "C A"], Float[Tenso
     return torch.tensor(gold), torch.tensor(gold + flaw)
 
 
+Course = list[tuple[float, float, float]]
+"""Gold, proxy and KL to the start, before the first step and after each."""
+
+
 def run(seeds: Sequence[int], quick: bool) -> Table:
-    steps = QUICK_STEPS if quick else STEPS
-    course, best, anchor = [], [], []
-    for error in (NORMAL, HEAVY):
-        free = [_trained(seed, error, 0.0, steps) for seed in seeds]
-        looks = [best_of(seed, error) for seed in seeds]
+    free = {error: [trained(seed, error, 0.0, quick) for seed in seeds] for error in (NORMAL, HEAVY)}
+    looks = {error: [best_of(seed, error) for seed in seeds] for error in (NORMAL, HEAVY)}
+    betas = QUICK_BETAS if quick else BETAS
+    held = {beta: [trained(seed, HEAVY, beta, quick) for seed in seeds] if beta else free[HEAVY] for beta in betas}
+    panels = {"course": _by_step(free), "anchor": _by_beta(held), "best": _by_n(looks)}
+    for key, error in (("normal", NORMAL), ("heavy", HEAVY)):
+        panels |= _by_distance(key, error, free[error], looks[error], held[ANCHOR] if error == HEAVY else [])
+    return panels | _forms(panels) | {"kl": _kl_of_best(len(seeds))}
+
+
+def _by_step(free: dict[str, list[Course]]) -> Panel:
+    points = []
+    for error, courses in free.items():
+        steps = len(courses[0]) - 1
         for kind, name in enumerate((GOLD, PROXY)):
-            label = f"{name}, {error}"
-            for place in range(0, steps + 1, steps // 10):
-                course.append(Point(label, place, tuple(one[place][kind] for one in free)))
-            for place, count in enumerate(BEST_OF):
-                best.append(Point(label, count, tuple(look[place][kind] for look in looks)))
-    for beta in BETAS:
-        ends = [_trained(seed, HEAVY, beta, steps)[-1] for seed in seeds]
-        anchor.append(Point(f"{GOLD}, {HEAVY}", beta, tuple(end[0] for end in ends)))
-        anchor.append(Point("√KL, √nats", beta, tuple(sqrt(end[2]) for end in ends)))
+            for place in range(0, steps + 1, steps // LOOKS):
+                points.append(Point(f"{name}, {error}", place, tuple(one[place][kind] for one in courses)))
+    words = "reward of PPO without an anchor, standard deviations of gold"
+    return Panel(words, "step", tuple(points), "linear", "symlog")
+
+
+def _by_beta(held: dict[float, list[Course]]) -> Panel:
+    points = []
+    for beta, courses in held.items():
+        points.append(Point(f"{GOLD}, {HEAVY}", beta, tuple(one[-1][0] for one in courses)))
+        points.append(Point("√KL, √nats", beta, tuple(sqrt(one[-1][2]) for one in courses)))
+    return Panel("gold reward, and √KL, at the end of PPO", "β", tuple(points))
+
+
+def _by_n(looks: dict[str, list[list[tuple[float, float]]]]) -> Panel:
+    points = [
+        Point(f"{name}, {error}", count, tuple(one[place][kind] for one in found))
+        for error, found in looks.items()
+        for kind, name in enumerate((GOLD, PROXY))
+        for place, count in enumerate(BEST_OF)
+    ]
+    return Panel("reward of best of n by the proxy", "n", tuple(points), "log", "symlog")
+
+
+def _by_distance(
+    key: str, error: str, free: list[Course], looks: list[list[tuple[float, float]]], held: list[Course]
+) -> dict[str, Panel]:
+    """What was gained at the distances of best of n, by gold; and by the proxy."""
+    panels = {}
+    scales: dict[str, Scale] = {GOLD: "linear", PROXY: "log"}
+    for kind, (name, scale) in enumerate(scales.items()):
+        points = []
+        for place, distance in enumerate(DISTANCES):
+            points.append(Point(BEST, distance, tuple(one[1 + place][kind] - one[0][kind] for one in looks)))
+            for way, courses in ((POLICY, free), (HELD, held)):
+                if courses:
+                    points.append(Point(way, distance, tuple(at(one, kind, distance) for one in courses)))
+        words = f"{name} reward gained, {error}"
+        panels[f"{key}_{name}"] = Panel(words, "√KL(π ‖ start), √nats", tuple(points), "linear", scale)
+    return panels
+
+
+def at(course: Course, kind: int, distance: float) -> float:
+    """Gold (0) or proxy (1) gained when a run has come so far; at its end, where it never does."""
+    gone = np.maximum.accumulate([sqrt(max(kl, 0.0)) for *_, kl in course])
+    return float(np.interp(distance, gone, [rewards[kind] - course[0][kind] for rewards in course]))
+
+
+def _forms(panels: Table) -> dict[str, Panel]:
+    """Each seed's α and β, and how far the curve is from the form: its own, and the other's."""
+    found, errors = [], []
+    for key, error in (("normal", NORMAL), ("heavy", HEAVY)):
+        for way, form in FORMS.items():
+            points = panels[f"{key}_{GOLD}"].of(way)
+            gained = list(zip(*(point.values for point in points), strict=True))
+            top = max(point.mean for point in points)
+            for one in (SQUARE, LOG):
+                fits = [fitted(one, DISTANCES, values) for values in gained]
+                errors.append(Point(one.name, f"{way}, {error}", tuple(fit.error / top for fit in fits)))
+                if one is form:
+                    found += [
+                        Point(f"{way}, {error}", "α", tuple(fit.alpha for fit in fits)),
+                        Point(f"{way}, {error}", "β", tuple(fit.beta for fit in fits)),
+                    ]
     return {
-        "course": Panel(
-            "reward without an anchor, standard deviations of gold", "step", tuple(course), "linear", "symlog"
-        ),
-        "anchor": Panel("gold reward, and √KL, at the end", "β", tuple(anchor)),
-        "best": Panel("reward of best of n by the proxy", "n", tuple(best), "log", "symlog"),
+        "fit": Panel("coefficients of the fits, standard deviations of gold", "", tuple(found)),
+        "error": Panel("error of the fit (rms), share of the highest gold reward", "", tuple(errors)),
     }
+
+
+def _kl_of_best(seeds: int) -> Panel:
+    points = []
+    for count in BEST_OF:
+        points.append(Point(f"exact, {ANSWERS} answers", count, (best_of_kl(count, ANSWERS),) * seeds))
+        points.append(Point("log n − (n − 1)/n", count, (best_of_kl_formula(count),) * seeds))
+    return Panel("KL(best of n ‖ start), nats", "n", tuple(points), "log")
 
 
 def best_of(seed: int, error: str) -> list[tuple[float, float]]:
@@ -80,22 +172,23 @@ def best_of(seed: int, error: str) -> list[tuple[float, float]]:
     return found
 
 
-def _trained(seed: int, error: str, beta: float, steps: int) -> list[tuple[float, float, float]]:
-    """Gold, proxy and KL to the start, before the first step and after each. Trained on the proxy alone."""
+def trained(seed: int, error: str, beta: float, quick: bool) -> Course:
+    """PPO on the proxy alone."""
     gold, proxy = rewards_of(seed, error)
-    models = TablePolicy(RATE, actions=ANSWERS)
-    draws = Draws(models, seed, group_size=GROUP, noise=0.0, rewards=proxy)
+    steps, group, rate = (QUICK_STEPS, QUICK_GROUP, QUICK_RATE) if quick else (STEPS, GROUP, RATE)
+    models = TablePolicy(rate, actions=ANSWERS)
+    draws = Draws(models, seed, group_size=group, noise=0.0, rewards=proxy)
     train(_algorithm(beta), draws, models, Kept(), steps=steps, minibatch=CONTEXTS, max_tokens=1 << 20, seed=seed)
     start = draws.steps[0]
 
     def mean(logits: Float[Tensor, "C A"], reward: Float[Tensor, "C A"]) -> float:
         return float((logits.softmax(-1) * reward).sum(1).mean())
 
-    return [(mean(logits, gold), mean(logits, proxy), true_kl(logits, start)) for logits in draws.steps]
+    return [(mean(logits, gold), mean(logits, proxy), float(exact_kl(logits, start).mean())) for logits in draws.steps]
 
 
 def _algorithm(beta: float) -> PolicyGradient:
-    return replace(RLOO, kl=KL(beta, at="reward", estimator="k1") if beta else None)
+    return replace(PPO, kl=KL(beta, at="reward", estimator="k1") if beta else None, target_kl=None)
 
 
 def _lost(points: Sequence[Point]) -> tuple[Point, Point]:
@@ -149,14 +242,98 @@ def _many(table: Table) -> Judged:
     return Judged(above(_lost(gold)[1].interval, 0), f"with a heavy-tailed error {_told(gold, 'n =')}")
 
 
+def _follows(way: str) -> Callable[[Table], Judged]:
+    """Whether a way's own form fits its gold reward, and better than the other's."""
+    form, other = FORMS[way], *(one for one in (SQUARE, LOG) if one is not FORMS[way])
+
+    def judge(table: Table) -> Judged:
+        place = f"{way}, {HEAVY}"
+        own, others = (table["error"].at(one.name, place) for one in (form, other))
+        return Judged(
+            inside(own.interval, 0, CLOSE),
+            f"heavy-tailed error: {form.name} leaves an error of {said(own)} of the highest gold reward, "
+            f"{other.name} one of {said(others)}",
+        )
+
+    return judge
+
+
+def _apart(table: Table) -> Judged:
+    """Own − other's error, both ways."""
+    found = []
+    for way, form in FORMS.items():
+        own, other = (table["error"].at(one.name, f"{way}, {HEAVY}") for one in (form, *({SQUARE, LOG} - {form})))
+        found.append((way, minus(own, other)))
+    told = ", ".join(f"{said(change)} for {way}" for way, change in found)
+    verdict = every(below(change.interval, 0) for _, change in found)
+    return Judged(verdict, f"error with its own form − with the other's, heavy-tailed error: {told}")
+
+
+def _laid(table: Table, what: str, one: str, other: str) -> tuple[Point, Point, Point]:
+    """Two ways at the KL of best of `EQUAL`, and their difference."""
+    panel, place = table[f"heavy_{what}"], DISTANCES[FITTED.index(EQUAL)]
+    first, second = (panel.at(way, place) for way in (one, other))
+    return first, second, minus(first, second)
+
+
+def _slower(table: Table) -> Judged:
+    gold, proxy = (_laid(table, what, BEST, POLICY) for what in (GOLD, PROXY))
+    return Judged(
+        every(above(lead.interval, 0) for *_, lead in (gold, proxy)),
+        f"at the KL of best of {EQUAL}, heavy-tailed error: gold {said(gold[0])} by best of n and {said(gold[1])} by "
+        f"PPO, difference {said(gold[2])}; proxy {said(proxy[0])} and {said(proxy[1])}, difference {said(proxy[2])}",
+    )
+
+
+def _frontier(table: Table) -> Judged:
+    held, free, lead = _laid(table, GOLD, HELD, POLICY)
+    liked, freely, _ = _laid(table, PROXY, HELD, POLICY)
+    return Judged(
+        inside(lead.interval, -CLOSE, CLOSE),
+        f"at the KL of best of {EQUAL}, heavy-tailed error: gold {said(held)} with β = {ANCHOR:g}, {said(free)} "
+        f"without, difference {said(lead)}; the proxy {said(liked)} with it, {said(freely)} without",
+    )
+
+
+def _formula(table: Table) -> Judged:
+    exact, formula = (table["kl"].of(series) for series in table["kl"].series)
+    apart = [minus(two, one) for one, two in zip(exact, formula, strict=True)]
+    told = ", ".join(f"{said(one)} and {said(two)} for n = {one.x:g}" for one, two in zip(exact, formula, strict=True))
+    return Judged(
+        every(inside(change.interval, -CLOSE, CLOSE) for change in apart),
+        f"nats, exactly and by the formula: {told}. It is an upper bound (arXiv:2401.01879): of {ANSWERS} answers the "
+        "best one is soon drawn twice",
+    )
+
+
+def _coefficients(table: Table) -> str:
+    panel = table["fit"]
+    lines = []
+    for series in panel.series:
+        form = next(form for way, form in FORMS.items() if series.startswith(way))
+        told = []
+        for name in ("α", "β"):
+            point = panel.at(series, name)
+            low, high = bootstrapped(point.values)
+            told.append(f"{name} = {short(point.mean)} [{short(low)}, {short(high)}]")
+        lines.append(f"{series}: R = {form.name} with {told[0]}, {told[1]}")
+    return (
+        "Fitted coefficients of the gold reward, with 95 % intervals by a bootstrap over seeds: "
+        + "; ".join(lines)
+        + "."
+    )
+
+
 STUDY = Study(
     name="proxy",
-    title="Reward over-optimisation, and what the KL anchor does about it",
+    title="Reward over-optimisation by √KL, and what the KL anchor does about it",
     setting=(
         f"{CONTEXTS} prompts with {ANSWERS} answers each. Gold rewards are standard normal; the proxy is gold plus an "
-        f"error, normal or heavy-tailed (Student's t with {TAIL} degrees of freedom). RLOO through oneloop's own loop "
-        f"maximises the proxy for {STEPS} steps, with β·KL to the start in the reward. Best of n takes the answer that "
-        "the proxy likes best, exactly. Gold is never shown to any of them."
+        f"error, normal or heavy-tailed (Student's t with {TAIL} degrees of freedom). PPO through oneloop's own loop "
+        f"maximises the proxy for {STEPS} steps of four epochs with {GROUP} answers to each prompt, β·KL to the start "
+        "in the reward. Best of n takes the answer that the proxy likes best, exactly, and its KL is exact, too. Gold "
+        "is never shown to any of them. PPO's rewards at the KL of best of n are interpolated between its steps, and "
+        f"the forms are fitted to gold there, seed by seed, for n from {FITTED[0]} to {FITTED[-1]}."
     ),
     claims=(
         Claim(
@@ -176,7 +353,33 @@ STUDY = Study(
             _anchor,
         ),
         Claim("A larger β keeps the policy nearer to where it began", "founding documents, the KL anchor", _less),
-        Claim("Best of n is over-optimised, too, at a large n", "arXiv:2210.10760, section 3.1", _many),
+        Claim(
+            f"At the same KL the anchor changes nothing (to {CLOSE:g}): it stops early, and is no better way",
+            "arXiv:2210.10760, on the KL penalty",
+            _frontier,
+        ),
+        Claim("Best of n is over-optimised, too, at a large n", "arXiv:2210.10760, on best of n", _many),
+        Claim(
+            f"Best of n's true reward follows d(α − β d), d = √KL, to {CLOSE:.0%} of its peak".replace("%", " %"),
+            "arXiv:2210.10760, introduction",
+            _follows(BEST),
+        ),
+        Claim(
+            f"PPO's true reward follows d(α − β log d), to {CLOSE:.0%} of its peak".replace("%", " %"),
+            "arXiv:2210.10760, introduction",
+            _follows(POLICY),
+        ),
+        Claim("Each of the two is fitted better by its own form than by the other's", "as above", _apart),
+        Claim(
+            "For the same KL best of n gains more than PPO, of the true reward and of the proxy",
+            "arXiv:2210.10760, RL versus best of n",
+            _slower,
+        ),
+        Claim(
+            f"The KL of best of n is log n − (n − 1)/n (to {CLOSE:g} nats)", "arXiv:2210.10760, on best of n", _formula
+        ),
     ),
     run=run,
+    seeds=tuple(range(20)),
+    told=_coefficients,
 )

@@ -18,7 +18,7 @@ from oneloop.studies.study import Claim, Judged, Panel, Point, Study, Table
 
 AGES, QUICK_AGES = (0, 1, 2, 4, 6, 8), (0, 2, 8)
 OLDEST = 8
-STEPS, QUICK_STEPS = 60, 30
+STEPS, QUICK_STEPS = 60, 14
 GROUP, NOISE, RATE = 8, 0.3, 0.3
 
 

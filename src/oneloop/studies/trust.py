@@ -13,7 +13,7 @@ from oneloop.studies.judge import above, below, every, inside, minus, said
 from oneloop.studies.study import Claim, Judged, Panel, Point, Study, Table
 
 EPOCHS, QUICK_EPOCHS = (1, 2, 4, 8, 16, 32), (1, 8)
-STEPS, QUICK_STEPS = 5, 3
+STEPS, QUICK_STEPS = 5, 1
 TARGET = 0.02
 """Nats per action."""
 FREE, STOPPED, UNCLIPPED = "clip 0.2", f"clip 0.2, stop at KL {TARGET:g}", "no clip"
