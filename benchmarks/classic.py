@@ -1,8 +1,10 @@
 """PPO and TRPO on Gymnasium's environments beside Stable-Baselines3: returns at the end, and seconds of training.
 
 Same networks, same settings (oneloop's presets), same number of environment steps, one thread each, in turn: a run of
-ours, a run of theirs, seed after seed. Returns are means of 100 episodes that training has not seen. Intervals: 95 %,
-bootstrapped over seeds. Seconds are from the first environment step to the last update, ours with its run folder.
+ours, a run of theirs, seed after seed. The settings of TRPO's critic are not the same: ours takes some steps on the
+whole batch, theirs some epochs over minibatches. Returns are means of 100 episodes that training has not seen.
+Intervals: 95 %, bootstrapped over seeds. Seconds are from the first environment step to the last update, ours with its
+run folder.
 
 A file that is there already is gone on with: its seeds stay, and those that it lacks are run. So a long table can be
 made in pieces.

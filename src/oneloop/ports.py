@@ -74,6 +74,15 @@ class TwiceDifferentiable(Careful, Models, Protocol):
 
 
 @runtime_checkable
+class AskedForValues(Protocol):
+    """Models that can be asked what their critic says, without the policy's pass where it needs none of that."""
+
+    def critic_values(self, batch: Batch) -> Float[Tensor, "B T"] | None:
+        """`policy(batch).values`, with gradient; None without a critic."""
+        ...
+
+
+@runtime_checkable
 class World(Protocol):
     """The processes that train together. Every rank holds the whole step's batch; only passes and samples are dealt.
 

@@ -1,6 +1,7 @@
 """`oneloop eval --env`: an agent's returns, and what is refused."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,12 +10,13 @@ import pytest
 import toy_environments  # noqa: F401  # registers them
 from pyarrow import parquet
 
-from oneloop.classic.evaluation import evaluation_scalars, played
+from oneloop.classic.evaluation import IN_TRAINING, evaluation_scalars, played
 from oneloop.classic.normalize import Observations
 from oneloop.classic.save import Player, load_player, new_agent, save_player
 from oneloop.classic.spaces import Spaces
 from oneloop.cli.main import run as command
 from oneloop.recipes.agent_exam import AgentExam, evaluate_agent
+from oneloop.types import Trajectory
 
 CORRIDOR = Spaces(features=2, one_hot=False, first=(0, 0), choices=3)
 
@@ -72,14 +74,35 @@ def test_two_agents_are_compared_episode_by_episode(tmp_path: Path, capsys: pyte
     assert all(row["reward"] == pytest.approx(returned(row["length"])) for row in rows)
 
 
-def test_an_evaluation_in_training_is_the_one_of_the_command(tmp_path: Path) -> None:
+def seeds(items: Sequence[Trajectory]) -> set[str]:
+    return {item.prompt.text.rpartition(" ")[2] for item in items}
+
+
+def test_the_command_plays_episodes_that_no_run_has_chosen_by(tmp_path: Path) -> None:
+    """`best/` is the best of several on a run's own evaluations: on the same episodes it looks better than it is."""
     player = load_player(corridor_agent(tmp_path / "agent"))
-    scalars = evaluation_scalars(player, 13, 5)
-    found = evaluate_agent(str(tmp_path / "agent"), AgentExam(env="Corridor-v0", episodes=13, seed=5))
-    assert scalars["eval/reward"] == pytest.approx(found.scores[0].mean)
-    assert scalars["eval/episode_length/mean"] == pytest.approx(found.scores[2].mean)
-    first, again = (played(replace(player), 13, 5, sampled=True) for _ in range(2))
+    found = evaluate_agent(str(tmp_path / "agent"), AgentExam(env="Corridor-v0", episodes=40, seed=5))
+    in_training = played(player, 40, 5, stream=IN_TRAINING, sampled=False)
+    scalars = evaluation_scalars(player, 40, 5)
+    assert scalars["eval/reward"] == pytest.approx(np.mean([item.reward.value for item in in_training]))
+    assert len(seeds(found.items)) == len(seeds(in_training)) == 40
+    assert not seeds(found.items) & seeds(in_training)
+    assert scalars["eval/reward"] != pytest.approx(found.scores[0].mean)
+    first, again = (played(replace(player), 13, 5, stream="any", sampled=True) for _ in range(2))
     assert first == again
+
+
+@pytest.mark.parametrize(
+    "words", [("sample", "hello"), ("eval", "--data", "task:addition")], ids=lambda words: words[0]
+)
+def test_an_agent_asked_for_words_is_told_of_its_environment(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
+) -> None:
+    agent = corridor_agent(tmp_path / "agent")
+    assert command([words[0], "--model", str(agent), *words[1:]]) == 2
+    told = capsys.readouterr().err
+    assert f"--model {agent} holds an agent of Corridor-v0" in told
+    assert f"oneloop eval --model {agent} --env Corridor-v0" in told
 
 
 @pytest.mark.parametrize(

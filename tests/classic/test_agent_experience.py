@@ -8,10 +8,10 @@ import pytest
 import torch
 from toy_environments import Corridor, Vector
 
-from oneloop.algorithms import PPO, REINFORCE, Critic, PolicyGradient
+from oneloop.algorithms import PPO, REINFORCE, TRPO, Critic, PolicyGradient, trust_region
 from oneloop.classic import environments
 from oneloop.classic.environments import Environments
-from oneloop.classic.episodes import SHOWN, spelled
+from oneloop.classic.episodes import spelled
 from oneloop.classic.experience import Interaction, Steps, pieces
 from oneloop.classic.learner import AgentLearner
 from oneloop.classic.normalize import Observations, Rewards
@@ -20,6 +20,7 @@ from oneloop.classic.transitions import Pieces
 from oneloop.errors import EnvironmentFailed
 from oneloop.model.optimizer import Optimization
 from oneloop.objective.advantage import GAE
+from oneloop.ports import SingleProcess
 from oneloop.seeds import named_seed
 
 PLAIN = replace(PPO, kl=None, critic=Critic(1.0, None), target_kl=None, advantage=GAE(0.9, 0.8, whiten=False))
@@ -251,6 +252,50 @@ def test_a_replayed_experience_goes_on_as_if_nobody_had_stopped() -> None:
     assert again.report(got) == experience.report(wanted)
 
 
+def test_a_checkpoint_from_before_there_were_marks_is_gone_on_with() -> None:
+    """What runs then is told as played by the next step's policy; everything else is as it was."""
+    experience, _ = setup("Corridor-v0", count=1, steps=3)
+    experience.batch(0)
+    state = experience.state()
+    assert state["lengths"] != [0], "an episode runs"
+    wanted = experience.batch(1)
+    again, _ = setup("Corridor-v0", count=1, steps=3)
+    again.restore({name: value for name, value in state.items() if name != "marks"})
+    got = again.batch(1)
+    assert torch.equal(got.tokens, wanted.tokens) and torch.equal(got.rewards, wanted.rewards)
+    told = list(again.report(got).trajectories)
+    for step in range(2, 5):
+        told += again.report(again.batch(step)).trajectories
+    assert told and told[0].completion.version == 1
+
+
+def test_a_regions_critic_is_fitted_without_the_policys_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many of those with ten steps of the critic as with one; and the weights are those of the pass with both."""
+    value = replace(TRPO, kl=None, critic=Critic(1.0, None), advantage=GAE(0.9, 0.8))
+    judged: list[int] = []
+
+    def stepped(critic_steps: int) -> AgentLearner:
+        experience, learner = setup("Vector-v0")
+        real = learner.model.judge
+        monkeypatch.setattr(learner.model, "judge", lambda *given: judged.append(1) or real(*given))
+        batch = value.prepare(experience.batch(0), learner)
+        (mini,) = batch.split(batch.num_groups)
+        judged.clear()
+        value.loss(learner.policy(mini), mini, mini.size).value.backward()
+        region = replace(TRPO.region, critic_steps=critic_steps, backtracks=None)
+        replace(value, region=region).step(learner, mini, 10**6, SingleProcess())
+        return learner
+
+    stepped(1)
+    once = len(judged)
+    with_values = stepped(10).named_parameters()
+    assert len(judged) == once > 0
+    monkeypatch.setattr(trust_region, "AskedForValues", ())
+    for name, flat in stepped(10).named_parameters().items():
+        assert torch.equal(flat, with_values[name])
+    assert len(judged) == once + 10
+
+
 def test_episodes_that_do_not_follow_their_seeds_begin_anew_and_are_told_of() -> None:
     experience, _ = setup("Restless-v0", steps=5)
     experience.batch(0)
@@ -278,11 +323,15 @@ def test_episodes_are_told_with_their_seed_and_the_steps_whose_policies_played_t
             assert policies == acted
 
 
-def test_the_text_of_a_long_episode_says_how_much_is_left_out() -> None:
+def test_the_text_of_an_episode_has_every_action_to_the_bit() -> None:
+    """However long it is; a vector's numbers in the fewest digits that are that float32 again."""
     assert spelled([1, 0]) == "1 0" and spelled([]) == ""
-    assert spelled([3] * (SHOWN + 5)) == "3 " * SHOWN + "… and 5 more"
-    wide = spelled([[[0.123456], [1.0]]] * (SHOWN // 2 + 1))
-    assert wide.startswith("[0.123,1] [0.123,1] ") and wide.endswith("[0.123,1] … and 1 more")
+    assert spelled([3] * 5_000).split() == ["3"] * 5_000
+    given = np.random.default_rng(0).normal(0, [1, 1e-6, 1e6], (3_000, 3)).astype(np.float32)
+    words = spelled(given.tolist()).split()
+    got = np.array([[float(number) for number in word[1:-1].split(",")] for word in words], np.float32)
+    np.testing.assert_array_equal(got, given)
+    assert spelled([[[float(np.float32(0.1))], [1.0]]]) == "[0.1,1.0]"
 
 
 def test_what_an_environment_raises_is_named() -> None:

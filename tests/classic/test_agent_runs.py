@@ -121,6 +121,26 @@ def test_rollouts_are_the_episodes_that_ended_and_can_be_played_again(tmp_path: 
     assert count > 6
 
 
+def test_an_episode_of_vectors_is_played_again_from_its_text(tmp_path: Path) -> None:
+    """Pendulum tells rounded torques apart: with three digits the return is another."""
+    out = tmp_path / "run"
+    asked = ("--steps-per-env", "200", "--steps", "2", "--seed", "7")
+    assert train("ppo", "--env", "Pendulum-v1", *SMALL, *asked, "--out", str(out)) == 0
+    record, env = read_run(out), gymnasium.make("Pendulum-v1")
+    rows = [one for step in range(2) for one in record.rows("rollouts", step)]
+    assert len(rows) == 4
+
+    def again(one: dict, digits: int = 9) -> float:
+        env.reset(seed=int(one["prompt"].rpartition(" ")[2]))
+        words = [np.array([f"{float(word[1:-1]):.{digits}g}"], np.float32) for word in one["completion"].split()]
+        return sum(float(env.step(word)[1]) for word in words)
+
+    for one in rows:
+        assert one["length"] == len(one["completion"].split()) == 200
+        assert again(one) == pytest.approx(one["reward"], rel=1e-6)
+    assert any(again(one, 3) != pytest.approx(one["reward"], rel=1e-5) for one in rows), "else nothing is shown"
+
+
 def test_the_lab_shows_an_agents_run(tmp_path: Path) -> None:
     out = tmp_path / "run"
     asked = ("trpo", "--env", "Pendulum-v1", *SMALL[2:], "--steps", "6", "--minibatch", "0", "--epochs", "1")
@@ -258,6 +278,6 @@ def test_evaluation_plays_as_many_episodes_in_each_environment(tmp_path: Path) -
     out = tmp_path / "run"
     assert train("ppo", "--env", "CartPole-v1", *SMALL, "--out", str(out)) == 0
     player = load_player(out / "final")
-    first, again = (played(player, 13, 0, sampled=False) for _ in range(2))
+    first, again = (played(player, 13, 0, stream="any", sampled=False) for _ in range(2))
     assert len(first) == 13 and first == again
-    assert np.mean([one.reward.value for one in played(player, 13, 0, sampled=True)]) > 0
+    assert np.mean([one.reward.value for one in played(player, 13, 0, stream="any", sampled=True)]) > 0

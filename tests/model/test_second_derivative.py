@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from transformers import GPT2Config, LlamaConfig, Qwen3Config
+from transformers import GPT2Config, LlamaConfig, LlamaForTokenClassification, Qwen3Config
 
 from oneloop.model.learner import Critic, Learner, Optimization
 from oneloop.model.save import shared_critic
 from oneloop.objective.natural import fisher_vector_product, flat
-from oneloop.ports import TwiceDifferentiable
+from oneloop.ports import AskedForValues, TwiceDifferentiable
 from toy_models import decided, ragged_batch
 
 SHAPE = {"vocab_size": 8, "hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -78,6 +78,29 @@ def test_a_head_on_the_trunk_of_a_trust_region_has_it_for_a_view() -> None:
         models.policy(rows()).values.square().sum().backward()
         assert critic.head.weight.grad.any()
         assert all(p.grad is None for p in models.policy_parameters()) == natural
+
+
+@pytest.mark.parametrize("kind", ["none", "shared", "separate"])
+def test_values_are_those_of_the_pass_with_both(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A critic with a backbone of its own is asked alone, to its last gradient."""
+    model, own = decided(CONFIGS["llama"]), LlamaForTokenClassification(LlamaConfig(**SHAPE, num_labels=1)).eval()
+    critic = {"none": None, "shared": shared_critic(model), "separate": Critic(own.score, own)}[kind]
+    if critic is not None:
+        torch.nn.init.ones_(critic.head.weight)
+    models, batch = Learner(model, optimization=PLAN, critic=critic, natural=True), rows()
+    assert isinstance(models, AskedForValues)
+    wanted = models.policy(batch).values
+    if kind == "none":
+        assert models.critic_values(batch) is wanted is None
+        return
+    if kind == "separate":
+        monkeypatch.setattr(models, "_read", None)
+    found = models.critic_values(batch)
+    assert torch.equal(found, wanted) and found.any()
+    inside = [parameter for name, parameter in models.named_parameters().items() if name.startswith("critic.")]
+    both = [torch.autograd.grad(values.square().sum(), inside, allow_unused=True) for values in (found, wanted)]
+    for ours, theirs in zip(*both, strict=True):
+        assert (ours is None) == (theirs is None) and (ours is None or torch.equal(ours, theirs))
 
 
 def test_the_optimizer_has_moments_of_the_critic_alone() -> None:

@@ -98,6 +98,8 @@ class Tested(NamedTuple):
 
     code: int | None
     """Of pytest; None: it did not come to its end."""
+    fault: str
+    """Why these tests say nothing; "" where they passed or failed."""
     failed: tuple[str, ...]
     """Tests, as pytest names them."""
     said: str
@@ -135,15 +137,19 @@ def tested(copy: Path, tests: Sequence[str], timeout: float, *, checked: bool, a
     process = FORKED.Process(target=_pytest, args=(copy, [*options, *tests], output, sender, checked))
     process.start()
     sender.close()
-    try:
-        code, failed = receiver.recv() if receiver.poll(timeout) else (None, ())
-    except EOFError:
-        code, failed = None, ()
-    process.join(0 if code is None else LEAVES)
+    code, failed, late = None, (), not receiver.poll(timeout)
+    fault = f"no answer in {timeout:g} seconds: name fewer tests"
+    if not late:
+        try:
+            code, failed = receiver.recv()
+            fault = "" if code in (0, 1) else f"pytest ended with {code}"
+        except EOFError:
+            fault = "the process of the tests ended without an answer"
+    process.join(0 if late else LEAVES)
     with suppress(ProcessLookupError):
         os.killpg(process.pid or 0, SIGKILL)
     process.join()
-    return Tested(code, failed, output.read_text(errors="replace") if output.exists() else "")
+    return Tested(code, fault, failed, output.read_text(errors="replace") if output.exists() else "")
 
 
 def _pytest(copy: Path, arguments: Sequence[str], output: Path, sender: Any, checked: bool) -> None:
@@ -184,12 +190,11 @@ def outcome(mutant: Mutant, copy: Path, timeout: float) -> Found:
         return Found(mutant, "error", fault)
     with mutant.applied(copy / "oneloop"):
         for checked in (False, True):
-            code, failed, said = tested(copy, tests, timeout, checked=checked)
+            code, fault, failed, said = tested(copy, tests, timeout, checked=checked)
             if code == 1:
                 return Found(mutant, "killed", said, failed[0], checked)
-            if code != 0:
-                how = f"pytest ended with {code}" if code else f"no answer in {timeout:g} seconds: name fewer tests"
-                return Found(mutant, "error", f"{how}: {said[-500:]}")
+            if fault:
+                return Found(mutant, "error", f"{fault}: {said[-500:]}")
     return Found(mutant, "survived")
 
 
@@ -201,10 +206,10 @@ def confirmed(found: Sequence[Found], jobs: int, timeout: float) -> list[Found]:
             tests = sorted({one.killer for one in found if one.end == "killed" and one.checked is checked})
             piles = [pile for first in range(jobs) if (pile := tests[first::jobs])]
             test = partial(tested, copy, timeout=timeout * 10, checked=checked, all_of_them=True)
-            for pile, (code, failed, said) in zip(piles, pool.map(test, piles), strict=True):
-                if code not in (0, 1):
-                    print(f"without a change pytest ended with {code}: {said[-1000:]}")
-                guilty |= {(name, checked) for name in (failed if code in (0, 1) else pile)}
+            for pile, (_, fault, failed, said) in zip(piles, pool.map(test, piles), strict=True):
+                if fault:
+                    print(f"without a change: {fault}: {said[-1000:]}")
+                guilty |= {(name, checked) for name in (pile if fault else failed)}
     return [
         one._replace(end="error", detail=f"{one.killer} fails without the change")
         if (one.killer, one.checked) in guilty

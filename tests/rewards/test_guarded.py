@@ -58,6 +58,10 @@ def ends_the_process(completions):
         pass
 
 
+def ends_it_by_keyword(completions):
+    os._exit(status=0)
+
+
 def aborts(completions):
     os.abort()
 
@@ -74,6 +78,7 @@ def moves(completions):
         (raises_like_ctrl_c, "raised KeyboardInterrupt at"),
         (leaves, "raised SystemExit: 0 at"),
         (ends_the_process, "os._exit would hold for the trainer too"),
+        (ends_it_by_keyword, "os._exit would hold for the trainer too"),
         (aborts, "os.abort would hold for the trainer too"),
         (moves, "torch.set_default_device would hold for the trainer too"),
     ],

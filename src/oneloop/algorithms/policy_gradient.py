@@ -160,7 +160,7 @@ class PolicyGradient:
         value, gradient_zero = self._policy_loss(out, old, batch, size)
         stats = self._stats(out, old, gradient_zero, batch, size)
         if self.critic is not None:
-            error = self._critic_loss(out, batch, size)
+            error = self._critic_loss(out.values, batch, size)
             stats["value_loss"] = error.detach()
             value = value + self.critic.coef * error if self.region is None else value
         return Loss(value, {"loss": value.detach(), **stats})
@@ -182,11 +182,11 @@ class PolicyGradient:
             per_token = per_token - self.entropy * torch.where(mask, out.entropy, 0.0)
         return (weights * per_token).sum(), gradient_zero
 
-    def _critic_loss(self, out: PolicyOutput, batch: Batch, size: Size) -> Float[Tensor, ""]:
+    def _critic_loss(self, said: Tensor | None, batch: Batch, size: Size) -> Float[Tensor, ""]:
         """Σ_t w_t value_loss_t"""
-        if self.critic is None or out.values is None or batch.values is None or batch.returns is None:
+        if self.critic is None or said is None or batch.values is None or batch.returns is None:
             raise ValueError(f"{self.name}: the critic's values are missing from the model's output or the batch")
-        values, old, returns = (torch.where(batch.mask, x, 0.0) for x in (out.values, batch.values, batch.returns))
+        values, old, returns = (torch.where(batch.mask, x, 0.0) for x in (said, batch.values, batch.returns))
         error = value_loss(values, old, returns, clip=self.critic.clip, huber=self.critic.huber)
         return (self.aggregate(batch.mask, size) * error).sum()
 
@@ -199,9 +199,9 @@ class PolicyGradient:
             assert rows.old_logprobs is not None
             return self._policy_loss(out, rows.old_logprobs, rows, size)[0]
 
-        def error(out: PolicyOutput, rows: Batch) -> Float[Tensor, ""]:
+        def error(values: Tensor | None, rows: Batch) -> Float[Tensor, ""]:
             assert critic is not None
-            return critic.coef * self._critic_loss(out, rows, size)
+            return critic.coef * self._critic_loss(values, rows, size)
 
         return self.region.step(models, mini, max_tokens, world, loss, error if critic else None)
 

@@ -20,10 +20,12 @@ from oneloop.objective.natural import (
     fisher_vector_product,
     line_search,
 )
-from oneloop.ports import Models, TwiceDifferentiable, World
+from oneloop.ports import AskedForValues, Models, TwiceDifferentiable, World
 
 Part = Callable[[PolicyOutput, Batch], Float[Tensor, ""]]
-"""A part of an algorithm's loss, of some of a minibatch's rows."""
+"""The policy's part of an algorithm's loss, of some of a minibatch's rows."""
+Error = Callable[[Float[Tensor, "B T"] | None, Batch], Float[Tensor, ""]]
+"""The critic's part, from V of those rows."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ class TrustRegion:
         return f"{step};  then {search}"
 
     def step(
-        self, models: Models, mini: Batch, max_tokens: int, world: World, loss: Part, error: Part | None
+        self, models: Models, mini: Batch, max_tokens: int, world: World, loss: Part, error: Error | None
     ) -> Mapping[str, float]:
         """Move the policy along the gradient that was added up over `mini`, and fit the critic.
 
@@ -136,13 +138,13 @@ class TrustRegion:
         found = climb(1.0)
         return Searched(0, found if isfinite(found.kl) else None)
 
-    def _fit(self, models: TwiceDifferentiable, mine: Sequence[Batch], error: Part | None) -> Mapping[str, float]:
+    def _fit(self, models: TwiceDifferentiable, mine: Sequence[Batch], error: Error | None) -> Mapping[str, float]:
         """The optimizer's steps on the critic; without one, a single step, of nothing, which is counted."""
         stats: Mapping[str, float] = {}
         for _ in range(1 if error is None else self.critic_steps):
             if error is not None:
                 for micro in mine:
-                    error(models.policy(micro), micro).backward()
+                    error(_values(models, micro), micro).backward()
             models.take_gradient()  # what the critic's error would have of a trunk that they share
             stats = models.step()
             if stats.get("skipped_steps"):
@@ -212,6 +214,11 @@ class _Climb:
         """To the very bits."""
         for parameter, start in zip(self._parameters, self._start, strict=True):
             parameter.copy_(start)
+
+
+def _values(models: Models, batch: Batch) -> Float[Tensor, "B T"] | None:
+    """The critic's, and of the policy no more than that needs."""
+    return models.critic_values(batch) if isinstance(models, AskedForValues) else models.policy(batch).values
 
 
 def _mine(world: World, mini: Batch, max_tokens: int) -> list[Batch]:

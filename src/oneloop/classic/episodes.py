@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from statistics import fmean, pstdev
 from typing import Any, NamedTuple
 
-from oneloop.types import Completion, Prompt, Reward, StopReason, Trajectory
+import numpy as np
 
-SHOWN = 2_000
-"""Numbers of an episode's actions that its text has."""
+from oneloop.types import Completion, Prompt, Reward, StopReason, Trajectory
 
 
 class Episode(NamedTuple):
@@ -83,22 +82,20 @@ def trajectory(env: str, group: int, played: Played, reward: float, marks: Seque
 
 
 def spelled(actions: Sequence[Any]) -> str:
-    """Actions with spaces between them: 0 1 1, or [0.5,-2] [0.25,1] where they are vectors.
+    """All actions with spaces between them: 0 1 1, or [0.1,-2.0] [0.25,1.0] where they are vectors.
 
-    >>> spelled([[0.5, -2.0], [0.25, 1.0]])
-    '[0.5,-2] [0.25,1]'
+    Of each number of a vector, which is a float32, the fewest digits that give it again: episodes are played from them.
+
+    >>> spelled([[float(np.float32(0.1)), -2.0], [0.25, 1.0]])
+    '[0.1,-2.0] [0.25,1.0]'
     """
-    if not actions:
-        return ""
-    wide = 1 if isinstance(actions[0], int) else max(len(_numbers(actions[0])), 1)
-    shown = max(SHOWN // wide, 1)
-    words = [_word(action) for action in actions[:shown]]
-    left = len(actions) - len(words)
-    return " ".join([*words, *([f"… and {left:,} more"] if left else [])])
+    return " ".join(_word(action) for action in actions)
 
 
 def _word(action: Any) -> str:
-    return str(action) if isinstance(action, int) else f"[{','.join(f'{number:.3g}' for number in _numbers(action))}]"
+    if isinstance(action, int):
+        return str(action)
+    return f"[{','.join(str(np.float32(number)) for number in _numbers(action))}]"
 
 
 def _numbers(action: Any) -> list[float]:

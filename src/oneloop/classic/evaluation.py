@@ -14,19 +14,22 @@ from oneloop.types import Trajectory
 
 SIDE_BY_SIDE = 10
 """Environments of an evaluation."""
+IN_TRAINING = "evaluation"
+"""The stream of seeds of a run's own evaluations, by which `--keep-best` chooses."""
 
 
-def played(player: Player, episodes: int, seed: int, *, sampled: bool) -> list[Trajectory]:
+def played(player: Player, episodes: int, seed: int, *, stream: str, sampled: bool) -> list[Trajectory]:
     """Whole episodes, as many in one environment as in another: the first ones to end would be the short ones.
 
     They come in the order of their environments: two agents' episodes from the same seed stand at the same place.
 
     Args:
+        stream: with `seed`, it names the episodes' seeds and the random numbers of drawn actions.
         sampled: actions are drawn from the policy; else they are the most likely ones.
     """
-    environments = Environments(player.env, min(episodes, SIDE_BY_SIDE), seed, "evaluation")
+    environments = Environments(player.env, min(episodes, SIDE_BY_SIDE), seed, stream)
     with closing(environments):
-        ended = _played(player, environments, episodes, named_seed(seed, "evaluation"), sampled)
+        ended = _played(player, environments, episodes, named_seed(seed, stream), sampled)
     ended.sort(key=lambda one: (one[0].place, one[0].number))
     return [trajectory(player.env, group, episode, reward, [(0, 0)]) for group, (episode, reward) in enumerate(ended)]
 
@@ -53,7 +56,7 @@ def evaluation_scalars(player: Player, episodes: int, seed: int) -> dict[str, fl
     """`eval/reward`: the mean return with the most likely actions; `eval/sampled/reward` with drawn ones."""
     scalars: dict[str, float] = {}
     for name, sampled in (("eval", False), ("eval/sampled", True)):
-        every = episodes_of(played(player, episodes, seed, sampled=sampled))
+        every = episodes_of(played(player, episodes, seed, stream=IN_TRAINING, sampled=sampled))
         returns = np.array([episode.reward for episode in every])
         scalars |= {
             f"{name}/reward": float(returns.mean()),

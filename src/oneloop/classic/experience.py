@@ -180,7 +180,9 @@ class Interaction:
     def restore(self, state: Mapping[str, Any]) -> None:
         self._returns = np.array(state["returns"], dtype=np.float64)
         self._lengths = np.array(state["lengths"], dtype=np.int64)
-        self._marks = [[(before, step) for before, step in marks] for marks in state["marks"]]
+        # a checkpoint from before there were marks: those of the episodes that run begin at the next step
+        marks = state.get("marks", [()] * self._environments.count)
+        self._marks = [[(before, step) for before, step in one] for one in marks]
         self._recent = deque(state["recent"], RECENT)
         self._normalized.restore(state["observations"])
         self._scaled.restore(state["rewards"])

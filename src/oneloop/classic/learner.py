@@ -22,7 +22,7 @@ ADAM_EPS = 1e-5
 
 
 class AgentLearner:
-    """Implements `oneloop.ports.Models`, `Careful` and `TwiceDifferentiable`.
+    """Implements `oneloop.ports.Models`, `TwiceDifferentiable` and `AskedForValues`.
 
     Args:
         agent: its parameters are moved into one tensor each for policy and critic.
@@ -93,18 +93,25 @@ class AgentLearner:
     def policy(self, batch: Batch) -> PolicyOutput:
         if isinstance(batch, Transitions):
             logprobs, entropy = self.model.judge(batch.observations, batch.tokens[:, 0], batch.actions)
-            values = self.model.values(batch.observations)
-            return PolicyOutput(logprobs[:, None], entropy[:, None], None if values is None else values[:, None])
+            return PolicyOutput(logprobs[:, None], entropy[:, None], self.critic_values(batch))
         pieces = _pieces(batch)
         steps = _states(pieces)
         logprobs, entropy = self.model.judge(*steps)
-        values = self.model.values(steps[0])
         return PolicyOutput(
             _in_place(logprobs, pieces),
             _in_place(entropy, pieces),
-            values=None if values is None else _in_place(values, pieces),
+            values=self.critic_values(pieces),
             final_values=self.model.values(pieces.last),
         )
+
+    def critic_values(self, batch: Batch) -> Float[Tensor, "B T"] | None:
+        """V(s_t) of each environment step; None without a critic."""
+        if isinstance(batch, Transitions):
+            values = self.model.values(batch.observations)
+            return None if values is None else values[:, None]
+        pieces = _pieces(batch)
+        values = self.model.values(_states(pieces)[0])
+        return None if values is None else _in_place(values, pieces)
 
     @torch.no_grad()
     def reference(self, batch: Batch) -> Float[Tensor, "B T"]:

@@ -18,6 +18,7 @@ from oneloop.classic.normalize import Observations
 from oneloop.classic.policy import Agent, Categorical, Gaussian
 from oneloop.classic.spaces import Spaces
 from oneloop.errors import CheckpointError
+from oneloop.model.source import environment_of
 
 CONFIG, WEIGHTS, CRITIC = "config.json", "model.safetensors", "critic."
 
@@ -84,10 +85,7 @@ def load_player(folder: Path) -> Player:
 
 def is_agent(folder: Path) -> bool:
     """Whether a model folder holds an agent, by its config.json."""
-    try:
-        return "spaces" in json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
+    return bool(environment_of(folder))
 
 
 def load_weights(agent: Agent, policy: Path, critic: Path) -> None:

@@ -54,7 +54,7 @@ class Critic:
 
 
 class Learner:
-    """Implements `oneloop.ports.Models` and `TwiceDifferentiable`.
+    """Implements `oneloop.ports.Models`, `TwiceDifferentiable` and `AskedForValues`.
 
     Dropout stays off throughout: π_θ must be one function, or the ratio to π_old is noise.
 
@@ -254,10 +254,21 @@ class Learner:
             out = self._root(partial(self._read_out, batch, entropy))
             if self.critic is None or self.critic.backbone is None:
                 return out
-            if self._critic_guest is not None:
-                self._critic_guest.come()
-            values, last = self._critic_root(lambda: self._values(self._critic_backbone(batch), batch))
+            values, last = self._own_values(batch)
             return out._replace(values=values, final_values=last)
+
+    def critic_values(self, batch: Batch) -> Float[Tensor, "B T"] | None:
+        """V(s_t), with gradient: of a critic with a backbone of its own without the policy's pass."""
+        if self.critic is None or self.critic.backbone is None:
+            return self.policy(batch).values
+        with self._precision():
+            return self._own_values(batch)[0]
+
+    def _own_values(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Of a critic that has a backbone of its own."""
+        if self._critic_guest is not None:
+            self._critic_guest.come()
+        return self._critic_root(lambda: self._values(self._critic_backbone(batch), batch))
 
     def _read_out(self, batch: Batch, entropy: Entropy) -> PolicyOutput:
         if self._scores:

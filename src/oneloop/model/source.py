@@ -61,6 +61,11 @@ def check_source(source: str | Path, flag: str = "--model") -> None:
 
 
 def _check_folder(folder: Path, flag: str) -> None:
+    if env := environment_of(folder):
+        raise ConfigError(
+            f"{flag} {folder} holds an agent of {env}, and no language model. Fix: its returns are measured by oneloop "
+            f"eval --model {folder} --env {env}"
+        )
     if any((folder / name).is_file() for name in CONFIGURATIONS):
         return
     final = folder / "final"
@@ -80,6 +85,15 @@ def architecture_of(folder: str | Path) -> str:
         config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
         return str(config["architectures"][0])
     except (OSError, ValueError, KeyError, IndexError, TypeError):
+        return ""
+
+
+def environment_of(folder: str | Path) -> str:
+    """Gymnasium's name of the environment that an agent was trained in; "" where config.json is not an agent's."""
+    try:
+        config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
+        return str(config["env"]) if "spaces" in config else ""
+    except (OSError, ValueError, KeyError, TypeError):
         return ""
 
 

@@ -15,6 +15,8 @@ from oneloop.types import Trajectory
 
 MOST_LIKELY, DRAWN = "return", "return, drawn"
 """How actions are taken: the most likely one each time, or a draw from the policy."""
+STREAM = "exam"
+"""Of seeds, and nobody else's: on the episodes that `--keep-best` chose by, the best agent looks better than it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +42,9 @@ def evaluate_agent(model: str, exam: AgentExam) -> Evaluation:
     player = load_player(Path(model))
     _check_spaces(model, player, exam.env)
     player = replace(player, env=exam.env)
-    likely, drawn = (played(player, exam.episodes, exam.seed, sampled=sampled) for sampled in (False, True))
+    likely, drawn = (
+        played(player, exam.episodes, exam.seed, stream=STREAM, sampled=sampled) for sampled in (False, True)
+    )
     measured = (_returns(MOST_LIKELY, likely), _returns(DRAWN, drawn), _lengths(likely))
     return Evaluation(model, "prompts", measured, tuple(likely))
 

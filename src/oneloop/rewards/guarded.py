@@ -241,7 +241,7 @@ def _refuse(waited_for: bool) -> None:
     """
     for module, names in _REFUSED.items():
         for name in names:
-            _replace(module, name, lambda *_: _FIX)
+            _replace(module, name, lambda *_, **__: _FIX)
     if not waited_for:
         _replace(*_DTYPE, lambda d: "" if d is _default_dtype() else f"{_FIX}. {_BEFORE}")
 
