@@ -90,13 +90,17 @@ def test_numbers_that_are_none_and_calls_that_are_none_are_left_out() -> None:
     assert said is not None
     (piece,) = episode(said, None)
     assert (piece["reward"], piece["advantage"]) == (None, None)
-    assert piece["calls"] == [{"name": "", "arguments": "", "answer": ""}]
+    assert piece["calls"] == [{"name": "", "arguments": "", "answer": "", "rest": 0}]
 
 
 def test_a_report_cuts_long_words_and_says_so() -> None:
     said = turns_of(json.dumps([{"role": "user", "text": "x" * 50, "chosen": True}]))
     assert said is not None
     assert episode(said, 20)[0]["messages"] == [{"role": "user", "text": "x" * 20, "rest": 30}]
+    call = {"name": "add", "arguments": "x" * 50, "answer": "y" * 21}
+    said = turns_of(json.dumps([{"role": "user", "text": "", "chosen": True, "calls": [call]}]))
+    assert said is not None
+    assert episode(said, 20)[0]["calls"] == [{"name": "add", "arguments": "x" * 20, "answer": "y" * 20, "rest": 31}]
 
 
 def test_a_report_holds_the_turns_of_its_completions(lab: Lab) -> None:
