@@ -55,7 +55,9 @@ def _content(message: Message) -> tuple[Any, ...]:
 
 def made(said: Message, new: Sequence[Message]) -> tuple[Call, ...]:
     """The calls of a message, for the record, each with what answers it in those behind it; "" where nothing does."""
-    answers = {message.get("tool_call_id"): _text(message.get("content")) for message in new if message["role"] == "tool"}
+    answers = {
+        message.get("tool_call_id"): _text(message.get("content")) for message in new if message["role"] == "tool"
+    }
     calls = [(call["function"], answers.get(call["id"], "")) for call in said.get("tool_calls") or ()]
     return tuple(Call(name=of["name"], arguments=of["arguments"], answer=answer) for of, answer in calls)
 
