@@ -398,7 +398,7 @@ def test_too_many_that_hang_in_closing_end_the_run(monkeypatch) -> None:
             made = place.scene()
             made.reset({}, 0)()
             made.leave()
-        with pytest.raises(EnvironmentFailed, match="close was not done.* 2 threads hang in it now") as caught:
+        with pytest.raises(EnvironmentFailed, match=r"close was not done.* 2 threads hang in it now") as caught:
             place.scene().reset({}, 0)()
         assert caught.value.hopeless
     finally:

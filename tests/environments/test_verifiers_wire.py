@@ -87,7 +87,7 @@ def of_taskset(rows):
 def test_a_taskset_ends_where_it_ends() -> None:
     env = of_taskset([None, "b"])
     assert list(env.tasks()) == [(0, None), (1, "b")], "what a task is, is not ours to say"
-    with pytest.raises(ConfigError, match="the taskset of sums has 2 tasks, and no number 2"):
+    with pytest.raises(ConfigError, match=r"the taskset of sums has 2 tasks, and no number 2"):
         env.task(2)
 
 
@@ -100,9 +100,9 @@ def test_a_damaged_row_is_named_and_never_the_end_of_a_taskset() -> None:
     env = of_taskset(rows())
     for _ in range(2):
         seen = []
-        with pytest.raises(ConfigError, match="^row 2 of the taskset of sums: JSONDecodeError: Expecting property"):
+        with pytest.raises(ConfigError, match=r"^row 2 of the taskset of sums: JSONDecodeError: Expecting property"):
             seen.extend(number for number, _ in env.tasks())
-    with pytest.raises(ConfigError, match="^row 2 of the taskset"):
+    with pytest.raises(ConfigError, match=r"^row 2 of the taskset"):
         env.task(3)
     assert env.task(1) == 2
 

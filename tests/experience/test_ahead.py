@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from random import Random
 from threading import Event
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from oneloop.errors import EngineError, RewardError
 from oneloop.experience import ahead
 from oneloop.experience.ahead import Ahead, InTurn, staleness_scalars
 from oneloop.experience.episodes import Request
-from oneloop.experience.turns import Budget, Episodes
+from oneloop.experience.turns import Budget, Episodes, Language
 from oneloop.experience.wire import heard, told
 from oneloop.objective.select import MixedOutcome
 from oneloop.types import Completion, Prompt, Reward, StopReason, Trajectory
@@ -294,7 +295,9 @@ def test_the_end_waits_for_episodes_that_are_played_but_not_for_ever(patience, m
             closed.set()
 
     experience = source(Closed(1), staleness=1)
-    experience._draw = Slow(name="g", scene=None, opened=None, language=None, budget=Budget(turns=1, tokens=9))
+    experience._draw = Slow(
+        name="g", scene=Mock(), opened=Mock(), language=Mock(spec=Language), budget=Budget(turns=1, tokens=9)
+    )
     experience._begin(0, STEPS - 1)
     assert begun.wait(20)
     experience.close()

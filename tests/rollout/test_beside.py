@@ -287,7 +287,7 @@ def test_what_is_begun_after_the_end_starts_no_process(monkeypatch) -> None:
     model = decided(TINY)
     engine = SecondProcess(Engine(model, (1, 2)), sampler_of(model))
     engine.close()
-    with pytest.raises(EngineError, match="^the run ended before this was begun$"):
+    with pytest.raises(EngineError, match=r"^the run ended before this was begun$"):
         engine.begin([(5, 6)], Sampling(max_new_tokens=2), [0])
     assert not started
 

@@ -19,7 +19,6 @@ from oneloop.experience.turns import Episodes
 from oneloop.ports import BesideEngine, Drawn, Models, Report, Scorer, SingleProcess, World
 from oneloop.types import Completion, Sampling, Trajectory
 
-
 _LEAVING = 10.0
 """Seconds that the end of a run waits for episodes that are being played, whose engine is closed."""
 
