@@ -70,6 +70,12 @@ def _check_environment(run: Run) -> None:
     if not run.environment:
         return
     asked = f"--environment {run.environment}"
+    if run.staleness and run.engine != "builtin":
+        raise ConfigError(
+            f"{asked} with --staleness {run.staleness} and --engine {run.engine}: an episode's turns are begun beside "
+            "the training, and a server may be asked only where weights are sent and ranks meet. "
+            "Fix: --staleness 0, or --engine builtin"
+        )
     if run.in_flight == "continue":
         raise ConfigError(
             f"{asked} with --in-flight continue: when an environment answers would decide which weights draw the next "

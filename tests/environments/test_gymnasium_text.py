@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box, Discrete, Text
 
-from oneloop.environments import NamedEnvironment, Stage, load_environment
+from oneloop.environments import NamedEnvironment, Stage, environment_of, load_environment
 from oneloop.environments.gymnasium_text import GymnasiumText
 from oneloop.errors import ConfigError, EnvironmentFailed
 
@@ -178,6 +178,15 @@ def test_without_gymnasium_it_says_what_to_install(monkeypatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "gymnasium", None)
     with pytest.raises(ConfigError, match=r'needs gymnasium. Fix: pip install "oneloop\[classic\]"'):
         load_environment("gymnasium:FrozenLake-v1")
+
+
+def test_one_that_cannot_be_closed_is_refused_in_words() -> None:
+    class Jams(Echo):
+        def close(self):
+            raise OSError(5, "no display")
+
+    with pytest.raises(ConfigError, match=r"^--environment x: closing it raised OSError: .*no display"):
+        environment_of(Jams, "Jams", "--environment x")
 
 
 def test_it_is_closed() -> None:

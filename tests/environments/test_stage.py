@@ -325,6 +325,86 @@ def test_closing_is_not_waited_for_longer_than_a_call_may_take() -> None:
     assert not any(thread.is_alive() for thread in threads)
 
 
+def blocked(free):
+    """Waits where Python ends nothing."""
+    free.wait(60)
+
+
+@pytest.mark.parametrize("stuck", [False, True], ids=["async", "in C"])
+def test_closings_that_hang_take_nobodys_turn(stuck, monkeypatch) -> None:
+    """More of them than calls that may be carried out at once, and the next episode still begins."""
+    monkeypatch.setattr("oneloop.rewards.guarded.TRIES", 1)
+    monkeypatch.setattr(stage, "AT_ONCE", 3)
+    monkeypatch.setattr(closing, "MOST_CLOSING", 3)
+    free = threading.Event()
+
+    class Hangs(Echo):
+        def close(self):
+            return blocked(free) if stuck else asyncio.sleep(3600)
+
+    place, heard = Stage(NamedEnvironment("mine", Hangs), 0.1), []
+
+    def play():
+        for _ in range(8):
+            made = place.scene()
+            made.reset({}, 0)()
+            made.leave()
+        heard.append(place.scene().reset({}, 0)())
+        place.close()
+        heard.append("closed")
+
+    thread = threading.Thread(target=play, daemon=True)
+    thread.start()
+    thread.join(20)
+    free.set()
+    assert [type(each).__name__ for each in heard] == ["Step", "str"]
+    assert all(place.free.acquire(blocking=False) for _ in range(3)), "every slot came back"
+
+
+def test_eighty_episodes_whose_async_close_hangs_all_end() -> None:
+    closed = []
+
+    class Hangs(Closing):
+        async def close(self):
+            try:
+                await asyncio.sleep(3600)
+            finally:
+                super().close()
+
+    place = Stage(NamedEnvironment("mine", lambda: Hangs(closed)), 0.3)
+    scenes = [place.scene() for _ in range(80)]
+    for made in scenes:
+        made.reset({}, 0)()
+    thread = threading.Thread(target=lambda: [*(made.leave() for made in scenes), place.close()], daemon=True)
+    thread.start()
+    thread.join(60)
+    assert not thread.is_alive() and len(closed) >= 64
+    assert scenes[0]._stage.free._value == stage.AT_ONCE
+
+
+def test_too_many_that_hang_in_closing_end_the_run(monkeypatch) -> None:
+    monkeypatch.setattr("oneloop.rewards.guarded.TRIES", 1)
+    monkeypatch.setattr(stage, "MOST_ABANDONED", 1)
+    monkeypatch.setattr(closing, "MOST_CLOSING", 0)
+    free = threading.Event()
+
+    class Hangs(Echo):
+        def close(self):
+            blocked(free)
+
+    place = Stage(NamedEnvironment("mine", Hangs), 0.05)
+    try:
+        for _ in range(2):
+            made = place.scene()
+            made.reset({}, 0)()
+            made.leave()
+        with pytest.raises(EnvironmentFailed, match=r"close was not done.* 2 threads hang in it now") as caught:
+            place.scene().reset({}, 0)()
+        assert caught.value.hopeless
+    finally:
+        free.set()
+
+
 def test_many_that_close_wait_for_the_oldest(monkeypatch) -> None:
     monkeypatch.setattr(closing, "MOST_CLOSING", 1)
     closed, free = [], threading.Event()

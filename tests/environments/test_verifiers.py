@@ -2,16 +2,15 @@
 
 import json
 import os
-import sys
 from pathlib import Path
 
 import pytest
 
-from oneloop.environments import Stage, environment_of, load_environment
-from oneloop.environments.verifiers.wire import answer, begins, plain, same
+from oneloop.environments import Call, Stage, environment_of, load_environment
 from oneloop.errors import ConfigError, EnvironmentFailed
 from oneloop.tasks.named import is_played, is_task, named_task
 
+pytest.importorskip("verifiers.v1", reason='needs verifiers 0.4: pip install "oneloop[verifiers]"')
 pytestmark = pytest.mark.filterwarnings("ignore:The 'initial' parameter is deprecated:DeprecationWarning")
 """Of tenacity, which verifiers asks in the old way."""
 TASKSETS = Path(__file__).parent / "tasksets"
@@ -87,8 +86,12 @@ def test_tools_are_called_and_their_schemas_are_the_templates(stage) -> None:
         {"role": "tool", "content": "error: unknown tool 'shop_sell'; there are shop_price"},
     )
     assert not step.terminated and step.reward == 0
+    assert step.calls == (
+        Call(name="shop_price", arguments='{"item": "pen"}', answer="30"),
+        Call(name="shop_sell", arguments="{}", answer="error: unknown tool 'shop_sell'; there are shop_price"),
+    )
     last = scene.step("30")()
-    assert last.terminated and last.reward == 1.0
+    assert last.terminated and last.reward == 1.0 and not last.calls
     scene.leave()
 
 
@@ -176,42 +179,3 @@ NAMES = [
 def test_wrong_names_say_what_is_wrong(spec, words) -> None:
     with pytest.raises(ConfigError, match=f"^--environment {spec.replace('?', '.')}: .*({words})"):
         load_environment(spec)
-
-
-def test_without_verifiers_it_says_what_to_install(monkeypatch) -> None:
-    monkeypatch.setitem(sys.modules, "verifiers.v1", None)
-    with pytest.raises(ConfigError, match=r'needs verifiers 0.4 .*Fix: pip install "oneloop\[verifiers\]"'):
-        load_environment("verifiers:oneloop_sums?most=6")
-
-
-# messages
-
-
-CALL = '<tool_call>{"name": "add", "arguments": {"a": 1}}</tool_call>'
-
-
-def test_calls_are_fields_there_and_text_here() -> None:
-    said = answer(f"So. {CALL}{CALL}", tools=True, first=2)
-    assert said["content"] == "So." and [call["id"] for call in said["tool_calls"]] == ["call_2", "call_3"]
-    assert said["tool_calls"][0]["function"] == {"name": "add", "arguments": '{"a": 1}'}
-    assert plain(said) == {"role": "assistant", "content": f"So.\n{CALL}\n{CALL}"}
-    assert answer(CALL, tools=True, first=0)["content"] is None
-    for text, tools in ((CALL, False), ("<tool_call>{</tool_call>", True), ("<tool_call>[1]</tool_call>", True)):
-        assert answer(text, tools=tools, first=0) == {"role": "assistant", "content": text}
-
-
-def test_texts_may_come_in_parts_and_pictures_may_not() -> None:
-    assert plain({"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}) == (
-        user("a\nb")
-    )
-    with pytest.raises(ValueError, match="a message has image_url; the policy reads texts alone"):
-        plain({"role": "user", "content": [{"type": "image_url", "image_url": {"url": ""}}]})
-
-
-def test_a_conversation_goes_on_from_what_is_known() -> None:
-    said = answer(f"So. {CALL}", tools=True, first=0)
-    spaced = json.loads(json.dumps(said).replace(": 1", ":  1"))
-    assert same(said, {**spaced, "content": " So. "}) and not same(said, {**said, "tool_calls": []})
-    known = [user("Go."), said]
-    assert begins([*known, user("on")], known) and begins(known, known)
-    assert not begins(known[:1], known) and not begins([user("Stop."), said], known)

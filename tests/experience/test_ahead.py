@@ -5,8 +5,11 @@ done between two updates. One thread does everything, in an order that the scrip
 """
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from random import Random
+from threading import Event
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -16,6 +19,7 @@ from oneloop.errors import EngineError, RewardError
 from oneloop.experience import ahead
 from oneloop.experience.ahead import Ahead, InTurn, staleness_scalars
 from oneloop.experience.episodes import Request
+from oneloop.experience.turns import Budget, Episodes, Language
 from oneloop.experience.wire import heard, told
 from oneloop.objective.select import MixedOutcome
 from oneloop.types import Completion, Prompt, Reward, StopReason, Trajectory
@@ -269,6 +273,36 @@ def test_an_engine_that_fails_ends_the_step() -> None:
 
     with pytest.raises(EngineError, match="gone"):
         source(Dying(0), 1).batch(0)
+
+
+@pytest.mark.parametrize("patience", [20.0, 0.0])
+def test_the_end_waits_for_episodes_that_are_played_but_not_for_ever(patience, monkeypatch) -> None:
+    """What environments have in common is closed behind it. The second of two that are begun is never played."""
+    monkeypatch.setattr(ahead, "ThreadPoolExecutor", ThreadPoolExecutor)
+    monkeypatch.setattr(ahead, "_LEAVING", patience)
+    begun, closed, go_on, left = Event(), Event(), Event(), []
+
+    class Slow(Episodes):
+        def beside(self, requests, sampling):
+            begun.set()
+            assert closed.wait(20)
+            go_on.wait(0.2 if patience else 20)
+            left.append("its environment")
+            raise EngineError("the run ended")
+
+    class Closed(Clocked):
+        def close(self):
+            closed.set()
+
+    experience = source(Closed(1), staleness=1)
+    experience._draw = Slow(
+        name="g", scene=Mock(), opened=Mock(), language=Mock(spec=Language), budget=Budget(turns=1, tokens=9)
+    )
+    experience._begin(0, STEPS - 1)
+    assert begun.wait(20)
+    experience.close()
+    assert left == (["its environment"] if patience else [])
+    go_on.set()
 
 
 def test_the_rows_are_those_of_the_batch() -> None:

@@ -1,6 +1,7 @@
 """Episodes of a run folder as the page is told of them, those of older runs and damaged ones too."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,14 @@ def test_the_file_holds_every_id_once_and_who_chose_it() -> None:
     assert [turn.get("truncated") for turn in cut if turn.get("chosen")] == [None, True] != limit
     assert tools[0]["calls"][0] == {"name": "calculator", "arguments": "37*4", "answer": "148;"}
     assert "reward" not in failed[0]
+
+
+def test_the_column_error_is_of_environments_that_failed() -> None:
+    """What a function raised when it judged an episode that ended well is no failure of the environment."""
+    ended, *_, failed = episodes()
+    judged = replace(ended, reward=replace(ended.reward, value=None, failures={"mine": "raised ValueError: no"}))
+    errors = [row["error"] for row in rollout_table(0, [ended, judged, failed]).to_pylist()]
+    assert errors == [None, None, "turn 1: step raised ValueError: no J"]
 
 
 def test_one_episode_is_told_turn_by_turn(lab: Lab) -> None:
@@ -90,13 +99,17 @@ def test_numbers_that_are_none_and_calls_that_are_none_are_left_out() -> None:
     assert said is not None
     (piece,) = episode(said, None)
     assert (piece["reward"], piece["advantage"]) == (None, None)
-    assert piece["calls"] == [{"name": "", "arguments": "", "answer": ""}]
+    assert piece["calls"] == [{"name": "", "arguments": "", "answer": "", "rest": 0}]
 
 
 def test_a_report_cuts_long_words_and_says_so() -> None:
     said = turns_of(json.dumps([{"role": "user", "text": "x" * 50, "chosen": True}]))
     assert said is not None
     assert episode(said, 20)[0]["messages"] == [{"role": "user", "text": "x" * 20, "rest": 30}]
+    call = {"name": "add", "arguments": "x" * 50, "answer": "y" * 21}
+    said = turns_of(json.dumps([{"role": "user", "text": "", "chosen": True, "calls": [call]}]))
+    assert said is not None
+    assert episode(said, 20)[0]["calls"] == [{"name": "add", "arguments": "x" * 20, "answer": "y" * 20, "rest": 31}]
 
 
 def test_a_report_holds_the_turns_of_its_completions(lab: Lab) -> None:

@@ -80,6 +80,14 @@ def test_a_lower_budget_is_proposed() -> None:
     assert "--max-episode-tokens 105" in flags and not any(flag.startswith("--max-new-tokens") for flag in flags)
 
 
+@pytest.mark.parametrize(("most", "proposed"), [(26, True), (25, False)])
+def test_no_budget_is_proposed_in_which_no_turn_fits(most, proposed) -> None:
+    """10 of the prompt and half of what is behind it: a turn has 8."""
+    run = run_of(max_episode_tokens=most)
+    flags = [change.flag for change in changes_of(run, assumed_lengths(run, prompt=10))]
+    assert [flag for flag in flags if "episode" in flag] == (["--max-episode-tokens 18"] if proposed else [])
+
+
 def test_it_is_said_whose_tokens_are_meant() -> None:
     run = run_of(max_episode_tokens=100)
     assert "rows of 10 + 40 + 50 of the environment tokens (given)" in text_of(run, plan(run, prompt=10))

@@ -213,6 +213,14 @@ WRONG = [
         ["grpo", "--data", "task:guess", "--staleness", "1", "--in-flight", "continue"],
         "when an environment answers would decide which weights draw the next turn. Fix: --in-flight finish",
     ),
+    (
+        ["grpo", "--data", "task:guess", "--staleness", "1", "--engine", "vllm"],
+        "a server may be asked only where weights are sent and ranks meet. Fix: --staleness 0, or --engine builtin",
+    ),
+    (
+        ["grpo", "--data", "task:guess", "--staleness", "1", "--engine", "http://h:1"],
+        "--environment guess with --staleness 1 and --engine http://h:1: an episode's turns",
+    ),
     (["grpo", "--data", "task:guess", "--environment", "gues"], "--environment gues: Did you mean guess?"),
     (["grpo", "--data", "task:guess", "--max-turns", "0"], "--max-turns is 0; wanted at least 1"),
     (["grpo", "--data", "task:guess", "--reward-weights", "1", "1"], "--reward-weights has 2 values for 1 rewards"),

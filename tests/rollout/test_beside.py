@@ -280,6 +280,18 @@ time.sleep(60)
 """
 
 
+def test_what_is_begun_after_the_end_starts_no_process(monkeypatch) -> None:
+    """A thread that plays episodes may come late; nobody would end what it starts."""
+    started = []
+    monkeypatch.setattr(Sampler, "start", lambda self: started.append(self))
+    model = decided(TINY)
+    engine = SecondProcess(Engine(model, (1, 2)), sampler_of(model))
+    engine.close()
+    with pytest.raises(EngineError, match=r"^the run ended before this was begun$"):
+        engine.begin([(5, 6)], Sampling(max_new_tokens=2), [0])
+    assert not started
+
+
 def test_the_process_dies_with_its_parent(tmp_path) -> None:
     parent = Forked(["-c", PARENT], tmp_path)
     pid, folder = parent.stdout.readline().split()

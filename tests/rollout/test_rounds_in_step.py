@@ -52,7 +52,44 @@ def test_a_rank_without_rows_goes_on_asking_for_nothing() -> None:
             return played(rounds, (3, 1, 0)[rank])
 
     assert on_ranks(3, work) == [[(2, 5), (5, 6), (8, 6)], [(2, 5)], []]
-    assert server.asked == [3, 3, 3]
+    assert server.asked == [4, 4, 4]
+
+
+class Starting(Shared):
+    """One whose first call starts it, where the ranks meet."""
+
+    def __init__(self, worlds):
+        super().__init__(worlds)
+        self.started = [False] * worlds
+
+    def generate(self, rank, world):
+        ask = super().generate(rank)
+
+        def generate(prompts, sampling, seeds, finished=None):
+            if not self.started[rank]:
+                assert world.collect(["start"]) == ["start"] * len(self.started), "all of them start it"
+                self.started[rank] = True
+            return ask(prompts, sampling, seeds, finished)
+
+        return generate
+
+
+def test_a_rank_that_never_draws_starts_the_server_with_the_others() -> None:
+    """The second has no episode; what the third would play fails in its reset."""
+    server = Starting(3)
+
+    def work(rank, world):
+        with (
+            pytest.raises(EnvironmentFailed, match=r"^reset raised ValueError: no$"),
+            rounds_in_step(server.generate(rank, world), SAMPLING, world) as rounds,
+        ):
+            if rank == 2:
+                raise EnvironmentFailed("reset raised ValueError: no")
+            played(rounds, (2, 0)[rank])
+        return world.collect([rank])
+
+    assert on_ranks(3, work) == [[0, 1, 2]] * 3
+    assert server.started == [True] * 3
 
 
 @pytest.mark.parametrize("failing", [0, 1, 2])

@@ -111,7 +111,7 @@ export interface Piece {
   advantage: number | null;
   terminated: boolean;
   truncated: boolean;
-  calls: { name: string; arguments: string; answer: string }[];
+  calls: { name: string; arguments: string; answer: string; rest: number }[];
 }
 
 interface Stepped {

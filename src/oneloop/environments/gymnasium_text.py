@@ -184,7 +184,10 @@ def tried(make: Callable[[], Any], words: str) -> None:
         raise ConfigError(f"{words}: {error}") from error
     except Exception as error:
         raise ConfigError(f"{words}: making it raised {described(error)}") from error
-    made.close()
+    try:
+        made.close()
+    except Exception as error:
+        raise ConfigError(f"{words}: closing it raised {described(error)}") from error
 
 
 def of_class(kind: Callable[[], Any], words: str) -> Callable[[], Any]:

@@ -9,17 +9,16 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from copy import deepcopy
-from threading import BoundedSemaphore, Lock, Thread, get_ident
-from time import monotonic
+from threading import BoundedSemaphore, Lock, Thread
 from typing import Any
 
 from oneloop.environments.closing import Closings
 from oneloop.environments.load import METHODS, NamedEnvironment
+from oneloop.environments.timed import TimedCall
 from oneloop.errors import EnvironmentFailed
 from oneloop.rewards.blame import described
-from oneloop.rewards.guarded import Caller, Given, undisturbed
+from oneloop.rewards.guarded import Caller, Given
 from oneloop.rewards.values import real, short
 from oneloop.types import Call, Step
 
@@ -29,8 +28,6 @@ MOST_ABANDONED = 16
 """Threads that hang where Python cannot end them, as in a socket without a limit, before the run ends."""
 _ENDING = 1.0
 """Seconds until the thread of a loop ends that is told to."""
-_LOOK = 0.05
-"""Seconds between looks whether a call has begun."""
 
 
 class Stage:
@@ -44,8 +41,8 @@ class Stage:
         self.name, self.make, self.timeout = environment.name, environment.make, timeout
         self._ends = environment.close
         self.free = BoundedSemaphore(AT_ONCE)
-        self.closings = Closings(timeout)
         self._abandoned = 0
+        self.closings = Closings(timeout, self._stuck)
         self._lock = Lock()
         self._loop: tuple[asyncio.AbstractEventLoop, Thread] | None = None
 
@@ -63,9 +60,28 @@ class Stage:
             assert thread.ident is not None, "it was started"
             return loop, thread.ident
 
+    def call(self, work: Callable[[], Any]) -> TimedCall:
+        return TimedCall(self.free, self.loop, work)
+
+    def _stuck(self) -> None:
+        """In closing, which raises nothing: whoever waits next does."""
+        self._abandoned += 1
+
+    def tidy(self) -> None:
+        """Ends what is over its time in closing: a call that waits for a slot may wait for one of those.
+
+        Raises: EnvironmentFailed, hopeless, where too many threads hang.
+        """
+        self.closings.end_overdue()
+        self.check(f"close was not done after {self.timeout:g} s")
+
     def abandon(self, failure: str) -> None:
         """A thread that cannot be ended stays. Raises: EnvironmentFailed, hopeless, where there are too many."""
         self._abandoned += 1
+        self.check(failure)
+
+    def check(self, failure: str) -> None:
+        """Raises: as `abandon`."""
         if self._abandoned > MOST_ABANDONED:
             error = EnvironmentFailed(
                 f"{failure}; {self._abandoned} threads hang in it now and cannot be ended. Fix: limits of its own for "
@@ -78,7 +94,7 @@ class Stage:
         """Waits for environments that are closing, then for what they have in common, as long as a call may take."""
         self.closings.finish()
         if self._ends is not None:
-            self.closings.add(Caller("environment"), _Call(self, self._ends))
+            self.closings.add(Caller("environment"), self.call(self._ends))
             self.closings.finish()
         if self._loop is not None:
             (loop, thread), self._loop = self._loop, None
@@ -119,7 +135,7 @@ class Scene:
         return lambda: _step(answer())
 
     def _asked(self, what: str, work: Callable[[], Any]) -> Callable[[], Any]:
-        caller, call = self._thread(), _Call(self._stage, work)
+        caller, call = self._thread(), self._stage.call(work)
         given = caller.give(call)
         return lambda: self._answer(what, call, given, caller)
 
@@ -137,15 +153,17 @@ class Scene:
         """The episode is over. What closing it raises concerns nobody."""
         environment, self._environment = self._environment, None
         if callable(close := getattr(environment, "close", None)):
-            self._stage.closings.add(self._thread(), _Call(self._stage, close))
+            self._stage.closings.add(self._thread(), self._stage.call(close))
         elif self._caller is not None:
             self._caller.close()
         self._caller = None
 
-    def _answer(self, what: str, call: _Call, given: Given, caller: Caller) -> Any:
+    def _answer(self, what: str, call: TimedCall, given: Given, caller: Caller) -> Any:
         timeout = self._stage.timeout
         try:
+            self._stage.tidy()
             while not given.finished(call.left(timeout)):
+                self._stage.tidy()
                 if call.over(timeout):
                     self._overdue(f"{what} was not done after {timeout:g} s", call, caller)
         except EnvironmentFailed:  # over its time
@@ -156,59 +174,16 @@ class Scene:
             raise EnvironmentFailed(f"{what} raised {described(error)}") from error
         return given.value
 
-    def _overdue(self, failure: str, call: _Call, caller: Caller) -> None:
+    def _overdue(self, failure: str, call: TimedCall, caller: Caller) -> None:
         where = caller.where()
         failure += f", at {where}" if where else ""
         self._caller = None  # whoever closes it does so in another thread: this one ends, or hangs
         call.cancel()
-        if not caller.end():
+        ended = caller.end()
+        call.give_up()
+        if not ended:
             self._stage.abandon(failure)
         raise EnvironmentFailed(f"{failure}. Fix: --reward-timeout for more seconds a call")
-
-
-class _Call:
-    """One call of an environment's method."""
-
-    def __init__(self, stage: Stage, work: Callable[[], Any]) -> None:
-        self._stage, self._work = stage, work
-        self._begun: float | None = None
-        self._awaited: Any = None
-        self.raised = False
-
-    def __call__(self) -> Any:
-        with self._stage.free:
-            self._begun = monotonic()
-            try:
-                with undisturbed(get_ident()):
-                    value = self._work()
-                if inspect.isawaitable(value):
-                    loop, thread = self._stage.loop()
-                    with undisturbed(thread):
-                        self._awaited = asyncio.run_coroutine_threadsafe(_waited(value), loop)
-                        value = self._awaited.result()
-            except BaseException:
-                self.raised = True
-                raise
-            return value
-
-    def left(self, timeout: float) -> float:
-        """Seconds to wait before it is looked at again."""
-        return _LOOK if self._begun is None else max(self._begun + timeout - monotonic(), 0.0)
-
-    def over(self, timeout: float) -> bool:
-        return self._begun is not None and monotonic() >= self._begun + timeout
-
-    def cancel(self) -> None:
-        if self._awaited is not None:
-            with suppress(RuntimeError):
-                self._awaited.cancel()
-
-
-async def _waited(value: Any) -> Any:
-    try:
-        return await value
-    except (SystemExit, KeyboardInterrupt) as error:  # asyncio would end the loop, and with it everybody's calls
-        raise RuntimeError(described(error)) from None
 
 
 def _opening(value: Any) -> tuple[Mapping[str, Any], ...]:

@@ -19,6 +19,9 @@ from oneloop.experience.turns import Episodes
 from oneloop.ports import BesideEngine, Drawn, Models, Report, Scorer, SingleProcess, World
 from oneloop.types import Completion, Sampling, Trajectory
 
+_LEAVING = 10.0
+"""Seconds that the end of a run waits for episodes that are being played, whose engine is closed."""
+
 
 class _Drawing(NamedTuple):
     """A step whose completions are on their way."""
@@ -62,6 +65,7 @@ class Ahead:
             raise ConfigError(f"{type(rollouts.draw).__name__} cannot be drawn beside the training. Fix: --staleness 0")
         self._draw = rollouts.draw
         self._player = ThreadPoolExecutor(1, thread_name_prefix="episodes")
+        self._playing: list[Future[Drawn]] = []
         self._staleness, self._last = staleness, last
         self._step = 0
         self._places: dict[int, int] = {}  # of the steps that have prompts and are not trained on: in the stream
@@ -100,6 +104,7 @@ class Ahead:
         sampling = self._rollouts.sampling
         if isinstance(draw, Episodes):
             played = self._player.submit(draw.beside, mine, sampling)
+            self._playing = [*(each for each in self._playing if not each.done()), played]
             return _Played(played), played
         begun = self._engine.begin(
             [request.prompt.tokens for request in mine], sampling, [request.seed for request in mine]
@@ -123,10 +128,13 @@ class Ahead:
         self._places = {int(step): int(place) for step, place in state["places"]}
 
     def close(self) -> None:
-        """End what is on its way. A reward that is being computed is not waited for."""
+        """End what is on its way. A reward that is being computed is not waited for; an episode is, for a while: what
+        its environment has in common with others is closed next.
+        """
         self._engine.close()
         for threads in (self._player, self._threads):
             threads.shutdown(wait=False, cancel_futures=True)
+        wait([played for played in self._playing if not played.cancelled()], _LEAVING)
 
 
 class _Played:

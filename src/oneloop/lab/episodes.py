@@ -33,7 +33,7 @@ def episode(turns: Sequence[Said], short: int | None) -> list[dict[str, Any]]:
     """In turn what the policy said, and in one piece what its environment answered to it.
 
     `tokens`: those that the policy chose, or that it was made to read; None where the file does not say. `rest`:
-    characters of a text that were cut off.
+    characters of a text, or of a call's texts together, that were cut off.
     """
     known = _known(turns)
     found: list[dict[str, Any]] = []
@@ -74,8 +74,10 @@ def _message(turn: Said, short: int | None) -> dict[str, Any]:
     return {"role": turn["role"], "text": text[:short], "rest": len(text) - len(text[:short])}
 
 
-def _call(call: Said, short: int | None) -> dict[str, str]:
-    return {name: str(call.get(name, ""))[:short] for name in ("name", "arguments", "answer")}
+def _call(call: Said, short: int | None) -> dict[str, Any]:
+    whole = {name: str(call.get(name, "")) for name in ("name", "arguments", "answer")}
+    cut = {name: text[:short] for name, text in whole.items()}
+    return {**cut, "rest": sum(len(whole[name]) - len(text) for name, text in cut.items())}
 
 
 def _listed(value: Any) -> list[Any]:

@@ -135,8 +135,8 @@ def _other_runs(run: Run, lengths: Lengths) -> Iterator[Proposal]:
         yield changed(f"--lora {USUAL_RANK}", "adapters are trained instead of the matrices", lora=USUAL_RANK)
     if isinstance(algorithm, PolicyGradient) and "reference" in algorithm.needs:
         yield changed("--set kl=none", "nothing holds the policy near its start", set=(*run.set, "kl=none"))
-    if run.environment and lengths.behind > 1:
-        half = lengths.prompt + lengths.behind // 2
+    half = lengths.prompt + lengths.behind // 2
+    if run.environment and half >= lengths.prompt + run.max_new_tokens:  # a turn begins only where it fits
         answer = min(lengths.answer, half - lengths.prompt)
         shorter = replace(lengths, answer=answer, said=half - lengths.prompt - answer)
         why = "longer episodes are cut"

@@ -59,11 +59,17 @@ def rollout_table(step: int, items: Sequence[Trajectory]) -> pyarrow.Table:
     }
     if any(item.turns or item.completion.stop is StopReason.ERROR for item in items):
         columns["turns"] = words([_turns(item) for item in items])
-        columns["error"] = words(["; ".join(item.reward.failures.values()) or None for item in items])
+        columns["error"] = words([_error(item) for item in items])
     for name in dict.fromkeys(name for item in items for name in item.reward.extras):
         texts = words([item.reward.extras.get(name) for item in items])
         columns[f"extra/{name}" if name in columns else name] = texts
     return pyarrow.table(columns)
+
+
+def _error(item: Trajectory) -> str | None:
+    """Functions that failed to judge an episode that ended well are told as alerts, as without an environment."""
+    failed = item.completion.stop is StopReason.ERROR
+    return "; ".join(item.reward.failures.values()) or None if failed else None
 
 
 def _turns(item: Trajectory) -> str:

@@ -104,9 +104,14 @@ class Rounds:
 
 @contextmanager
 def rounds_in_step(generate: Generate, sampling: Sampling, crew: Crew) -> Iterator[Rounds]:
-    """Rounds of ranks that have to ask their engine in step, whose episodes have different numbers of turns."""
+    """Rounds of ranks that have to ask their engine in step, whose episodes have different numbers of turns.
+
+    Each asks for nothing first: the first call of all starts a server, where the ranks meet, and one whose episodes
+    fail before they draw would not be there.
+    """
     rounds = _InStep(generate, sampling, crew)
     try:
+        rounds.ask_for_nothing()
         yield rounds
         rounds.finish()
     except Exception as error:
@@ -127,7 +132,10 @@ class _InStep(Rounds):
 
     def finish(self) -> None:
         while self._meet(draws=False):
-            self._generate([], self._sampling, [], lambda index, completion: None)
+            self.ask_for_nothing()
+
+    def ask_for_nothing(self) -> None:
+        self._generate([], self._sampling, [], lambda index, completion: None)
 
     def failed(self, error: Exception) -> None:
         """Raises: it, or what failed on a rank before this one."""

@@ -9,16 +9,14 @@ from typing import Any
 
 from aiohttp import web
 
+from oneloop.environments.verifiers.wire import Refused
+
 Ask = Callable[[Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
 """What answers a request's body with a message of the assistant. Raises: Refused."""
 SESSION = "X-Session-ID"
 """Header in which verifiers sends the id of the trace that a request belongs to."""
 MOST = 64 * 2**20
 """Bytes of a request."""
-
-
-class Refused(Exception):
-    """A request that no policy can answer."""
 
 
 class Endpoint:

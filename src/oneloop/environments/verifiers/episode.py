@@ -8,8 +8,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
-from oneloop.environments.verifiers.endpoint import Refused
-from oneloop.environments.verifiers.wire import answer, begins, plain
+from oneloop.environments.verifiers.wire import Refused, answer, begins, made, plain
 from oneloop.rewards.values import short
 from oneloop.types import Step
 
@@ -55,13 +54,15 @@ class Episode:
         said, waiting = answer(completion, tools=bool(self.tools), first=self._calls), self._answer
         self._calls += len(said.get("tool_calls") or ())
         self._known.append(said)
+        before = len(self._known)
         self._answer = None
         waiting.set_result(said)
         asked = await self._next()
+        calls = made(said, self._known[before:])
         if asked is not None:
-            return Step(messages=asked)
-        reward, trace = self._reward(), self._trace
-        return Step(reward=reward, terminated=not trace.is_truncated, truncated=bool(trace.is_truncated))
+            return Step(messages=asked, calls=calls)
+        reward, cut = self._reward(), bool(self._trace.is_truncated)
+        return Step(reward=reward, terminated=not cut, truncated=cut, calls=calls)
 
     async def close(self) -> None:
         for trace in self._traces:

@@ -16,6 +16,7 @@ from oneloop.rewards.load import found
 
 _KNOWN: dict[str, Loaded] = {}
 """By name: the rows of --data and the environment are of the same tasks."""
+_END = object()
 KEY = "ONELOOP_POLICY_KEY"
 """Environment variable that verifiers would read a key from: the endpoint asks for none."""
 
@@ -32,28 +33,38 @@ class Loaded:
         self.name = str(env.config.env_id).rpartition("/")[2]
         self._tasks: list[Any] = []
         self._iterator: Iterator[Any] | None = None
+        self._broken = ""
         self._serving: asyncio.Task[None] | None = None
         self._ready: asyncio.Future[Any] | None = None
         self._over: asyncio.Event | None = None
 
     def task(self, number: int) -> Any:
-        """Raises: ValueError where the taskset has fewer."""
-        self._iterator = iter(self.env.taskset) if self._iterator is None else self._iterator
-        while len(self._tasks) <= number:
-            following = next(self._iterator, None)
-            if following is None:
-                raise ValueError(f"the taskset of {self.name} has {len(self._tasks)} tasks, and no number {number}")
-            self._tasks.append(following)
+        """Raises: ConfigError where the taskset has fewer, or fails at one."""
+        if not self._has(number):
+            raise ConfigError(f"the taskset of {self.name} has {len(self._tasks)} tasks, and no number {number}")
         return self._tasks[number]
+
+    def _has(self, number: int) -> bool:
+        """Raises: ConfigError where the taskset fails before it comes there."""
+        while len(self._tasks) <= number:
+            if self._broken:  # what raised once would say next that it is at its end
+                raise ConfigError(self._broken)
+            try:
+                self._iterator = iter(self.env.taskset) if self._iterator is None else self._iterator
+                following = next(self._iterator, _END)
+            except Exception as error:  # of its own making: a row that is damaged, or lacks something
+                self._broken = f"row {len(self._tasks)} of the taskset of {self.name}: {_reason(error)}"
+                raise ConfigError(self._broken) from error
+            if following is _END:
+                return False
+            self._tasks.append(following)
+        return True
 
     def tasks(self) -> Iterator[tuple[int, Any]]:
         """All of them, by number; endless where the taskset is."""
         number = 0
-        while True:
-            try:
-                yield number, self.task(number)
-            except ValueError:
-                return
+        while self._has(number):
+            yield number, self._tasks[number]
             number += 1
 
     def make(self) -> Episode:

@@ -7,8 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from oneloop.environments.tools import CALL
+from oneloop.types import Call
 
 Message = Mapping[str, Any]
+
+
+class Refused(Exception):
+    """A request that no policy can answer."""
 
 
 def plain(message: Message) -> dict[str, str]:
@@ -48,6 +53,15 @@ def _content(message: Message) -> tuple[Any, ...]:
     return message.get("role"), _text(message.get("content")).strip(), [(name, _read(a)) for name, a in _calls(message)]
 
 
+def made(said: Message, new: Sequence[Message]) -> tuple[Call, ...]:
+    """The calls of a message, for the record, each with what answers it in those behind it; "" where nothing does."""
+    answers = {
+        message.get("tool_call_id"): _text(message.get("content")) for message in new if message["role"] == "tool"
+    }
+    calls = [(call["function"], answers.get(call["id"], "")) for call in said.get("tool_calls") or ()]
+    return tuple(Call(name=of["name"], arguments=of["arguments"], answer=answer) for of, answer in calls)
+
+
 def _calls(message: Message) -> list[tuple[str, str]]:
     return [(call["function"]["name"], call["function"]["arguments"]) for call in message.get("tool_calls") or ()]
 
@@ -56,7 +70,7 @@ def _call(found: str, number: int) -> dict[str, Any] | None:
     try:
         asked = json.loads(found)
         function = {"name": str(asked["name"]), "arguments": json.dumps(asked.get("arguments") or {})}
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
     return {"id": f"call_{number}", "type": "function", "function": function}
 
@@ -64,7 +78,7 @@ def _call(found: str, number: int) -> dict[str, Any] | None:
 def _read(arguments: str) -> Any:
     try:
         return json.loads(arguments)
-    except ValueError:
+    except (ValueError, RecursionError):
         return arguments
 
 
