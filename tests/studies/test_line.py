@@ -98,3 +98,8 @@ def test_the_best_policy_arrives_unless_it_is_paid_to_stay() -> None:
     assert {name: sparse._best(name) for name in sparse.REWARDS} == {
         sparse.SPARSE: 1.0, sparse.GRADED: 1.0, sparse.POTENTIAL: 1.0, sparse.BONUS: 0.0,
     }  # fmt: skip
+
+
+def test_to_stay_to_the_end_earns_more_than_to_arrive_from_every_start() -> None:
+    """To arrive takes at least a token a place; what is left of the walk may be stayed."""
+    assert all((LONGEST - (GOAL - start)) * sparse.TALK + 1 + 1e-9 < LONGEST * sparse.TALK for start in STARTS)

@@ -1,9 +1,15 @@
 """The studies that train a small language model, and the table behind a trust region."""
 
+import os
+import signal
 from dataclasses import replace
+from functools import partial
 from random import Random
 
+import pytest
+
 from oneloop.algorithms import DAPO, GRPO
+from oneloop.errors import OutOfMemory
 from oneloop.recipes.resolve import models_in_memory, resolved
 from oneloop.studies import dapo, memory, trust
 from oneloop.studies.contexts import CONTEXTS
@@ -58,3 +64,13 @@ def test_the_bill_of_models_counts_those_that_a_run_holds(tmp_path) -> None:
         held = models_in_memory(run, resolved(run))
         trained = len({"policy", "separate critic"} & set(held))
         assert memory.TRAINED * trained + memory.FROZEN * (len(held) - trained) == times, (name, held)
+
+
+def test_a_run_whose_process_is_killed_is_named() -> None:
+    with pytest.raises(OutOfMemory, match=r"GRPO, seed 3 was killed"):
+        memory.alone(partial(signal.raise_signal, signal.SIGKILL), "GRPO, seed 3")
+
+
+def test_each_run_has_a_process_of_its_own() -> None:
+    seen = [memory.alone(os.getpid, "nothing") for _ in range(2)]
+    assert len({*seen, os.getpid()}) == 3

@@ -1,5 +1,6 @@
 """The forms of Gao et al. are fitted as they are written, and the KL of best of n is that of its distribution."""
 
+from dataclasses import replace
 from itertools import product
 from math import log, sqrt
 
@@ -8,6 +9,7 @@ import pytest
 
 from oneloop.studies import proxy
 from oneloop.studies.scaling import LOG, SQUARE, best_of_kl, best_of_kl_formula, bootstrapped, fitted
+from oneloop.studies.study import Panel, Point
 
 DISTANCES = (0.4, 0.8, 1.1, 1.5, 1.9)
 
@@ -59,9 +61,46 @@ def test_a_bootstrap_is_about_as_wide_as_a_normal_interval() -> None:
     assert bootstrapped(values) == (low, high)
 
 
+COURSE = [(0.5, 0.0, 0.0), (1.5, 2.0, 1.0), (1.7, 2.5, 0.81), (0.5, 6.0, 4.0)]
+"""Gold, proxy and KL before the first step and after each; √KL goes 0, 1, 0.9, 2."""
+
+
 def test_a_runs_reward_at_a_distance_lies_between_its_steps() -> None:
-    """Gold, proxy and KL of three steps; √KL goes 0, 1, 0.9, 2, and the way back counts for nothing."""
-    course = [(0.5, 0.0, 0.0), (1.5, 2.0, 1.0), (1.7, 2.5, 0.81), (0.5, 6.0, 4.0)]
-    assert proxy.at(course, 0, 0.5) == pytest.approx(0.5)
-    assert proxy.at(course, 1, 1.5) == pytest.approx((2.5 + 6.0) / 2)
-    assert proxy.at(course, 1, 9.0) == pytest.approx(6.0)
+    """Those between which it first comes so far; it has none where it never does."""
+    assert proxy.at(COURSE, 0, 0.5) == pytest.approx(0.5)
+    assert proxy.at(COURSE, 0, 0.95) == pytest.approx(0.95)
+    assert proxy.at(COURSE, 1, 1.5) == pytest.approx(2.5 + 3.5 * (1.5 - 0.9) / (2.0 - 0.9))
+    assert proxy.at(COURSE, 1, 2.0) == pytest.approx(6.0)
+    assert proxy.at(COURSE, 1, 2.01) is None
+
+
+def test_a_distance_that_one_seed_does_not_reach_is_no_point() -> None:
+    short = [*COURSE[:-1], (0.5, 3.0, 1.44)]
+    looks = [[(0.1 * place, 0.2 * place) for place in range(len(proxy.BEST_OF))]] * 2
+    panels = proxy._by_distance("heavy", proxy.HEAVY, [COURSE, short], looks, [])
+    reached = tuple(distance for distance in proxy.DISTANCES if distance <= 1.2)
+    assert 0 < len(reached) < len(proxy.DISTANCES)
+    for panel in panels.values():
+        assert tuple(point.x for point in panel.of(proxy.BEST)) == proxy.DISTANCES
+        assert tuple(point.x for point in panel.of(proxy.POLICY)) == reached
+        assert panel.series == (proxy.BEST, proxy.POLICY)
+
+
+def test_a_form_is_fitted_where_its_way_was_looked_at() -> None:
+    """PPO's follows its form wherever it comes, which is less far than best of n."""
+    far = proxy.DISTANCES[:-2]
+    points = [Point(proxy.BEST, d, (d * (1 - 0.2 * d),) * 2) for d in proxy.DISTANCES]
+    points += [Point(proxy.POLICY, d, (d * (1 - 0.2 * log(d)),) * 2) for d in far]
+    panel = Panel("gold", "√KL", tuple(points))
+    found = proxy._forms({f"normal_{proxy.GOLD}": panel, f"heavy_{proxy.GOLD}": panel})
+    for way in (proxy.BEST, proxy.POLICY):
+        fitted_to = found["fit"].of(f"{way}, {proxy.HEAVY}")
+        assert [point.mean for point in fitted_to] == pytest.approx([1.0, 0.2])
+
+
+def test_a_peak_is_as_high_as_the_seeds_say_that_did_not_choose_it() -> None:
+    points = [Point("gold", step, values) for step, values in ((0, (0.0, 0.0)), (4, (9.0, 1.0)), (8, (2.0, 3.0)))]
+    top, end, lost = proxy._lost([replace(point, values=point.values * 2) for point in points])
+    assert (top.x, top.values, end.values, lost.values) == (4, (1.0, 1.0), (3.0, 3.0), (-2.0, -2.0))
+    told = proxy._told([replace(point, values=point.values * 2) for point in points], "step")
+    assert told.endswith("the peak of gold at step 4; of the others it is 1 there and 3 at 8, difference −2")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
@@ -12,6 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from oneloop.config import Run, default_run
+from oneloop.errors import OutOfMemory
 from oneloop.loop import train
 from oneloop.model.load import load_reward_model
 from oneloop.model.save import save_policy
@@ -56,7 +60,7 @@ def run(seeds: Sequence[int], quick: bool) -> Table:
         weights = made(Path(place), QUICK_SHAPE if quick else SHAPE)
         for name in SETTINGS:
             runs = [run_of(name, seed, Path(place), QUICK_STEPS if quick else STEPS) for seed in seeds]
-            points.append(Point(MEASURED, name, tuple(taken / weights for taken in measured(runs))))
+            points.append(Point(MEASURED, name, tuple(taken / weights for taken in measured(name, runs))))
             planned = bill(runs[0], assumed_lengths(runs[0])).bytes / weights  # of any seed
             points.append(Point(PLANNED, name, (planned,) * len(seeds)))
             points.append(Point(STANDING, name, (float(MODELS[name]),) * len(seeds)))
@@ -84,12 +88,28 @@ def run_of(name: str, seed: int, folder: Path, steps: int) -> Run:
     return replace(start, steps=steps, eval_size=4, **settings)
 
 
-def measured(runs: Sequence[Run]) -> list[int]:
+def measured(name: str, runs: Sequence[Run]) -> list[int]:
     """Bytes of each, in a process of its own that has the libraries and nothing else."""
+    with ThreadPoolExecutor(AT_A_TIME) as pool:
+        return list(pool.map(lambda one: alone(partial(most, one), f"{name}, seed {one.seed}"), runs))
+
+
+def alone(work: Callable[[], int], told: str) -> int:
+    """What `work` returns in a new process.
+
+    Raises: OutOfMemory where the process was killed; it names the run by `told`.
+    """
     context = get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
-    with context.Pool(AT_A_TIME, maxtasksperchild=1) as pool:
-        return pool.map(most, runs, chunksize=1)
+    # one executor a run: of several in one, nobody could say which was killed
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        try:
+            return pool.submit(work).result()
+        except BrokenProcessPool as error:
+            raise OutOfMemory(
+                f"study memory: the process of {told} was killed before it ended, most likely for want of memory; "
+                "leave more of it free and run the study again"
+            ) from error
 
 
 def most(one: Run) -> int:

@@ -38,10 +38,10 @@ BETAS, QUICK_BETAS = (0.0, 0.3, 1.0, 3.0), (0.0, 1.0)
 ANCHOR = 1.0
 BEST_OF = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 FITTED = BEST_OF[1:-1]
-"""At whose distances the forms are fitted: PPO, too, goes so far."""
+"""At whose distances the ways are looked at, and the forms fitted; PPO's where every seed comes so far."""
 EQUAL = 8
 """Of best of n, at whose KL the ways are laid side by side."""
-STEPS, QUICK_STEPS = 40, 10
+STEPS, QUICK_STEPS = 40, 16
 LOOKS = 10
 GROUP, QUICK_GROUP = 8, 4
 RATE, QUICK_RATE = 0.15, 0.4
@@ -117,17 +117,22 @@ def _by_distance(
         for place, distance in enumerate(DISTANCES):
             points.append(Point(BEST, distance, tuple(one[1 + place][kind] - one[0][kind] for one in looks)))
             for way, courses in ((POLICY, free), (HELD, held)):
-                if courses:
-                    points.append(Point(way, distance, tuple(at(one, kind, distance) for one in courses)))
+                found = [at(one, kind, distance) for one in courses]
+                gained = tuple(value for value in found if value is not None)
+                if courses and len(gained) == len(courses):
+                    points.append(Point(way, distance, gained))
         words = f"{name} reward gained, {error}"
         panels[f"{key}_{name}"] = Panel(words, "√KL(π ‖ start), √nats", tuple(points), "linear", scale)
     return panels
 
 
-def at(course: Course, kind: int, distance: float) -> float:
-    """Gold (0) or proxy (1) gained when a run has come so far; at its end, where it never does."""
-    gone = np.maximum.accumulate([sqrt(max(kl, 0.0)) for *_, kl in course])
-    return float(np.interp(distance, gone, [rewards[kind] - course[0][kind] for rewards in course]))
+def at(course: Course, kind: int, distance: float) -> float | None:
+    """Gold (0) or proxy (1) gained where a run first comes so far, between two of its steps; None: it never does."""
+    for before, after in pairwise(course):
+        gone = [sqrt(max(kl, 0.0)) for *_, kl in (before, after)]
+        if gone[1] >= distance:
+            return float(np.interp(distance, gone, (before[kind], after[kind]))) - course[0][kind]
+    return None
 
 
 def _forms(panels: Table) -> dict[str, Panel]:
@@ -136,10 +141,11 @@ def _forms(panels: Table) -> dict[str, Panel]:
     for key, error in (("normal", NORMAL), ("heavy", HEAVY)):
         for way, form in FORMS.items():
             points = panels[f"{key}_{GOLD}"].of(way)
+            distances = [float(point.x) for point in points]
             gained = list(zip(*(point.values for point in points), strict=True))
             top = max(point.mean for point in points)
             for one in (SQUARE, LOG):
-                fits = [fitted(one, DISTANCES, values) for values in gained]
+                fits = [fitted(one, distances, values) for values in gained]
                 errors.append(Point(one.name, f"{way}, {error}", tuple(fit.error / top for fit in fits)))
                 if one is form:
                     found += [
@@ -191,36 +197,38 @@ def _algorithm(beta: float) -> PolicyGradient:
     return replace(PPO, kl=KL(beta, at="reward", estimator="k1") if beta else None, target_kl=None)
 
 
-def _lost(points: Sequence[Point]) -> tuple[Point, Point]:
-    """The best of them, and what of it is gone at the end.
+def _lost(points: Sequence[Point]) -> tuple[Point, Point, Point]:
+    """The best of them, the last, and what of the best is gone at the last: by every other seed.
 
-    Half of the seeds say which is best, and the others how good it is: of many points that are alike, the one that
-    looks best in some numbers looks too good in the same.
+    The other half of the seeds says which is best: of many points that are alike, the one that looks best in some
+    numbers looks too good in the same.
     """
     best = max(points, key=lambda point: fmean(point.values[::2]))
     top, end = (replace(point, values=point.values[1::2]) for point in (best, points[-1]))
-    return best, minus(top, end)
+    return top, end, minus(top, end)
 
 
 def _told(points: Sequence[Point], axis: str) -> str:
-    top, lost = _lost(points)
-    end = points[-1]
-    return f"gold is most at {axis} {top.x:g}, {said(top)}, and {said(end)} at {end.x:g}: {said(lost)} is lost"
+    top, end, lost = _lost(points)
+    return (
+        f"half of the seeds put the peak of gold at {axis} {top.x:g}; of the others it is {said(top)} there and "
+        f"{said(end)} at {end.x:g}, difference {said(lost)}"
+    )
 
 
 def _overoptimised(table: Table) -> Judged:
     panel = table["course"]
     gold, proxy = panel.of(f"{GOLD}, {HEAVY}"), panel.of(f"{PROXY}, {HEAVY}")
-    top, lost = _lost(gold)
+    top, _, lost = _lost(gold)
     then = next(point for point in proxy if point.x == top.x)
     verdict = every([above(lost.interval, 0), above(minus(proxy[-1], then).interval, 0)])
-    return Judged(verdict, f"with a heavy-tailed error the proxy goes to {said(proxy[-1])}, and {_told(gold, 'step')}")
+    return Judged(verdict, f"with a heavy-tailed error the proxy goes to {said(proxy[-1])}; {_told(gold, 'step')}")
 
 
 def _light(table: Table) -> Judged:
     gold = table["course"].of(f"{GOLD}, {NORMAL}")
     verdict = inside(minus(gold[-1], gold[0]).interval, 0.5, 10)
-    return Judged(verdict, f"with a normal error of the same scale {_told(gold, 'step')}")
+    return Judged(verdict, f"with a normal error of the same scale, {_told(gold, 'step')}")
 
 
 def _anchor(table: Table) -> Judged:
@@ -239,7 +247,7 @@ def _less(table: Table) -> Judged:
 
 def _many(table: Table) -> Judged:
     gold = table["best"].of(f"{GOLD}, {HEAVY}")
-    return Judged(above(_lost(gold)[1].interval, 0), f"with a heavy-tailed error {_told(gold, 'n =')}")
+    return Judged(above(_lost(gold)[2].interval, 0), f"with a heavy-tailed error, {_told(gold, 'n =')}")
 
 
 def _follows(way: str) -> Callable[[Table], Judged]:
@@ -310,13 +318,15 @@ def _coefficients(table: Table) -> str:
     panel = table["fit"]
     lines = []
     for series in panel.series:
-        form = next(form for way, form in FORMS.items() if series.startswith(way))
+        way, form = next((way, form) for way, form in FORMS.items() if series.startswith(way))
+        key = "normal" if series.endswith(NORMAL) else "heavy"
+        far = max(float(point.x) for point in table[f"{key}_{GOLD}"].of(way))
         told = []
         for name in ("α", "β"):
             point = panel.at(series, name)
             low, high = bootstrapped(point.values)
             told.append(f"{name} = {short(point.mean)} [{short(low)}, {short(high)}]")
-        lines.append(f"{series}: R = {form.name} with {told[0]}, {told[1]}")
+        lines.append(f"{series}: R = {form.name} with {told[0]}, {told[1]}, to √KL = {short(far)}")
     return (
         "Fitted coefficients of the gold reward, with 95 % intervals by a bootstrap over seeds: "
         + "; ".join(lines)
@@ -332,8 +342,10 @@ STUDY = Study(
         f"error, normal or heavy-tailed (Student's t with {TAIL} degrees of freedom). PPO through oneloop's own loop "
         f"maximises the proxy for {STEPS} steps of four epochs with {GROUP} answers to each prompt, β·KL to the start "
         "in the reward. Best of n takes the answer that the proxy likes best, exactly, and its KL is exact, too. Gold "
-        "is never shown to any of them. PPO's rewards at the KL of best of n are interpolated between its steps, and "
-        f"the forms are fitted to gold there, seed by seed, for n from {FITTED[0]} to {FITTED[-1]}."
+        "is never shown to any of them. PPO's rewards at the KL of best of n are interpolated between two of its "
+        "steps, where it first comes so far, at each distance that every seed reaches. The forms are fitted to gold there, "
+        f"seed by seed: best of n for n from {FITTED[0]} to {FITTED[-1]}, PPO at those of the same distances that it "
+        "reaches."
     ),
     claims=(
         Claim(

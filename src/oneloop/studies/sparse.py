@@ -30,8 +30,10 @@ from oneloop.studies.line import (
 )
 from oneloop.studies.study import Claim, Judged, Panel, Point, Study, Table
 
-TALK = 0.2
-"""What a token that leads nowhere earns under the bonus: twelve of them more than to arrive."""
+TALK = 0.25
+"""What a token that leads nowhere earns under the bonus: from every start, twelve of them earn more than to arrive.
+
+From the nearest one, five tokens go on and seven may stay: 7 · 0.25 + 1 < 12 · 0.25. At 0.2 both are worth the same."""
 HALF = GOAL / 2
 SPARSE, GRADED, POTENTIAL, BONUS = "sparse", "graded", "potential", "bonus"
 
