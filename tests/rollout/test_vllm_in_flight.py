@@ -166,7 +166,9 @@ def test_an_update_waits_for_what_the_old_weights_have_begun(fresh) -> None:
 )
 def test_a_server_that_fails_beside_the_training_is_mended_by_who_trains(kind, waits, keeps, fresh) -> None:
     """While that thread waits, or at its next update: nothing is lost."""
-    last = 5 if kind == "nan" else 3  # an answer that is wrong is asked for again; for others the server is started again
+    last = (
+        5 if kind == "nan" else 3
+    )  # an answer that is wrong is asked for again; for others the server is started again
     trainer, engine = fresh(f"{GENERATE}:{kind}:3:{last}", replace(QUICK, silence=1.5), keeps)
     if waits:
         completions = until(engine, engine.begin(PROMPTS, SAMPLING, SEEDS))
