@@ -344,8 +344,8 @@ STUDY = Study(
         "in the reward. Best of n takes the answer that the proxy likes best, exactly, and its KL is exact, too. Gold "
         "is never shown to any of them. PPO's rewards at the KL of best of n are interpolated between two of its "
         "steps, where it first comes so far, at each distance that every seed reaches. The forms are fitted to gold "
-        f"there, seed by seed: best of n for n from {FITTED[0]} to {FITTED[-1]}, PPO at those of the same distances that "
-        "it reaches."
+        f"there, seed by seed: best of n for n from {FITTED[0]} to {FITTED[-1]}, PPO at those of the same distances "
+        "that it reaches."
     ),
     claims=(
         Claim(

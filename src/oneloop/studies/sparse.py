@@ -66,7 +66,7 @@ WAYS: dict[str, PolicyGradient] = {
     TOKENS: replace(PPO, kl=None, target_kl=None, epochs=2),
     WHOLE: replace(RLOO, kl=None),
 }
-STEPS, QUICK_STEPS = 60, 16
+STEPS, QUICK_STEPS = 60, 8
 LOOKS = 8
 GROUP, RATE, CRITIC_RATE = 8, 0.04, 0.05
 BEGIN = -0.7
