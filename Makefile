@@ -50,7 +50,7 @@ test-vllm: $(VENV)/installed $(VLLM)/installed
 	ONELOOP_VLLM_PYTHON=$(CURDIR)/$(VLLM)/bin/python $(BIN)/python -m pytest tests/rollout/test_vllm_real.py
 
 # small changes to the source that a test must notice, one at a time: the score of each room, and those that no test
-# noticed; a quarter of an hour on two cores
+# noticed; takes long
 mutants: $(VENV)/installed
 	$(BIN)/python tests/mutants/run.py
 

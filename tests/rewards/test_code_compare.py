@@ -65,6 +65,11 @@ def test_the_tolerance_of_a_float(wanted: float, near: float, far: float) -> Non
     assert not compare.same_output(f"x {far!r}".encode(), f"x {wanted!r}")
 
 
+def test_a_truth_is_no_number() -> None:
+    for value, wanted in [(True, 1), (False, 0), (True, 1.0), (1, True), (0, False), (0, None)]:
+        assert not compare.same_value(value, wanted), (value, wanted)
+
+
 def test_what_is_not_finite_equals_itself() -> None:
     inf, nan = float("inf"), float("nan")
     for value in (inf, -inf, nan):
