@@ -21,8 +21,8 @@ NUMBERS = BeartypeConf(is_pep484_tower=True)
 with_shapes = jaxtyping.jaxtyped
 FIRST, THEN = 32, 16
 """In each test, so many calls of a function with shapes are checked, and then one in so many."""
-calls: Counter[FunctionType] = Counter()
-"""Of each such function, in the test that runs."""
+calls: Counter[int] = Counter()
+"""Of each such function, in the test that runs, by the address of its code: functions made anew are let go of."""
 UNCHECKED = "ONELOOP_TESTS_UNCHECKED"
 """Set where mutants are tried. The checks are most of what a test process takes to begin; and that a test fails is
 enough, without the smallest example that it fails for."""
@@ -51,9 +51,11 @@ def checked(one: Any = None, *, typechecker: Callable[..., Any]) -> Any:
 
 
 def sampled(plain: FunctionType, strict: Callable[..., Any]) -> Callable[..., Any]:
+    code = id(plain.__code__)
+
     @wraps(strict)
     def call(*arguments: Any, **options: Any) -> Any:
-        calls[plain] = number = calls[plain] + 1
+        calls[code] = number = calls[code] + 1
         return (strict if number <= FIRST or number % THEN == 0 else plain)(*arguments, **options)
 
     return call

@@ -131,6 +131,8 @@ def products(world, folder: Path) -> dict:
     narrow = {"dtype": torch.bfloat16}
     sharded, alone = learner(case, folder, world, "full", copies=copies, **narrow), learner(case, folder, **narrow)
     dtypes = {parameter.dtype for parameter in copies[0].model.parameters()}
+    theirs = dict(alone.model.named_parameters())
+    rounded = all(torch.equal(x, theirs[name].to(x.dtype)) for name, x in copies[0].model.named_parameters())
     sampler = Learner(copies[0].model.requires_grad_(True), optimization=sharded.optimization, **narrow)
     rows = batch(case, 0)
     whole, cut, copied = (models.policy(rows).logprobs for models in (alone, sharded, sampler))
@@ -140,6 +142,7 @@ def products(world, folder: Path) -> dict:
         "copied": float((copied - whole).abs().max()),
         "float32": float((wide - whole).abs().max()),
         "dtypes": dtypes,
+        "rounded": rounded,
     }
 
 

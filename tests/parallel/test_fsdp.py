@@ -66,5 +66,7 @@ def test_a_copy_draws_what_the_weights_draw(on_two) -> None:
 def test_half_precision_means_one_thing(on_two) -> None:
     for mine in on_two:
         said = mine["bfloat16"]
-        assert said["sharded"] < 1e-6 and said["copied"] < 1e-6 < 1e-4 < said["float32"]
+        # processors without bfloat16 add up products in an order that goes by where a matrix lies
+        assert said["sharded"] < 1e-6 and said["copied"] < said["float32"] / 8 and said["float32"] > 1e-4
+        assert said["rounded"], "the copy's weights are the policy's, rounded once"
         assert said["dtypes"] == {torch.float32, torch.bfloat16}

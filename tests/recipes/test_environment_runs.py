@@ -33,14 +33,14 @@ class Vowels:
     def step(self, completion):
         sleep(0.001 * len(completion))
         self.left -= 1
-        share = sum(letter in "aeiou" for letter in completion) / 4
+        share = sum(letter in "aeiou" for letter in completion.lower()) / 4
         answer = {"role": "user", "content": f"{len(completion)}?"}
         return Step(messages=[answer], reward=share, terminated=not self.left)
 
 
 class Fails(Vowels):
     def step(self, completion):
-        if "e" in completion:
+        if "e" in completion.lower():
             raise ValueError("no e")
         return super().step(completion)
 
