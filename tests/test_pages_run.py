@@ -60,6 +60,7 @@ def world(tmp_path_factory) -> Path:
 def furnished(home: Path) -> None:
     for name in ("M", "MODEL", "Qwen/Qwen3-0.6B"):
         save_chat_model(home / name, "qwen3")
+    save_chat_model(home / "meta-llama" / "Llama-3.2-1B-Instruct", "llama3")
     _write(home, "rewards.py", "def exact(completions, answer, **columns):\n    return [0.0] * len(completions)\n")
     rows = [{"prompt": f"{a}+{b}=", "answer": str(a + b)} for a, b in SUMS]
     for name in ("train", "eval", "prompts"):
@@ -174,9 +175,7 @@ def _command(verb: str, words: list[str], made: set[str]) -> None:
     folder = out or f"runs/{words[0]}{f'-{env}' if env else ''}"
     if verb == "train":
         shutil.rmtree(folder, ignore_errors=True)  # the page makes it itself; commands without --out are alternatives
-    # the template of M takes thoughts out of earlier turns, and a model that nobody trained writes parts of them
-    turns = ["--max-turns", "1"] if "--environment" in words and "M" in words else []
-    assert run([verb, *words, *SMALL.get(f"{verb} --env" if env else verb, "").split(), *turns]) == 0, words
+    assert run([verb, *words, *SMALL.get(f"{verb} --env" if env else verb, "").split()]) == 0, words
     if verb == "train" and "--recipe" not in words:
         assert (Path(folder) / "final").is_dir()
 
