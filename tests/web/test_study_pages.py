@@ -56,7 +56,7 @@ def test_a_study_shows_claims_pictures_numbers_and_its_command(page: Any, at: An
     assert page.locator("pre").inner_text() == "oneloop study trust"
     assert f"Seeds 0 to {study['seeds'][-1]}; {study['date']}" in told
     page.get_by_text("Numbers", exact=True).click()
-    cells = [cell.inner_text() for cell in page.locator("td").all()]
+    cells = [text for cell in page.locator("td").all() if (text := cell.inner_text())]  # not every series is everywhere
     assert sorted(cells) == sorted(point["said"] for panel in study["panels"] for point in panel["points"])
     assert fits(page)
 
