@@ -209,6 +209,14 @@ def test_one_hang_of_many_costs_one_completion(folder: Path) -> None:
     assert items[3].reward.failures["each"] == "ended its process by exit code 7"
 
 
+def test_after_a_hang_the_next_batch_is_answered(folder: Path) -> None:
+    """By a process of its own: the one that hung would never come to it."""
+    pool = Pool("mine.py:each", Limits(timeout=5))
+    score = RewardScorer((NamedReward("each", pool),), "unscored")
+    assert [score(trajectories(text))[0].reward.value for text in ("hang", "bb")] == [None, 2.0]
+    pool.close()
+
+
 def test_one_worker_keeps_what_was_done_before_the_hang(folder: Path) -> None:
     items = scored("each", trajectories("a", "bb", "hang", "ccc"), Limits(timeout=2), "unscored")
     assert [item.reward.value for item in items] == [1.0, 2.0, None, None]
