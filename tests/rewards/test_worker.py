@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from test_rewards_score import trajectories
 from oneloop.errors import ConfigError, RewardError
 from oneloop.rewards import Limits, NamedReward, Pool, RewardScorer, load_reward
 from oneloop.rewards import worker as worker_module
+from oneloop.rewards.processes import kill_all, new_mark
 from oneloop.rewards.worker import _Failed, _grades
 
 PATIENT = Limits(timeout=60)
@@ -188,6 +190,23 @@ def test_what_left_for_a_session_of_its_own_is_killed_too(folder: Path, what: st
     for pid in left:
         os.kill(pid, signal.SIGKILL)
     assert not left
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the marks of processes are read in Linux's /proc")
+def test_the_orphans_of_what_is_dead_are_known_by_their_mark(tmp_path: Path) -> None:
+    mark, told = new_mark(), tmp_path / "child"
+    start = "import subprocess, sys\nchild = subprocess.Popen(['sleep', '1000'], start_new_session=True)\n"
+    script = f"{start}open(sys.argv[1], 'w').write(str(child.pid))"
+    leader = subprocess.Popen([sys.executable, "-c", script, told], env={**os.environ, mark: ""})
+    os.waitid(os.P_PID, leader.pid, os.WEXITED | os.WNOWAIT)
+    orphan = int(told.read_text())
+    assert alive(orphan)
+    kill_all(leader.pid, mark)
+    found = gone(orphan)
+    with suppress(ProcessLookupError):
+        os.kill(orphan, signal.SIGKILL)
+    leader.wait()
+    assert found
 
 
 def test_state_lives_from_call_to_call_and_ends_with_the_process(folder: Path) -> None:
