@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -18,8 +17,9 @@ from oneloop.batch import Batch, PolicyOutput
 from oneloop.objective.distributions import Categorical
 from oneloop.objective.divergence import exact_kl
 from oneloop.objective.natural import taken
-from oneloop.ports import Models, Report
+from oneloop.ports import Models
 from oneloop.seeds import named_seed
+from oneloop.studies.once import Once
 
 CONTEXTS, ACTIONS = 16, 8
 
@@ -85,7 +85,7 @@ class TablePolicy(nn.Module):
         return self.logits.detach().clone()
 
 
-class Draws:
+class Draws(Once):
     """Implements `oneloop.ports.Experience`: groups of every context, drawn from the policy of `staleness` updates ago.
 
     Args:
@@ -139,34 +139,9 @@ class Draws:
         self._past.append(self._models.table())
         self.steps.append(self._models.table())
 
-    def report(self, batch: Batch) -> Report:
-        return Report({"reward": float(batch.rewards.sum() / len(batch))}, ())
-
-    def state(self) -> dict[str, Any]:
-        return {}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        raise NotImplementedError("a study is not resumed")
-
     def expected(self, logits: Float[Tensor, "C A"]) -> float:
         """E[reward], a mean over contexts."""
         return float((torch.softmax(logits, -1) * self.rewards).sum(1).mean())
-
-
-class Kept:
-    """Implements `oneloop.ports.Recorder`: a row a step."""
-
-    def __init__(self) -> None:
-        self.rows: list[Mapping[str, float]] = []
-
-    def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        self.rows.append(values)
-
-    def trajectories(self, step: int, items: Any) -> None:
-        """There are none."""
-
-    def event(self, step: int, code: str, text: str, fix: str = "") -> None:
-        raise RuntimeError(f"step {step}: {code}: {text}")  # nothing of a study may go wrong unnoticed
 
 
 def true_kl(old: Float[Tensor, "C A"], new: Float[Tensor, "C A"]) -> float:

@@ -15,9 +15,9 @@ from oneloop.algorithms import PPO, Critic, PolicyGradient
 from oneloop.batch import Batch, PolicyOutput
 from oneloop.loop import train
 from oneloop.objective.advantage import GAE, AdvantageEstimator, GroupRelative, LeaveOneOut
-from oneloop.studies.contexts import Kept
 from oneloop.studies.judge import above, below, every, minus, said
 from oneloop.studies.line import GOAL, LONGEST, STARTS, Walker, Walks, advantages, sparse, success, walk_of
+from oneloop.studies.once import Kept
 from oneloop.studies.study import Claim, Judged, Panel, Point, Study, Table
 
 LEARNED, WHOLE, EXACT = "critic, λ 0.95", "critic, λ 1", "exact values, λ 0.95"

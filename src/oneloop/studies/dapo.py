@@ -27,8 +27,8 @@ from oneloop.recipes.given import Given
 from oneloop.recipes.inputs import read_inputs
 from oneloop.recipes.parts import Parts
 from oneloop.recipes.resolve import Algorithm, kind_of, resolved
-from oneloop.studies.contexts import Kept
 from oneloop.studies.judge import above, below, every, minus, said
+from oneloop.studies.once import Kept
 from oneloop.studies.study import Claim, Judged, Panel, Point, Study, Table
 from oneloop.tasks import ChainSum
 from oneloop.types import Trajectory
@@ -330,8 +330,8 @@ def _rows(table: Table) -> str:
     cut = ", ".join(f"{point.x} {said(point)}" for point in table["cut"].of(ON_TOP))
     return (
         f"Training takes {said(start)} right answers to {said(base)} with GRPO alone: what the changes add to that is "
-        f"small beside it. Longer than the limit, each with all that stand before it: {cut}. Overlong filtering takes "
-        "away what teaches to be short, and the punishment gives it back."
+        f"small beside it. Longer than the limit, each with all that stand before it: {cut}. Why it "
+        "rises with overlong filtering was not measured."
     )
 
 

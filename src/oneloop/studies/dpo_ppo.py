@@ -17,8 +17,9 @@ from oneloop.loop import train
 from oneloop.objective.divergence import KL, exact_kl
 from oneloop.objective.preference import ImplicitReward
 from oneloop.seeds import named_seed
-from oneloop.studies.contexts import CONTEXTS, Draws, Kept, TablePolicy
+from oneloop.studies.contexts import CONTEXTS, Draws, TablePolicy
 from oneloop.studies.judge import above, every, inside, minus, said
+from oneloop.studies.once import Kept
 from oneloop.studies.study import Claim, Judged, Panel, Point, Study, Table
 
 ANSWERS, FEATURES = 32, 12

@@ -11,8 +11,9 @@ import torch
 from oneloop.algorithms import GRPO, PolicyGradient
 from oneloop.loop import train
 from oneloop.objective.surrogate import ClippedRatio
-from oneloop.studies.contexts import CONTEXTS, Draws, Kept, TablePolicy, optimum
+from oneloop.studies.contexts import CONTEXTS, Draws, TablePolicy, optimum
 from oneloop.studies.judge import above, below, every, inside, minus, said
+from oneloop.studies.once import Kept
 from oneloop.studies.study import Claim, Judged, Panel, Point, Study, Table
 
 EVEN, HIGHER, BONUS = "clip 0.2/0.2", "clip 0.2/0.28", "clip 0.2/0.2, entropy 0.01"

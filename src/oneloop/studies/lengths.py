@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -15,10 +14,10 @@ from oneloop.algorithms import DR_GRPO, GRPO, PolicyGradient
 from oneloop.batch import Batch, PolicyOutput
 from oneloop.loop import train
 from oneloop.objective.aggregate import FixedLength, TokenMean
-from oneloop.ports import Models, Report
+from oneloop.ports import Models
 from oneloop.seeds import named_seed
-from oneloop.studies.contexts import Kept
 from oneloop.studies.judge import above, below, every, minus, said
+from oneloop.studies.once import Kept, Once
 from oneloop.studies.study import Claim, Judged, Panel, Point, Study, Table
 
 PROMPTS, CHOICES, LONGEST = 16, 4, 24
@@ -72,7 +71,7 @@ def is_right(prompts: Tensor, chosen: Tensor) -> Bool[Tensor, " B"]:
     return chosen == prompts % CHOICES
 
 
-class Talk:
+class Talk(Once):
     """Implements `oneloop.ports.Experience`: a group of answers to every prompt. A right choice is worth 1."""
 
     def __init__(self, models: Rambler, seed: int) -> None:
@@ -101,15 +100,6 @@ class Talk:
 
     def update(self, models: Models, step: int) -> None:
         self.lengths.append((self._models.length(WRONG), self._models.length(RIGHT)))
-
-    def report(self, batch: Batch) -> Report:
-        return Report({"reward": float(batch.rewards.sum() / len(batch))}, ())
-
-    def state(self) -> dict[str, Any]:
-        return {}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        raise NotImplementedError("a study is not resumed")
 
 
 def run(seeds: Sequence[int], quick: bool) -> Table:

@@ -7,15 +7,16 @@ when its tokens are used up. Values, advantages and the gradient of every policy
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from oneloop.batch import Batch, PolicyOutput
-from oneloop.ports import Models, Report
+from oneloop.ports import Models
 from oneloop.seeds import named_seed
+from oneloop.studies.once import Once
 
 GOAL, LONGEST = 8, 12
 STARTS = (0, 1, 2, 3)
@@ -136,7 +137,7 @@ def _walked(prompt: Int[Tensor, " B"], actions: tuple[Tensor, ...]) -> Walk:
     return Walk(prompt, torch.stack(actions, 1), stacked, stacked[:, :-1] != GOAL)
 
 
-class Walks:
+class Walks(Once):
     """Implements `oneloop.ports.Experience`: `groups` of walks from every prompt, drawn from the policy as it is."""
 
     def __init__(self, models: Walker, seed: int, reward: Reward, *, groups: int, group_size: int) -> None:
@@ -160,15 +161,6 @@ class Walks:
 
     def update(self, models: Models, step: int) -> None:
         self.steps.append(self._models.table())
-
-    def report(self, batch: Batch) -> Report:
-        return Report({"reward": float(batch.rewards.sum() / len(batch))}, ())
-
-    def state(self) -> dict[str, Any]:
-        return {}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        raise NotImplementedError("a study is not resumed")
 
 
 def drawn(chances: Chances, prompt: Int[Tensor, " B"], rng: torch.Generator) -> Walk:

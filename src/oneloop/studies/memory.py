@@ -26,8 +26,8 @@ from oneloop.recipes.build import assemble
 from oneloop.recipes.inputs import read_inputs
 from oneloop.recipes.meter import forget_peak, peak_resident, resident
 from oneloop.recipes.resolve import kind_of, resolved
-from oneloop.studies.contexts import Kept
 from oneloop.studies.judge import above, every, inside, minus, said
+from oneloop.studies.once import Kept
 from oneloop.studies.study import Claim, Judged, Panel, Point, Study, Table
 
 SHAPE, QUICK_SHAPE = Scratch(hidden=384, layers=8, heads=6), Scratch(hidden=96, layers=2, heads=4)

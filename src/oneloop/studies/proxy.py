@@ -17,8 +17,9 @@ from oneloop.algorithms import PPO, PolicyGradient
 from oneloop.loop import train
 from oneloop.objective.divergence import KL, exact_kl
 from oneloop.seeds import named_seed
-from oneloop.studies.contexts import CONTEXTS, Draws, Kept, TablePolicy
+from oneloop.studies.contexts import CONTEXTS, Draws, TablePolicy
 from oneloop.studies.judge import above, below, every, inside, minus, said, short
+from oneloop.studies.once import Kept
 from oneloop.studies.scaling import (
     LOG,
     SQUARE,

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from oneloop.algorithms import PPO, RLOO, PolicyGradient
 from oneloop.loop import train
-from oneloop.studies.contexts import Kept
 from oneloop.studies.judge import above, below, every, inside, minus, said
 from oneloop.studies.line import (
     GOAL,
@@ -28,6 +27,7 @@ from oneloop.studies.line import (
     sparse,
     success,
 )
+from oneloop.studies.once import Kept
 from oneloop.studies.study import Claim, Judged, Panel, Point, Study, Table
 
 TALK = 0.25

@@ -12,8 +12,9 @@ from oneloop.loop import train
 from oneloop.objective.advantage import LeaveOneOut
 from oneloop.objective.correction import TruncatedImportance
 from oneloop.objective.surrogate import ScoreFunction
-from oneloop.studies.contexts import CONTEXTS, Draws, Kept, TablePolicy, optimum, true_kl
+from oneloop.studies.contexts import CONTEXTS, Draws, TablePolicy, optimum, true_kl
 from oneloop.studies.judge import above, below, every, inside, minus, said
+from oneloop.studies.once import Kept
 from oneloop.studies.study import Claim, Judged, Panel, Point, Study, Table
 
 AGES, QUICK_AGES = (0, 1, 2, 4, 6, 8), (0, 2, 8)

@@ -8,8 +8,9 @@ from dataclasses import replace
 from oneloop.algorithms import PPO, TRPO, PolicyGradient, TrustRegion
 from oneloop.loop import train
 from oneloop.objective.surrogate import ClippedRatio
-from oneloop.studies.contexts import CONTEXTS, Draws, Kept, TablePolicy, true_kl
+from oneloop.studies.contexts import CONTEXTS, Draws, TablePolicy, true_kl
 from oneloop.studies.judge import above, below, every, inside, minus, said
+from oneloop.studies.once import Kept
 from oneloop.studies.study import Claim, Judged, Panel, Point, Study, Table
 
 EPOCHS, QUICK_EPOCHS = (1, 2, 4, 8, 16, 32), (1, 8)
