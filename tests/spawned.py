@@ -1,6 +1,7 @@
 """Real processes over gloo that each do the same work, and what they found, for tests of what ranks do together."""
 
 from collections.abc import Callable
+from datetime import timedelta
 from fcntl import LOCK_EX, flock
 from pathlib import Path
 
@@ -9,6 +10,9 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from forked import FORKS
+
+LONGEST = 90
+"""Seconds that a rank waits for another one: they do the same work, and one that waits longer waits for ever."""
 
 
 def once(tmp_path_factory, name: str, make: Callable[[Path], None]) -> Path:
@@ -45,6 +49,8 @@ def _work(rank, count, work, folder, out):
     from oneloop.parallel.world import Distributed
 
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{out}/meet", rank=rank, world_size=count)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{out}/meet", rank=rank, world_size=count, timeout=timedelta(seconds=LONGEST)
+    )
     torch.save(work(Distributed(), Path(folder)), Path(out) / f"{rank}.pt")
     dist.destroy_process_group()
