@@ -57,6 +57,7 @@ class Sound:
         self._step, self._batch, self._world, self._told = step, batch, world, told
         parts = {name: value for name in ORDER if (value := getattr(batch, name)) is not None}
         self._given = {name: _bad_rows(value, batch.mask) for name, value in parts.items()}
+        self._given_odd = [rows.any() for rows in self._given.values()]
         self._passes: list[tuple[Tensor, dict[str, Tensor]]] = []
         self.broken = False
         """Whether an optimizer step was not taken: those that are left would be made of the same numbers."""
@@ -91,7 +92,7 @@ class Sound:
 
     def _odd(self) -> bool:
         """Whether anything that was seen is not finite, on whichever rank."""
-        flags = [rows.any() for bad in (self._given, *(bad for _, bad in self._passes)) for rows in bad.values()]
+        flags = [*self._given_odd, *(rows.any() for _, bad in self._passes for rows in bad.values())]
         here = bool(flags) and bool(torch.stack(flags).any())
         return self._world.sum({"odd/max": float(here)})["odd/max"] > 0
 

@@ -143,7 +143,7 @@ def test_to_bootstrap_where_an_episode_terminated_would_be_noticed() -> None:
 
 def slow_loss(states: Sequence[int], batch: Pieces, learner: AgentLearner, value: PolicyGradient) -> torch.Tensor:
     """PPO's loss as a mean over transitions, one after the other."""
-    picked = batch.transitions()
+    picked = batch.transitions
     total = torch.zeros(())
     for n in states:
         logprob, entropy = learner.model.judge(

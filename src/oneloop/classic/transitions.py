@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
@@ -83,11 +84,12 @@ class Pieces(Batch):
 
     def shuffle(self, rng: torch.Generator) -> Transitions:
         """Its transitions in random order: with their advantages, they need their neighbours no more."""
-        return self.transitions().shuffle(rng)
+        return self.transitions.shuffle(rng)
 
     def split(self, groups: int) -> Iterator[Transitions]:
-        return self.transitions().split(groups)
+        return self.transitions.split(groups)
 
+    @cached_property
     def transitions(self) -> Transitions:
         """The actions that have a loss, one a row."""
         kept = self.mask

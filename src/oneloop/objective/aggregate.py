@@ -23,7 +23,7 @@ class Aggregate(Protocol):
 
 def _weights(mask: Tensor, divisor: Tensor | float) -> Tensor:
     """1/divisor on actions. A step without actions has no loss to divide: its weights are all 0."""
-    return torch.where(mask, 1.0 / torch.as_tensor(divisor, device=mask.device, dtype=torch.float32), 0.0)
+    return mask.to(torch.float32) * (1.0 / divisor)
 
 
 @dataclass(frozen=True)
