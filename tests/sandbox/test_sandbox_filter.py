@@ -9,11 +9,15 @@ import pytest
 from oneloop.sandbox.inside import seccomp
 
 ALLOW, KILL, EPERM, ENOSYS, ENOTTY = 0x7FFF0000, 0x80000000, 0x50001, 0x50026, 0x50019
+EINVAL, EOPNOTSUPP = 0x50016, 0x5005F
 ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7, "i386": 0x40000003, "arm": 0x40000028}
-NAMES = ("read", "clone", "kill", "fcntl", "ioctl", "socketpair", "sendto", "prctl", "recvfrom", "getsockopt")
+NAMES = (
+    "read", "clone", "kill", "fcntl", "ioctl", "socketpair", "sendto", "prctl", "recvfrom", "getsockopt", "fallocate",
+    "close_range",
+)  # fmt: skip
 CALLS = {
-    "x86_64": (0, 56, 62, 72, 16, 53, 44, 157, 45, 55),
-    "aarch64": (63, 220, 129, 25, 29, 199, 206, 167, 207, 209),
+    "x86_64": (0, 56, 62, 72, 16, 53, 44, 157, 45, 55, 285, 436),
+    "aarch64": (63, 220, 129, 25, 29, 199, 206, 167, 207, 209, 47, 436),
 }
 PID = 4711
 
@@ -48,9 +52,11 @@ def machine(request: pytest.FixtureRequest) -> str:
 def test_each_call_by_its_arguments(machine: str) -> None:
     thread, new_users = 0x3D0F00, 0x10000000
     tiocsti, fionbio, setown, getfl = 0x5412, 0x5421, 8, 3
+    keep_size, unshare, cloexec = 1, 2, 4
     for name, arguments, expected in (
         ("read", (), ALLOW),
         ("clone", (thread,), ALLOW),
+        ("clone", (thread & ~0x400,), EPERM),
         ("clone", (17,), EPERM),
         ("clone", (thread | new_users,), EPERM),
         ("clone", (0x1200011,), EPERM),
@@ -76,6 +82,12 @@ def test_each_call_by_its_arguments(machine: str) -> None:
         ("recvfrom", (4, 1, 1, 1, 0, 0), EPERM),
         ("getsockopt", (4, 1, 3), ALLOW),
         ("getsockopt", (4, 1, 17), EPERM),
+        ("fallocate", (3, 0, 0, 4096), ALLOW),
+        ("fallocate", (3, keep_size, 0, 4096), EOPNOTSUPP),
+        ("close_range", (3, 255, 0), ALLOW),
+        ("close_range", (3, 255, cloexec), ALLOW),
+        ("close_range", (3, 255, unshare), EINVAL),
+        ("close_range", (3, 255, unshare | cloexec), EINVAL),
         ("prctl", (15,), ALLOW),
         ("prctl", (1,), EPERM),
         ("prctl", (4,), EPERM),
@@ -84,7 +96,8 @@ def test_each_call_by_its_arguments(machine: str) -> None:
 
 
 def test_what_is_unknown_does_not_exist(machine: str) -> None:
-    for number in (435, 425, 428, 442, 500, 1000):
+    sendfile = {"x86_64": 40, "aarch64": 71}[machine]
+    for number in (435, 425, 428, 442, 500, 1000, sendfile):
         assert answer(machine, number) == ENOSYS
 
 

@@ -140,6 +140,35 @@ def escaped():
 """,
     ),
     breakout(
+        "memory in pages that a socket holds",
+        """
+import os, socket
+def escaped():
+    descriptor = os.open("pages", os.O_CREAT | os.O_RDWR)
+    size, place, held, pairs = 60 << 20, 60 << 20, 0, []
+    try:
+        while held * 4096 < 128 << 20:
+            pairs.append(socket.socketpair())
+            for one in pairs[-1]:
+                one.setblocking(False)
+                try:
+                    while True:
+                        if place == size:
+                            os.ftruncate(descriptor, 0)
+                            os.lseek(descriptor, 0, os.SEEK_SET)
+                            for _ in range(60):
+                                os.write(descriptor, b"x" * (1 << 20))
+                            place = 0
+                        held += os.sendfile(one.fileno(), descriptor, place, 1)
+                        place += 4096
+                except BlockingIOError:
+                    pass
+    except OSError:
+        return False
+    return True
+""",
+    ),
+    breakout(
         "a shared memory segment",
         CALLING
         + """
@@ -345,6 +374,26 @@ def escaped():
         open_in=MANY_FILES,
     ),
     breakout(
+        "room set aside beyond the end of a file",
+        CALLING
+        + """
+def escaped():
+    descriptor = os.open("aside", os.O_CREAT | os.O_RDWR)
+    call(285, 47, descriptor, 1, 0, 1 << 30)
+    return os.fstat(descriptor).st_blocks * 512 > 128 << 20
+""",
+    ),
+    breakout(
+        "room set aside beyond the end of the output",
+        CALLING
+        + """
+def escaped():
+    for descriptor in (1, 2):
+        call(285, 47, descriptor, 1, 0, 60 << 20)
+    return sum(os.fstat(descriptor).st_blocks for descriptor in (1, 2)) * 512 > 32 << 20
+""",
+    ),
+    breakout(
         "a flood of output",
         """
 import os, sys
@@ -425,6 +474,44 @@ def escaped():
     except OSError:
         pass
     return count > 5000
+""",
+    ),
+    breakout(
+        "a table of descriptors for each thread",
+        CALLING
+        + """
+import threading
+def escaped():
+    counts = []
+    gate = threading.Barrier(20)
+    def hoard():
+        call(436, 436, 4000, 4001, 2)
+        gate.wait()
+        count = 0
+        try:
+            while True:
+                os.dup(0)
+                count += 1
+        except OSError:
+            counts.append(count)
+        gate.wait()
+    threads = [threading.Thread(target=hoard) for _ in range(20)]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join()
+    return sum(counts) > 1024
+""",
+    ),
+    breakout(
+        "a thread that shares no descriptors",
+        CALLING
+        + """
+def escaped():
+    stack = ctypes.create_string_buffer(1 << 16)
+    top = ctypes.c_void_p(ctypes.addressof(stack) + 65000 & ~15)
+    wait = ctypes.cast(_libc.pause, ctypes.c_void_p)
+    return _libc.clone(wait, top, 0x10000 | 0x800 | 0x100, None) > 0
 """,
     ),
     breakout(

@@ -9,20 +9,21 @@ import ctypes
 import os
 import struct
 from collections.abc import Iterable, Sequence
-from errno import ENOSYS, ENOTTY, EOPNOTSUPP, EPERM
+from errno import EINVAL, ENOSYS, ENOTTY, EOPNOTSUPP, EPERM
 
 from oneloop.sandbox.inside import kernel
 
 _FILES = """
 read 0 63  write 1 64  readv 19 65  writev 20 66  pread64 17 67  pwrite64 18 68  preadv 295 69  pwritev 296 70
 preadv2 327 286  pwritev2 328 287  lseek 8 62  open 2 -  openat 257 56  openat2 437 437  creat 85 -  close 3 57
-close_range 436 436  dup 32 23  dup2 33 -  dup3 292 24  pipe 22 -  pipe2 293 59  fsync 74 82  fdatasync 75 83
-ftruncate 77 46  fallocate 285 47  fadvise64 221 223  sendfile 40 71  copy_file_range 326 285  stat 4 -  fstat 5 80
+dup 32 23  dup2 33 -  dup3 292 24  pipe 22 -  pipe2 293 59  fsync 74 82  fdatasync 75 83
+ftruncate 77 46  fadvise64 221 223  copy_file_range 326 285  stat 4 -  fstat 5 80
 lstat 6 -  newfstatat 262 79  statx 332 291  access 21 -  faccessat 269 48  faccessat2 439 439  readlink 89 -
 readlinkat 267 78  getdents 78 -  getdents64 217 61  getcwd 79 17  chdir 80 49  fchdir 81 50  mkdir 83 -
 mkdirat 258 34  rmdir 84 -  unlink 87 -  unlinkat 263 35  rename 82 -  renameat 264 38  renameat2 316 276  link 86 -
 linkat 265 37  symlink 88 -  symlinkat 266 36  umask 95 166  flock 73 32
 """
+"""No `sendfile`: a socket would hold whole pages of a file for a byte of each, also when the file is gone."""
 _WAITING = """
 poll 7 -  ppoll 271 73  select 23 -  pselect6 270 72  epoll_create 213 -  epoll_create1 291 20  epoll_ctl 233 21
 epoll_wait 232 -  epoll_pwait 281 22  epoll_pwait2 441 441  eventfd 284 -  eventfd2 290 19  timerfd_create 283 85
@@ -64,6 +65,10 @@ _BY_ARGUMENT = {
     "fcntl 72 25": (1, (0, 1, 2, 3, 4, 5, 6, 7, 36, 37, 38, 1030, 1032, 1034), EPERM),
     # close on exec, blocking, bytes that wait, whether it is a terminal, and its size; never TIOCSTI
     "ioctl 16 29": (1, (0x5450, 0x5451, 0x5421, 0x541B, 0x5401, 0x5413), ENOTTY),
+    # room for a file, which then is that long: what is set aside beyond its end no limit of a file's size counts
+    "fallocate 285 47": (1, (0,), EOPNOTSUPP),
+    # closing, and closing on exec; never in a copy of the table of descriptors, whose number is limited in each
+    "close_range 436 436": (2, (0, 4), EINVAL),
     # the name of a thread and of memory
     "prctl 157 167": (0, (15, 16, 0x53564D41), EPERM),
     # type, error, sizes of buffers, listening, protocol, family; not who is at the other end
@@ -73,7 +78,7 @@ _SOCKETPAIR = "socketpair 53 199"
 _UNIX, _STREAM, _KIND = 1, 1, 0xF
 _OUT_OF_BAND = 1
 """A corner of unix sockets that nobody needs, and that has been broken before."""
-_CLONE_THREAD, _CLONE_NEW = 0x10000, 0x7E020000
+_CLONE_THREAD, _CLONE_FILES, _CLONE_NEW = 0x10000, 0x400, 0x7E020000
 
 _LOAD, _AND, _RETURN, _EQUAL, _AT_LEAST, _ANY_BIT = 0x20, 0x54, 0x06, 0x15, 0x35, 0x45
 _ALLOW, _ERROR, _KILL = 0x7FFF0000, 0x00050000, 0x80000000
@@ -122,7 +127,8 @@ def program(machine: str, pid: int, guarded: bool) -> _Code:
     rule(_EXTENDED, [_answer(EOPNOTSUPP)])
     rule(_PROCESSES, [_answer(EPERM)])
     new = [_argument(0), (_ANY_BIT, 0, 1, _CLONE_NEW), _answer(EPERM)]
-    rule(_CLONE, [*new, (_ANY_BIT, 0, 1, _CLONE_THREAD), _answer(), _answer(EPERM)])
+    thread = _CLONE_THREAD | _CLONE_FILES  # one table of descriptors for all threads
+    rule(_CLONE, [*new, (_AND, 0, 0, thread), *_only(None, (thread,), EPERM), _answer()])
     in_band = [_argument(3), (_ANY_BIT, 0, 1, _OUT_OF_BAND), _answer(EPERM)]
     rule(_RECVFROM, [*in_band, _answer()])
     nobody = [*_only(_argument(4), (0,), EPERM), *_only(_argument(4, high=True), (0,), EPERM)]
