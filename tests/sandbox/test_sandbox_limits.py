@@ -1,12 +1,14 @@
 """Each limit, in each tier: what passes it is gone, and soon."""
 
 import signal
+import socket
 from dataclasses import replace
+from textwrap import dedent
 
 import pytest
-from confined_text import confined
+from confined_text import ROLE, confined
 
-from oneloop.sandbox.confined import Exit
+from oneloop.sandbox.confined import Exit, begin
 from oneloop.sandbox.launch import Starter
 from oneloop.sandbox.limits import Limits
 
@@ -140,6 +142,12 @@ def test_scratch(starter: Starter, text: str) -> None:
     assert ran.answer == "full" or killed(ran.exit, "scratch")
 
 
+def test_what_is_in_the_scratch_folder_at_the_end(starter: Starter) -> None:
+    """However short the time was: a look comes at the end too."""
+    ran = confined(starter, "try:\n [open(str(n), 'w').close() for n in range(99)]\nexcept OSError: say('full')", SMALL)
+    assert ran.answer == "full" or ran.exit.limit_hit == "scratch"
+
+
 def test_scratch_folder_of_the_allowed_size(starter: Starter) -> None:
     text = "[open(str(n), 'w').write('x' * 60000) for n in range(49)]; import time; time.sleep(0.2); say('done')"
     assert confined(starter, text, SMALL).answer == "done"
@@ -160,6 +168,24 @@ def test_threads(starter: Starter) -> None:
     """
     ran = confined(starter, text, SMALL)
     assert ran.answer == 8 or killed(ran.exit, "threads")
+
+
+def test_threads_that_are_there_when_it_is_wanted_no_more(starter: Starter) -> None:
+    text = """
+    import threading, time
+    try:
+        for _ in range(30):
+            threading.Thread(target=time.sleep, args=(9,)).start()
+        channel.sendall(b"all")
+    except RuntimeError:
+        channel.sendall(b"refused")
+    time.sleep(9)
+    """
+    with begin(starter, ROLE, SMALL, None) as run:
+        run.channel.sendall(dedent(text).encode())
+        run.channel.shutdown(socket.SHUT_WR)
+        answer = run.channel.recv(99)
+        assert answer == b"refused" or run.wait(0.0).limit_hit == "threads"
 
 
 def test_as_many_threads_as_are_allowed_fit(starter: Starter) -> None:

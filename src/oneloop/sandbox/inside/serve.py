@@ -130,7 +130,9 @@ class Starter:
                     if begin is not None:
                         return begin
                 elif descriptor in self._wishes:
-                    self._kill(self._wishes[descriptor])
+                    run = self._wishes[descriptor]
+                    self._look(run)  # while its threads are there to be counted
+                    self._kill(run)
                 elif descriptor in self._runs:
                     self._reap(self._runs[descriptor])
             if time.monotonic() >= look:
@@ -179,7 +181,7 @@ class Starter:
                 self._kill(run)
 
     def _reap(self, run: Run) -> None:
-        run.hit = run.hit or run.passed()
+        run.hit = run.hit or run.passed() or self._walls.look(run.pid, run.limits)
         self._kill(run)
         _, status, usage = os.wait4(run.pid, 0)
         self._walls.reaped(run.pid)
