@@ -57,6 +57,18 @@ SCRIPTS = (
     Row("a number of megabytes", "print('1' * 4_000_000 + 'x')", [{"input": "", "output": "0.5"}], 0.0),
     Row("millions of words", "print('1 ' * 1_000_000)", [{"input": "", "output": "0.5"}], 0.0),
     prints("5.0", "1e400", "infinity is no decimal number", 0.0),
+    Row(
+        "what the module of a script holds",
+        "import os\nprint(__builtins__.len('abc'), os.path.dirname(__file__) == os.getcwd())",
+        [{"input": "", "output": "3 True"}],
+        1.0,
+    ),
+    Row(
+        "examples in its own text",
+        "def double(n):\n    '>>> double(3)\\n6'\n    return 2 * n\nimport doctest\nprint(*doctest.testmod())",
+        [{"input": "", "output": "0 1"}],
+        1.0,
+    ),
     Row("is main", "if __name__ == '__main__':\n    print(3)", [{"input": "", "output": "3"}], 1.0),
     Row(
         "stdin is a descriptor",
