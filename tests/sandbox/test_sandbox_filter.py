@@ -117,6 +117,11 @@ def test_attributes_of_files_do_nothing_where_only_landlock_guards_them(machine:
     assert [answer(machine, number, guarded=False) for number in (fchmodat, truncate)] == [0x50000, EPERM]
 
 
+def test_no_room_is_set_aside_on_a_disk(machine: str) -> None:
+    fallocate = CALLS[machine][NAMES.index("fallocate")]
+    assert answer(machine, fallocate, (3, 0, 0, 4096), guarded=False) == EOPNOTSUPP
+
+
 @pytest.mark.parametrize("file", ["x86_64-linux-gnu/asm/unistd_64.h", "asm-generic/unistd.h"])
 def test_the_numbers_are_those_of_the_headers(file: str) -> None:
     path = Path("/usr/include", file)

@@ -331,6 +331,22 @@ def escaped():
         open_in=MANY_FILES,
     ),
     breakout(
+        "room set aside for files without names",
+        """
+import mmap, os
+def escaped():
+    held = []
+    for _ in range(20):
+        descriptor = os.open("nameless", os.O_CREAT | os.O_RDWR)
+        os.unlink("nameless")
+        os.posix_fallocate(descriptor, 0, 60 << 20)
+        held.append(mmap.mmap(descriptor, 4096))
+        os.close(descriptor)
+    return True
+""",
+        open_in=MANY_FILES,
+    ),
+    breakout(
         "many files",
         """
 def escaped():

@@ -48,6 +48,10 @@ utimensat 280 88
 """Landlock does not look at these: where it alone guards the files of the user, they do nothing and say 0."""
 _TRUNCATE = "truncate 76 45"
 """Landlock looks at this one from its third version on only."""
+_RESERVE = "fallocate 285 47"
+"""Room beyond the end of a file no limit of its size counts; and a disk gives gigabytes of it in the time of a call, also
+to files without a name, which no look at a folder sees: there none is set aside.
+"""
 _EXTENDED = """
 listxattr 194 11  llistxattr 195 12  flistxattr 196 13  getxattr 191 8  lgetxattr 192 9  fgetxattr 193 10
 setxattr 188 5  lsetxattr 189 6  fsetxattr 190 7  removexattr 197 14  lremovexattr 198 15  fremovexattr 199 16
@@ -65,8 +69,6 @@ _BY_ARGUMENT = {
     "fcntl 72 25": (1, (0, 1, 2, 3, 4, 5, 6, 7, 36, 37, 38, 1030, 1032, 1034), EPERM),
     # close on exec, blocking, bytes that wait, whether it is a terminal, and its size; never TIOCSTI
     "ioctl 16 29": (1, (0x5450, 0x5451, 0x5421, 0x541B, 0x5401, 0x5413), ENOTTY),
-    # room for a file, which then is that long: what is set aside beyond its end no limit of a file's size counts
-    "fallocate 285 47": (1, (0,), EOPNOTSUPP),
     # closing, and closing on exec; never in a copy of the table of descriptors, whose number is limited in each
     "close_range 436 436": (2, (0, 4), EINVAL),
     # the name of a thread and of memory
@@ -124,6 +126,8 @@ def program(machine: str, pid: int, guarded: bool) -> _Code:
         rule(calls, [_answer()])
     rule(_ATTRIBUTES, [_answer() if guarded else _answer(0)])
     rule(_TRUNCATE, [_answer() if guarded else _answer(EPERM)])
+    as_long = [*_only(_argument(1), (0,), EOPNOTSUPP), _answer()]
+    rule(_RESERVE, as_long if guarded else [_answer(EOPNOTSUPP)])
     rule(_EXTENDED, [_answer(EOPNOTSUPP)])
     rule(_PROCESSES, [_answer(EPERM)])
     new = [_argument(0), (_ANY_BIT, 0, 1, _CLONE_NEW), _answer(EPERM)]
