@@ -64,6 +64,12 @@ SCRIPTS = (
         1.0,
     ),
     Row(
+        "the locale of the environment",
+        "import locale\nlocale.setlocale(locale.LC_ALL, '')\nprint(f'{1234567:n}', sorted('bAa', key=locale.strxfrm))",
+        [{"input": "", "output": "1234567 ['A', 'a', 'b']"}],
+        1.0,
+    ),
+    Row(
         "examples in its own text",
         "def double(n):\n    '>>> double(3)\\n6'\n    return 2 * n\nimport doctest\nprint(*doctest.testmod())",
         [{"input": "", "output": "0 1"}],

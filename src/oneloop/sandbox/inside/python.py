@@ -16,6 +16,8 @@ _SCREENS = ("_tkinter", "_test", "_xx")
 """Extension modules that are of no use here, and would load the libraries of a window system."""
 
 _M_ARENA_MAX = -8
+_LC_ALL_MASK = 0x1FBF
+"""Every category of locale.h that the C library knows."""
 _STACK = 6 << 20
 """Bytes of address space for the stack of a thread; 8 MiB is usual."""
 _libc = ctypes.CDLL(None)
@@ -68,6 +70,12 @@ def load_libraries() -> None:
     for name in names:
         with suppress(OSError):
             ctypes.CDLL(name)
+
+
+def load_locale() -> None:
+    """Keep the files of the locale that runs are told of, for nothing inside can read them; it is not set here."""
+    _libc.newlocale.restype = ctypes.c_void_p
+    _libc.newlocale(_LC_ALL_MASK, b"C.UTF-8", None)
 
 
 def become(user: int) -> None:

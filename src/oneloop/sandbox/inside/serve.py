@@ -20,7 +20,7 @@ from oneloop.sandbox.inside import confine
 from oneloop.sandbox.inside.host import Bare, Landlocked
 from oneloop.sandbox.inside.kernel import pidfd_open
 from oneloop.sandbox.inside.namespaces import Namespaces
-from oneloop.sandbox.inside.python import load_libraries, make_threads_small
+from oneloop.sandbox.inside.python import load_libraries, load_locale, make_threads_small
 
 _CONTROL = 0
 """The descriptor on which the caller talks to its starter."""
@@ -56,6 +56,7 @@ def serve() -> Callable[[], None]:
         roles = {name: import_module(name).main for name in setup["roles"]}
         mimetypes.knownfiles.clear()  # the system's, which no run can read
         load_libraries()
+        load_locale()
         make_threads_small()
         while os.dup(caller) < _LOWEST:
             pass
