@@ -18,10 +18,10 @@ WANTED = some.recursive(
 )
 
 
-def answered(value: Any) -> tuple[Any, int]:
+def answered(value: Any) -> tuple[Any, bytes]:
     """As it comes from a call, and its bytes."""
     body = wire.packed(wire.written(value))
-    return wire.read(wire.unpacked(body), compare.other, compare.built), len(body)
+    return wire.read(wire.unpacked(body), compare.other, compare.built), body
 
 
 @given(WANTED)
@@ -29,16 +29,22 @@ def test_a_value_equals_itself_and_is_not_too_long(wanted: Any) -> None:
     keys = [str(key) for key in wanted] if isinstance(wanted, dict) else []
     if len(set(keys)) < len(keys):
         return
-    found, size = answered(wanted)
+    found, body = answered(wanted)
     assert compare.same_value(found, wanted) or "{" in repr(wanted)  # a dict inside may hold 1 and "1"
-    assert size <= compare.most_bytes(wanted)
+    assert len(body) <= compare.most_bytes(wanted)
+    assert body.count(b"[") <= compare.most_brackets(wanted)
 
 
 @given(some.floats(allow_nan=False, allow_infinity=False))
 def test_an_int_that_is_near_to_a_float_is_not_too_long(wanted: float) -> None:
-    found, size = answered(int(wanted))
-    assert size <= compare.most_bytes(wanted)
+    found, body = answered(int(wanted))
+    assert len(body) <= compare.most_bytes(wanted)
+    assert body.count(b"[") <= compare.most_brackets(wanted)
     assert compare.same_value(found, float(int(wanted)))
+
+
+def test_brackets_in_text_and_around_it() -> None:
+    assert [compare.most_brackets(wanted) for wanted in (7, "[[", [], [1, ["["]], {"[": ["a"]})] == [1, 3, 1, 5, 5]
 
 
 @given(WANTED, WANTED)

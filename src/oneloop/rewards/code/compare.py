@@ -97,6 +97,15 @@ def most_bytes(wanted: Any) -> int:
     return _NODE + (sum(map(most_bytes, wanted)) if isinstance(wanted, (list, tuple)) else 0)
 
 
+def most_brackets(wanted: Any) -> int:
+    """As many `[` as a value that is equal to it takes at most: millions of empty lists are short, and slow to read."""
+    if isinstance(wanted, str):
+        return 1 + wanted.count("[")
+    if isinstance(wanted, dict):
+        return 1 + sum(most_brackets(str(key)) + most_brackets(item) for key, item in wanted.items())
+    return 1 + (sum(map(most_brackets, wanted)) if isinstance(wanted, (list, tuple)) else 0)
+
+
 def _same_number(value: float, wanted: float) -> bool:
     if isinstance(wanted, int) or math.isinf(wanted):
         return value == wanted

@@ -10,7 +10,7 @@ from secrets import token_hex
 from time import monotonic
 from typing import Any
 
-from oneloop.rewards.code.compare import built, most_bytes, other, same_output, same_value
+from oneloop.rewards.code.compare import built, most_brackets, most_bytes, other, same_output, same_value
 from oneloop.rewards.code.forms import Calls, NotGradable, Scripts, Tests, Texts
 from oneloop.rewards.code.inside import wire
 from oneloop.rewards.code.talk import Gone, Talk
@@ -103,7 +103,7 @@ def _is_right(talk: Talk, entry_point: str, arguments: bytes, wanted: Any) -> bo
     request = token_hex(8)
     head = f'["{request}","call",{json.dumps(entry_point, ensure_ascii=False)},'
     talk.send(b"C", head.encode() + arguments[1:])
-    returned, tree = _answer(talk, request, most_bytes(wanted))
+    returned, tree = _answer(talk, request, most_bytes(wanted), 1 + most_brackets(wanted))
     return returned and same_value(_value(tree), wanted)
 
 
@@ -179,18 +179,19 @@ def _load(talk: Talk, source: bytes) -> str:
     return request
 
 
-def _answer(talk: Talk, request: str, most: int) -> tuple[bool, Any]:
+def _answer(talk: Talk, request: str, most: int, brackets: int = _HEAD) -> tuple[bool, Any]:
     """Whether it returned what may be right, and what.
 
     Args:
         most: bytes of a right answer. A longer one is not taken apart, which would cost this process time and memory.
+        brackets: `[` of a right answer; with more of them it is not taken apart either.
 
     Raises: Gone also for an answer to what was not asked.
     """
     kind, body = talk.receive()
     if kind != b"A" or not talk.quiet():
         raise Gone
-    if len(body) > most:
+    if len(body) > most or body.count(b"[") > brackets:
         return False, None
     message = talk.read(body)
     if not isinstance(message, list) or len(message) != 3:

@@ -49,8 +49,8 @@ utimensat 280 88
 _TRUNCATE = "truncate 76 45"
 """Landlock looks at this one from its third version on only."""
 _RESERVE = "fallocate 285 47"
-"""Room beyond the end of a file no limit of its size counts; and a disk gives gigabytes of it in the time of a call, also
-to files without a name, which no look at a folder sees: there none is set aside.
+"""Room beyond the end of a file no limit of its size counts; and a disk gives gigabytes of it in the time of a call,
+also to files without a name, which no look at a folder sees: there none is set aside.
 """
 _EXTENDED = """
 listxattr 194 11  llistxattr 195 12  flistxattr 196 13  getxattr 191 8  lgetxattr 192 9  fgetxattr 193 10
