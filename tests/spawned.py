@@ -11,7 +11,7 @@ import torch.multiprocessing as mp
 
 from forked import FORKS
 
-LONGEST = 90
+LONGEST = 180
 """Seconds that a rank waits for another one: they do the same work, and one that waits longer waits for ever."""
 
 

@@ -247,7 +247,7 @@ def main() -> int:
     parser.add_argument("--room", nargs="*", default=[], help="only these rooms")
     parser.add_argument("--name", default="", help="only names that contain this")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--timeout", type=float, default=200.0, help="seconds for the tests of one mutant")
+    parser.add_argument("--timeout", type=float, default=300.0, help="seconds for the tests of one mutant")
     options = parser.parse_args()
     chosen = [m for m in mutants() if options.name in m.name and (not options.room or m.room in options.room)]
     if not chosen:
