@@ -8,12 +8,9 @@ of tests: half of the programs are right, a tenth try something that they may no
 from __future__ import annotations
 
 import json
-import os
 import sys
-import tempfile
 from argparse import ArgumentParser
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any
 
@@ -21,7 +18,7 @@ from oneloop.rewards.code import UnitTests
 from oneloop.sandbox.tiers import close, tier
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "rewards" / "attacks"))
-from leftovers import adopt_orphans, left, state
+from leftovers import adopt_orphans, left, own_temporaries, state
 
 RIGHT = "def f(a, b):\n    return a + b\nif __name__ == '__main__':\n    print(f(*map(int, input().split())))\n"
 WRONG = RIGHT.replace("a + b", "a - b")
@@ -42,9 +39,7 @@ def main() -> None:
     count = parser.parse_args().gradings
     adopt_orphans()
     close()
-    with TemporaryDirectory() as folder:
-        os.chmod(folder, 0o1777)
-        tempfile.tempdir = folder  # others' sandboxes are not ours to count
+    with own_temporaries():
         before = state()
         for form, tests in FORMS.items():
             print(json.dumps({"form": form, "tier": str(tier()), **measured(tests, count)}), flush=True)

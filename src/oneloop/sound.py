@@ -57,6 +57,7 @@ class Sound:
         self._step, self._batch, self._world, self._told = step, batch, world, told
         parts = {name: value for name in ORDER if (value := getattr(batch, name)) is not None}
         self._given = {name: _bad_rows(value, batch.mask) for name, value in parts.items()}
+        # once for all of the step's updates
         self._given_odd = [rows.any() for rows in self._given.values()]
         self._passes: list[tuple[Tensor, dict[str, Tensor]]] = []
         self.broken = False

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from oneloop.rewards.code import compare
+from oneloop.rewards.code import compare, run
 from oneloop.rewards.code.inside import wire
+from oneloop.rewards.code.talk import Talk
 
 KEYS = some.one_of(some.text(max_size=3), some.integers())
 WANTED = some.recursive(
@@ -130,3 +131,25 @@ def test_keys_of_one_hash_cost_nothing() -> None:
     tree = ["d", *(part for number in range(1000) for part in (["i", f"{number * wall:x}"], 0))]
     found = wire.read(tree, compare.other, compare.built)
     assert isinstance(found, compare.Pairs) and not compare.same_value(found, {"1": 1})
+
+
+def test_millions_of_empty_lists_are_wrong_before_they_are_read() -> None:
+    """They have room in the bytes of a long right answer, and cost seconds to take apart."""
+    wanted = [0] * 25_000
+
+    class Said(Talk):
+        def __init__(self) -> None:
+            """Nobody is at the other end."""
+
+        def send(self, kind: bytes, body: bytes | bytearray) -> None: ...
+
+        def receive(self) -> tuple[bytes, bytearray]:
+            return b"A", bytearray(b"[" * (compare.most_bytes(wanted) // 2))
+
+        def quiet(self) -> bool:
+            return True
+
+        def read(self, body: bytearray) -> Any:
+            raise AssertionError("it was taken apart")
+
+    assert not run._is_right(Said(), "f", b"[]", wanted)

@@ -6,6 +6,8 @@ import ctypes
 import os
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _CHILD_SUBREAPER = 36
@@ -14,6 +16,18 @@ _CHILD_SUBREAPER = 36
 def adopt_orphans() -> None:
     """Whatever a grandchild leaves running becomes a child of this process, and so is seen."""
     ctypes.CDLL(None).prctl(_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+@contextmanager
+def own_temporaries() -> Iterator[None]:
+    """Temporary files go to a folder of this process: sandboxes of others are not among what it left."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o1777)
+        before, tempfile.tempdir = tempfile.tempdir, folder
+        try:
+            yield
+        finally:
+            tempfile.tempdir = before
 
 
 def descendants(pid: int) -> dict[int, str]:

@@ -33,7 +33,7 @@ from attack_reach import REACH  # noqa: E402
 from attack_resources import RESOURCES  # noqa: E402
 from honest_library import LIBRARY  # noqa: E402
 from honest_programs import PROGRAMS  # noqa: E402
-from leftovers import adopt_orphans, left, state  # noqa: E402
+from leftovers import adopt_orphans, left, own_temporaries, state  # noqa: E402
 from world import World  # noqa: E402
 
 from oneloop.rewards.code import UnitTests  # noqa: E402
@@ -108,19 +108,21 @@ def here(every: int, first: int, forms: Sequence[str], only: str = "") -> dict[s
     begin = time.monotonic()
     close()
     adopt_orphans()
-    before = state()
     attacks = [one for one in ATTACKS[first::every] if only in one.name]
     programs = [one for one in HONEST[first::every] if only in one.name]
-    found = attack(attacks, forms)
-    unpaid = honest(programs)
-    close()
+    with own_temporaries():
+        before = state()
+        found = attack(attacks, forms)
+        unpaid = honest(programs)
+        close()
+        remains = left(before)
     return {
         "tier": str(tier()),
         "attacks": len(attacks),
         **found,
         "honest": len(programs),
         "unpaid": unpaid,
-        "left": left(before),
+        "left": remains,
         "seconds": round(time.monotonic() - begin, 1),
     }
 

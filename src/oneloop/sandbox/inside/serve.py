@@ -131,9 +131,7 @@ class Starter:
                     if begin is not None:
                         return begin
                 elif descriptor in self._wishes:
-                    run = self._wishes[descriptor]
-                    self._look(run)  # while its threads are there to be counted
-                    self._kill(run)
+                    self._end(self._wishes[descriptor])
                 elif descriptor in self._runs:
                     self._reap(self._runs[descriptor])
             if time.monotonic() >= look:
@@ -181,9 +179,13 @@ class Starter:
             if run.hit is not None:
                 self._kill(run)
 
-    def _reap(self, run: Run) -> None:
-        run.hit = run.hit or run.passed() or self._walls.look(run.pid, run.limits)
+    def _end(self, run: Run) -> None:
+        """After a last look, while what it holds is there to be counted: it may be over before any other."""
+        self._look(run)
         self._kill(run)
+
+    def _reap(self, run: Run) -> None:
+        self._end(run)
         _, status, usage = os.wait4(run.pid, 0)
         self._walls.reaped(run.pid)
         del self._runs[run.ended]
